@@ -1,0 +1,1 @@
+"""Corpora: builders, features, phones and batching plans."""

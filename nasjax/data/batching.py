@@ -1,0 +1,159 @@
+"""Which utterances make which batch: plans drawn on the host, run on devices.
+
+A plan is a sequence of batches, each of one bucket, that is: of one padded
+shape. Which buckets follow each other is drawn from the epoch alone, so that
+members with different seeds walk through the same shapes together; which
+utterances stand in a batch is drawn from (seed, epoch).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Bucket(NamedTuple):
+  """One padded shape.
+
+  Attributes:
+    frames: utterances of at most so many frames are padded to them.
+    batch: utterances in a batch.
+    labels: padded length of the transcripts.
+  """
+
+  frames: int
+  batch: int
+  labels: int
+
+
+class Plan(NamedTuple):
+  """Batches of one pass.
+
+  Attributes:
+    bucket_s: int32, the bucket of each batch.
+    index_skb: int32, the utterances of each batch for each seed; -1 is empty.
+  """
+
+  bucket_s: np.ndarray
+  index_skb: np.ndarray
+
+
+def make_buckets(frames_u, label_len_u, recipe, longest, most_labels):
+  """Cuts lengths into buckets of about equal numbers of utterances.
+
+  Args:
+    frames_u: lengths in the training split, in frames.
+    label_len_u: lengths of its transcripts.
+    recipe: `Recipe` with the batch sizes and the number of buckets.
+    longest: frames of the longest utterance in any split.
+    most_labels: labels of the longest transcript in any split.
+
+  Returns:
+    tuple of `Bucket`, shortest first. The last one takes every utterance.
+  """
+  frames_u = np.asarray(frames_u)
+  quantiles = np.arange(1, recipe.buckets + 1) / recipe.buckets
+  edges = np.quantile(frames_u, quantiles, method='higher')
+  # Batch sizes change at long_frames, so a bucket may not straddle it.
+  if frames_u.min() < recipe.long_frames <= longest:
+    edges = np.append(edges, recipe.long_frames - 1)
+  edges[np.argmax(edges)] = longest
+  buckets = []
+  for edge in np.unique(edges):
+    short = edge < recipe.long_frames
+    inside_u = frames_u <= edge
+    labels = most_labels if edge >= longest else label_len_u[inside_u].max()
+    # Multiples of 8 keep shapes few and divide by every network's strides.
+    buckets.append(
+      Bucket(
+        int(-(-edge // 8) * 8),
+        recipe.batch if short else recipe.batch_long,
+        int(max(labels, 1)),
+      )
+    )
+  return tuple(buckets)
+
+
+def assign(frames_u, label_len_u, buckets):
+  """Returns for each utterance the first bucket that it fits into."""
+  frames_u, label_len_u = np.asarray(frames_u), np.asarray(label_len_u)
+  fits = (frames_u[:, None] <= np.array([b.frames for b in buckets])) & (
+    label_len_u[:, None] <= np.array([b.labels for b in buckets])
+  )
+  if not fits.any(1).all():
+    u = int(np.argmin(fits.any(1)))
+    raise ValueError(
+      f'utterance {u} with {frames_u[u]} frames and {label_len_u[u]} labels '
+      f'fits into none of {buckets}'
+    )
+  return np.argmax(fits, 1)
+
+
+def _generator(*entropy):
+  return np.random.default_rng(np.random.SeedSequence(entropy))
+
+
+def train_plan(bucket_u, buckets, seeds, epoch, keep_u=None):
+  """Draws one pass over the training split.
+
+  Args:
+    bucket_u: bucket of each utterance.
+    buckets: their shapes.
+    seeds: for each of the K seeds of a population, its data stream.
+    epoch: of the pass; every pass of a run has another number.
+    keep_u: bool, the utterances to use (curriculum); None uses all.
+
+  Returns:
+    `Plan`. Every utterance appears once for each seed.
+  """
+  batches, owners = [], []
+  for k, bucket in enumerate(buckets):
+    chosen_u = np.flatnonzero(
+      (bucket_u == k) if keep_u is None else (bucket_u == k) & keep_u
+    )
+    if not chosen_u.size:
+      continue
+    steps = -(-chosen_u.size // bucket.batch)
+    rows = [
+      _fill(_generator(seed, epoch, k).permutation(chosen_u), steps, bucket)
+      for seed in seeds
+    ]
+    batches.extend(np.stack(rows, 1))
+    owners.extend([k] * steps)
+  order = _generator(epoch, len(buckets)).permutation(len(owners))
+  return _pack(owners, batches, order, buckets, len(seeds))
+
+
+def eval_plan(bucket_u, buckets):
+  """Returns a `Plan` over all utterances of a split, in order of bucket."""
+  batches, owners = [], []
+  for k, bucket in enumerate(buckets):
+    chosen_u = np.flatnonzero(bucket_u == k)
+    if chosen_u.size:
+      steps = -(-chosen_u.size // bucket.batch)
+      batches.extend(_fill(chosen_u, steps, bucket)[:, None])
+      owners.extend([k] * steps)
+  return _pack(owners, batches, np.arange(len(owners)), buckets, 1)
+
+
+def _fill(index_u, steps, bucket):
+  index = np.full(steps * bucket.batch, -1, np.int32)
+  index[: index_u.size] = index_u
+  return index.reshape(steps, bucket.batch)
+
+
+def _pack(owners, batches, order, buckets, seeds):
+  widest = max(b.batch for b in buckets)
+  index_skb = np.full((len(order), seeds, widest), -1, np.int32)
+  for step, which in enumerate(order):
+    index_skb[step, :, : batches[which].shape[-1]] = batches[which]
+  bucket_s = np.array([owners[i] for i in order], np.int32)
+  return Plan(bucket_s, index_skb)
+
+
+def pad_plan(plan, steps):
+  """Pads a plan to `steps` batches, so that all passes share one shape."""
+  extra = steps - len(plan.bucket_s)
+  return Plan(
+    np.pad(plan.bucket_s, (0, extra)),
+    np.pad(plan.index_skb, ((0, extra), (0, 0), (0, 0)), constant_values=-1),
+  )

@@ -1,0 +1,64 @@
+"""Dropout from a counter-based generator that stays cheap under `vmap`.
+
+Threefry costs 5 to 8 ms a member for a million draws when mapped over keys,
+more than the layer it drops. Here every element hashes its own position with
+two rounds of a 32-bit finaliser, which XLA fuses into the layer: nothing is
+stored but the mask, and a member's mask depends on its own key alone.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def _mix(h):
+  """The `lowbias32` integer hash (Wellons 2018): a bijection of 32 bits."""
+  h = (h ^ (h >> 16)) * jnp.uint32(0x7FEB352D)
+  h = (h ^ (h >> 15)) * jnp.uint32(0x846CA68B)
+  return h ^ (h >> 16)
+
+
+def keep_mask(key, site, shape, rate):
+  """Draws which elements survive.
+
+  Args:
+    key: uint32 (2,), raw bits of a key that is fresh at every step.
+    site: int, tells the places of one network apart.
+    shape: of the mask; at most 2**32 elements.
+    rate: probability of dropping, in [0, 1).
+
+  Returns:
+    bool mask of `shape`, True where the element stays.
+  """
+  position = jnp.zeros(shape, jnp.uint32)
+  stride = 1
+  for axis in reversed(range(len(shape))):
+    iota = lax.broadcasted_iota(jnp.uint32, shape, axis)
+    position = position + iota * jnp.uint32(stride)
+    stride *= shape[axis]
+  salt = _mix(key[1] ^ jnp.uint32((site * 0x9E3779B9) & 0xFFFFFFFF))
+  bits = _mix(_mix(position ^ key[0]) + salt)
+  return bits >= jnp.uint32(round(rate * 2**32))
+
+
+def dropout(x, key, site, rate):
+  """Zeroes elements of `x` with probability `rate` and scales up the rest.
+
+  Args:
+    x: any array.
+    key: uint32 (2,) as in `keep_mask`, or None to return `x` as it is.
+    site: int, the place in the network.
+    rate: probability in [0, 1).
+
+  Returns:
+    An array like `x` with the same expectation.
+  """
+  if key is None or rate == 0:
+    return x
+  keep = keep_mask(key, site, x.shape, rate)
+  return jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))
+
+
+def step_key(key, step):
+  """Returns uint32 (2,): the dropout key of one training step."""
+  return jax.random.key_data(jax.random.fold_in(key, step))

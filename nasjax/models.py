@@ -1,0 +1,195 @@
+"""Macro networks: blocks of cells, an LSTM and a dense output."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from nasjax import cells as cells_lib
+from nasjax import dropout as drop
+from nasjax import ops as ops_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Macro:
+  """The numbers of a macro network (Mehrotra et al. 2021, section 3.1).
+
+  Attributes:
+    name: what tables call it.
+    filters: channels of each block.
+    cells: cells of each block.
+    strides: of the convolution that opens each block.
+    lstm: hidden units; 0 leaves the LSTM out.
+    outputs: symbols, one of which (0) is the CTC blank.
+    groups: of the cells' convolutions.
+    kernel: taps of the blocks' convolutions.
+    features: input channels.
+    epsilon: of the layer normalisations.
+  """
+
+  name: str
+  filters: tuple[int, ...]
+  cells: tuple[int, ...]
+  strides: tuple[int, ...]
+  lstm: int
+  outputs: int = 48
+  groups: int = 100
+  kernel: int = 8
+  features: int = 80
+  epsilon: float = 1e-3
+
+  def __post_init__(self):
+    if not len(self.filters) == len(self.cells) == len(self.strides) > 0:
+      raise ValueError(
+        f'macro {self.name}: filters {self.filters}, cells {self.cells} and '
+        f'strides {self.strides} must have one number for each block'
+      )
+    for width in self.filters:
+      if width % self.groups:
+        raise ValueError(
+          f'macro {self.name}: {width} filters do not divide into '
+          f'{self.groups} groups'
+        )
+
+  @property
+  def reduction(self):
+    """Input frames for each output frame."""
+    product = 1
+    for stride in self.strides:
+      product *= stride
+    return product
+
+  def output_frames(self, frames):
+    """Frames of the output for `frames` (int or array) of the input."""
+    for stride in self.strides:
+      frames = -(-frames // stride)
+    return frames
+
+  def with_outputs(self, outputs):
+    """The same network with another output alphabet."""
+    return dataclasses.replace(self, outputs=outputs)
+
+
+# 48 outputs give the published parameter counts (one of them the blank);
+# the released code itself makes 49: 48 phones and the blank.
+NB_ASR = Macro(
+  'nb_asr', (600, 800, 1000, 1200), (3, 4, 5, 6), (1, 1, 2, 2), 500
+)
+NB_ASR_49 = dataclasses.replace(NB_ASR, name='nb_asr_49', outputs=49)
+SMALL = dataclasses.replace(NB_ASR, name='small', filters=(100, 100, 200, 200))
+# Early subsampling and one cell a block: real speech on two cores.
+COMPACT = Macro('compact', (100, 100, 100), (1, 1, 1), (2, 2, 1), 100)
+QUICK = Macro('quick', (64, 64), (1, 1), (2, 2), 64, groups=64)
+TINY = Macro('tiny', (16, 16), (1, 1), (2, 2), 16, groups=8)
+MACROS = {m.name: m for m in (NB_ASR, NB_ASR_49, SMALL, COMPACT, QUICK, TINY)}
+
+
+class Network(nn.Module):
+  """Features to logits.
+
+  Attributes:
+    macro: the numbers.
+    ops: candidate operations of each node of every cell, as in `cells.Cell`.
+    rate: dropout of the cells' operations and of the LSTM's input.
+  """
+
+  macro: Macro
+  ops: tuple[tuple[str, ...], ...]
+  rate: float = 0.0
+
+  @nn.compact
+  def __call__(self, x_btf, len_b, gates, key=None):
+    """Runs one network.
+
+    Args:
+      x_btf: normalised log-mel features.
+      len_b: valid frames; whatever lies beyond never reaches valid logits.
+      gates: `cells.Gates`.
+      key: uint32 (2,) of dropout, None to switch it off.
+
+    Returns:
+      logits_btv and their valid lengths (ceil(len / reduction)).
+    """
+    macro = self.macro
+    sites = sum(len(names) for names in self.ops)
+    number = 0
+    x_btc = x_btf
+    for block, width in enumerate(macro.filters):
+      conv = ops_lib.MacroConv(
+        width, macro.kernel, macro.strides[block], name=f'block{block}_conv'
+      )
+      x_btc, len_b = conv(x_btc, len_b)
+      norm = cells_lib.LayerNorm(macro.epsilon, name=f'block{block}_norm')
+      x_btc = norm(x_btc)
+      for i in range(macro.cells[block]):
+        cell = cells_lib.Cell(
+          self.ops,
+          width,
+          macro.groups,
+          self.rate,
+          number * sites,
+          macro.epsilon,
+          name=f'block{block}_cell{i}',
+        )
+        x_btc = cell(x_btc, len_b, gates, key)
+        number += 1
+    if macro.lstm:
+      x_btc = drop.dropout(x_btc, key, number * sites, self.rate)
+      x_btc = ops_lib.LSTM(macro.lstm, name='lstm')(x_btc)
+    head = nn.Dense(
+      macro.outputs,
+      kernel_init=nn.initializers.glorot_uniform(),
+      name='head',
+    )
+    return head(x_btc), len_b
+
+
+def single(space, arch, macro, rate=0.0):
+  """Returns the plain `Network` of one architecture, its ops fixed."""
+  names = space.main_ops(arch)
+  return Network(macro, tuple((name,) for name in names), rate)
+
+
+def initial_params(network, key, gates):
+  """Initialises one network; `vmap` it over keys and gates for many."""
+  x_btf = jnp.zeros((1, network.macro.reduction * 2, network.macro.features))
+  len_b = jnp.full((1,), x_btf.shape[1])
+  return network.init(key, x_btf, len_b, gates)['params']
+
+
+def conv_kernel_norm(params):
+  """Sum of squares of all convolution kernels: what L2 decays."""
+  total = 0.0
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    names = [entry.key for entry in path]
+    if names[-1] == 'kernel' and 'conv' in names[-2]:
+      total = total + jnp.sum(jnp.square(leaf))
+  return total
+
+
+def unpack(space, arch, params):
+  """Cuts a population member's parameters to the tree of its own network.
+
+  In a population every convolution has room for seven taps; the network that
+  `single` returns has as many as its operation.
+  """
+  taps = {
+    f'node{n}_conv': (f'node{n}_{name}', ops_lib.CONVOLUTIONS[name][0])
+    for n, name in enumerate(space.main_ops(arch))
+    if name in ops_lib.CONVOLUTIONS
+  }
+
+  def cut(tree):
+    if not isinstance(tree, dict):
+      return tree
+    out = {}
+    for name, child in tree.items():
+      if name in taps:
+        new, count = taps[name]
+        out[new] = {'kernel': child['kernel'][:count], 'bias': child['bias']}
+      else:
+        out[name] = cut(child)
+    return out
+
+  return cut(params)
