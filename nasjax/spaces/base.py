@@ -55,8 +55,8 @@ class Space:
           f'{self.name}: node {n + 1} has {count} skip digits; there are '
           f'{n + 1} tensors before it'
         )
-    if not 1 <= len(self.ops) <= 127:
-      raise ValueError(f'{self.name}: {len(self.ops)} ops; want 1 to 127')
+    if not 2 <= len(self.ops) <= 127:
+      raise ValueError(f'{self.name}: {len(self.ops)} ops; want 2 to 127')
 
   # The layout.
 
@@ -132,14 +132,12 @@ class Space:
     An integer array of places [..] gives [.., d].
     """
     index_p = np.asarray(index)
-    outside = index_p.dtype.kind in 'iu' and (
-      (index_p < 0) | (index_p >= self.size)
-    )
-    if index_p.dtype.kind not in 'iu' or outside.any():
-      seen = index if outside is False else index_p[outside][0]
+    if index_p.dtype.kind not in 'iu':
+      raise ValueError(f'{self.name}: index {shown(index)} is not an integer')
+    outside_p = index_p[(index_p < 0) | (index_p >= self.size)]
+    if outside_p.size:
       raise ValueError(
-        f'{self.name}: index {shown(seen)}; want an integer from 0 to '
-        f'{self.size - 1}'
+        f'{self.name}: index {outside_p[0]} is outside 0 to {self.size - 1}'
       )
     digits = np.unravel_index(index_p, self.sizes, order='F')
     return np.stack(digits, axis=-1).astype(np.int8)

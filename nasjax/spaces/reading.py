@@ -80,8 +80,8 @@ def _flattened(space, arch):
       )
     if len(node) != 1 + count:
       raise ValueError(
-        f'{space.name}: node {n} has {len(node)} values, want an op and {count} '
-        f'skips: {shown(node)}'
+        f'{space.name}: node {n} has {len(node)} values, want an op and '
+        f'{count} skips: {shown(node)}'
       )
     values.extend(node)
   return values
