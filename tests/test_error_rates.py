@@ -1,0 +1,134 @@
+"""Tests of nasjax/error_rates.py against a plain dynamic programme."""
+
+import numpy as np
+import pytest
+
+from nasjax import error_rates
+
+
+def distance_by_table(hyp, ref):
+  table = np.zeros((len(hyp) + 1, len(ref) + 1), int)
+  table[:, 0] = np.arange(len(hyp) + 1)
+  table[0, :] = np.arange(len(ref) + 1)
+  for i, a in enumerate(hyp):
+    for j, b in enumerate(ref):
+      table[i + 1, j + 1] = min(
+        table[i, j + 1] + 1, table[i + 1, j] + 1, table[i, j] + (a != b)
+      )
+  return table[-1, -1]
+
+
+def random_corpus(rng, utterances, symbols, longest=9):
+  return [
+    rng.integers(1, symbols, rng.integers(0, longest + 1)).tolist()
+    for _ in range(utterances)
+  ]
+
+
+def pad(corpus, width, filler):
+  labels_nu = np.full((len(corpus), width), filler)
+  for row, labels in zip(labels_nu, corpus):
+    row[: len(labels)] = labels
+  return labels_nu, np.array([len(labels) for labels in corpus])
+
+
+@pytest.mark.parametrize('symbols', [2, 5, 300])
+def test_edits_equal_the_table(symbols):
+  rng = np.random.default_rng(symbols)
+  hyps = random_corpus(rng, 60, symbols)
+  refs = random_corpus(rng, 60, symbols)
+  edits_n = error_rates.edits(hyps, refs)
+  assert edits_n.dtype == np.int64
+  expected = [distance_by_table(*pair) for pair in zip(hyps, refs)]
+  np.testing.assert_array_equal(edits_n, expected)
+
+
+def test_edits_of_any_integer_type_and_any_label():
+  # 0xD83D and 0xDE00 would be one character if they were taken for UTF-16.
+  hyps = [[0, 5], (0xD83D, 0xDE00), np.array([7], np.int8), [0x10FFFF], []]
+  refs = [[5], [0xD83D], [7], [0x10FFFE], np.array([3, 3], np.uint16)]
+  np.testing.assert_array_equal(error_rates.edits(hyps, refs), [1, 1, 0, 1, 2])
+  assert error_rates.edits([], []).shape == (0,)
+
+
+def test_fold_deletes_classes_below_one_and_merges_nothing():
+  fold_v = np.array([0, 4, 4, -1, 2])
+  folded = error_rates.fold([1, 2, 3, 4, 0, 4], fold_v)
+  assert folded.dtype == np.int64
+  np.testing.assert_array_equal(folded, [4, 4, 2, 2])
+  assert error_rates.fold([], fold_v).size == 0
+
+
+def test_per_is_total_edits_over_total_length():
+  hyps, refs = [[1, 2, 3, 4], []], [[1, 2, 3, 5], [9, 9]]
+  # Not the mean of 1/4 and 2/2.
+  assert error_rates.per(hyps, refs) == 0.5
+  assert error_rates.per([[1, 2, 3]], [[4]]) == 3.0
+  assert isinstance(error_rates.per(hyps, refs), float)
+
+
+def test_per_folds_both_sides_before_scoring():
+  rng = np.random.default_rng(0)
+  hyps, refs = random_corpus(rng, 40, 12), random_corpus(rng, 40, 12)
+  fold_v = np.array([0, 1, 1, 2, 3, 3, 0, 4, 5, -1, 5, 2])
+  slow = [
+    [[fold_v[x] for x in labels if fold_v[x] > 0] for labels in corpus]
+    for corpus in (hyps, refs)
+  ]
+  edits = sum(distance_by_table(*pair) for pair in zip(*slow))
+  expected = edits / sum(map(len, slow[1]))
+  assert error_rates.per(hyps, refs, fold_v) == expected
+  folded = [[error_rates.fold(x, fold_v) for x in c] for c in (hyps, refs)]
+  assert error_rates.per(*folded) == expected
+
+
+def test_population_per_equals_per_of_each_member():
+  rng = np.random.default_rng(1)
+  refs = random_corpus(rng, 50, 12)
+  members = [random_corpus(rng, 50, 12) for _ in range(3)]
+  # What fills the rows would count if it were read, and has no class.
+  padded = [pad(hyps, 11, filler) for hyps, filler in zip(members, (1, 99, -7))]
+  labels_pnu, len_pn = map(np.stack, zip(*padded))
+  for fold_v in (None, np.array([0, 1, 1, 2, 3, 3, 0, 4, 5, -1, 5, 2])):
+    per_p = error_rates.population_per(labels_pnu, len_pn, refs, fold_v)
+    assert per_p.dtype == np.float64
+    expected = [error_rates.per(hyps, refs, fold_v) for hyps in members]
+    np.testing.assert_array_equal(per_p, expected)
+  assert len(set(expected)) == 3
+
+
+def test_unpad_cuts_rows():
+  rows = error_rates.unpad(np.arange(6).reshape(2, 3), np.array([0, 2]))
+  assert [row.tolist() for row in rows] == [[], [3, 4]]
+
+
+def test_a_corpus_without_reference_labels_has_no_rate():
+  with pytest.raises(ValueError, match='no label'):
+    error_rates.per([], [])
+  with pytest.raises(ValueError, match='no label'):
+    error_rates.per([[1]], [[]])
+  with pytest.raises(ValueError, match='no label'):
+    error_rates.per([[1]], [[2]], fold_v=[0, 1, 0])
+  with pytest.raises(ValueError, match='no label'):
+    error_rates.population_per(np.ones((2, 1, 1), int), [[1], [1]], [[]])
+
+
+def test_bad_corpora_are_named():
+  with pytest.raises(ValueError, match='2 hypotheses for 1 references'):
+    error_rates.edits([[1], [2]], [[1]])
+  with pytest.raises(ValueError, match='0 hypotheses for 1 references'):
+    error_rates.per([], [[1]])
+  with pytest.raises(ValueError, match='1 hypotheses for 2 references'):
+    error_rates.population_per(np.ones((3, 1, 4), int), [[1]] * 3, [[1], [2]])
+  with pytest.raises(ValueError, match='from -1'):
+    error_rates.edits([[-1]], [[1]])
+  with pytest.raises(ValueError, match='to 3; the folding has classes for 0'):
+    error_rates.fold([1, 3], [0, 1, 2])
+  with pytest.raises(ValueError, match='float64'):
+    error_rates.edits([[0.5]], [[1]])
+  with pytest.raises(ValueError, match='sequence of integers'):
+    error_rates.edits([3], [[1]])
+  with pytest.raises(ValueError, match='from 0 to 4; rows hold 3'):
+    error_rates.unpad(np.ones((2, 3), int), [0, 4])
+  with pytest.raises(ValueError, match='axes'):
+    error_rates.unpad(np.ones((2, 3), int), [1])
