@@ -1,0 +1,55 @@
+"""Putting the shards of several tables into one."""
+
+import pathlib
+
+from nasjax.table import questions, reader, schema, shards, writing
+
+
+def merge(paths, out):
+  """Copies the shards of tables into a directory, byte by byte.
+
+  Nothing is written unless everything fits: each shard is verified, and no
+  training may come with two different results, neither from two of the tables
+  nor from what is in `out` already. Killed and called again, it goes on.
+
+  Args:
+    paths: tables or runs.
+    out: directory; made if need be.
+
+  Returns:
+    The Table of `out`.
+
+  Raises:
+    ConflictError: naming the shards that disagree.
+    TableError: a table cannot be opened.
+  """
+  out = pathlib.Path(out)
+  tables = [reader.open_table(path) for path in paths]
+  if not tables:
+    raise schema.TableError('no tables to merge; give at least one')
+  standing = []
+  if out.is_dir():
+    standing = [shards.load(out, name) for name in shards.committed(out)]
+  by_name = {shard.name: shard for shard in standing}
+  for shard in (s for t in tables for s in t.shards):
+    other = by_name.setdefault(shard.name, shard)
+    if other.sha256 != shard.sha256:
+      writing.check_same(other, shards.read(shard))
+  _check_conflicts(reader.Table(out, tuple(by_name.values())))
+  for shard in by_name.values():
+    if shard.path.parent != out:
+      writing.put(
+        shard._replace(path=out / shard.path.name),
+        shard.path.read_bytes(),
+        shards.read(shard),
+      )
+  return reader.open_table(out)
+
+
+def _check_conflicts(table):
+  """Raises a ConflictError if two shards disagree about a training."""
+  contexts = zip(*(table.column(name) for name in reader.CONTEXT))
+  for values in sorted(set(contexts)):
+    part = table.select(**dict(zip(reader.CONTEXT, values)))
+    if part.conflicts:
+      raise schema.ConflictError(questions.conflict_message(part))

@@ -1,0 +1,340 @@
+"""Shards on disk, read so that damage shows.
+
+A table is a directory. A shard is `<name>.parquet`, its rows, and
+`<name>.json`, its commit mark, which holds the size and the SHA-256 of the rows
+and a digest of itself. Each appears by rename after fsync, the mark last: a
+shard without a mark is not data, and a file whose name begins with a dot never
+is.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import stat
+import time
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nasjax.table import disk, schema
+
+FORMAT = 'nasjax-table'
+# Refused unread beyond these, whatever a file says of itself.
+MAX_MARK_BYTES = 16 << 20
+MAX_ROWS = 10_000_000
+MAX_VALUES = 1_000_000_000
+MAX_THRIFT = 64 << 20
+
+
+class Shard(NamedTuple):
+  """What the commit mark of a shard says."""
+
+  name: str
+  path: pathlib.Path  # of the Parquet file
+  sha256: str
+  size: int  # bytes
+  rows: int
+  meta: dict
+
+
+class Report(NamedTuple):
+  """What `verify` found.
+
+  Attributes:
+    shards: the intact ones.
+    problems: by shard name, the error of each that is not.
+    uncommitted: names of Parquet files without a commit mark.
+    leftovers: names of files that a killed writer left.
+    size: bytes of the intact shards, all of them digested.
+    seconds: wall time.
+  """
+
+  shards: tuple[Shard, ...]
+  problems: dict[str, schema.TableError]
+  uncommitted: tuple[str, ...]
+  leftovers: tuple[str, ...]
+  size: int
+  seconds: float
+
+  @property
+  def mb_per_s(self):
+    return self.size / 1e6 / max(self.seconds, 1e-9)
+
+
+def locate(path):
+  """Returns the directory of shards: `path`, or `path/table` of a run."""
+  path = pathlib.Path(path)
+  if not path.exists():
+    raise schema.TableError(f'{path} does not exist; give a table or a run')
+  if not path.is_dir():
+    raise schema.TableError(f'{path} is a file; give the directory it is in')
+  inner = path / 'table'
+  if any(path.glob('*.parquet')) or not inner.is_dir():
+    return path
+  if path.resolve() not in inner.resolve().parents:
+    raise schema.TableError(
+      f'{inner} is a link out of {path}; give {inner.resolve()} itself'
+    )
+  return inner
+
+
+def committed(directory):
+  """Returns the names of the shards that have a commit mark, sorted.
+
+  There are none where there is no such directory. That a mark is there does not
+  say that its shard is intact: see `load`.
+  """
+  return tuple(
+    sorted(p.stem for p in _visible(directory, '.json') if _is_mark(p))
+  )
+
+
+def uncommitted(directory):
+  """Returns the names of Parquet files without a commit mark, sorted."""
+  marked = set(committed(directory))
+  stems = [p.stem for p in _visible(directory, '.parquet')]
+  return tuple(sorted(stem for stem in stems if stem not in marked))
+
+
+def load(directory, name, digest=True):
+  """Returns the Shard of that name after checking both of its files.
+
+  Args:
+    directory: the table.
+    name: name of the shard.
+    digest: whether to read the rows' file in full and compare its SHA-256.
+      Size, schema, version and number of rows are always checked.
+
+  Raises:
+    DamagedShardError: a file is missing, a link, or not what was committed.
+    SchemaError: the files are whole, but of another version or schema.
+  """
+  shard = _read_mark(pathlib.Path(directory), name)
+  size = _plain_file(shard.path).st_size
+  if size != shard.size:
+    raise _damaged(shard.path, f'has {size} bytes, {shard.size} committed')
+  if digest:
+    with shard.path.open('rb') as f:
+      found = hashlib.file_digest(f, 'sha256').hexdigest()
+    if found != shard.sha256:
+      raise _damaged(
+        shard.path, f'has SHA-256 {found}, {shard.sha256} committed'
+      )
+  _check_parquet(shard)
+  return shard
+
+
+def read(shard, columns=None, read_dictionary=None):
+  """Returns the Arrow table of a Shard, or some columns of it.
+
+  Args:
+    shard: a Shard.
+    columns: names of columns; all of them by default.
+    read_dictionary: names of string columns to keep as codes and a dictionary.
+  """
+  try:
+    with _parquet(shard.path, read_dictionary) as f:
+      return f.read(columns=columns, use_threads=False)
+  except (pa.ArrowException, OSError) as e:
+    raise _damaged(shard.path, f'cannot be read: {e}') from e
+
+
+def verify(path):
+  """Checks every shard, digests included, and returns a Report."""
+  start = time.perf_counter()
+  directory = locate(path)
+  good, problems = [], {}
+  for name in committed(directory):
+    try:
+      good.append(load(directory, name))
+    except schema.TableError as e:
+      problems[name] = e
+  return Report(
+    tuple(good),
+    problems,
+    uncommitted(directory),
+    disk.leftovers(directory),
+    sum(shard.size for shard in good),
+    time.perf_counter() - start,
+  )
+
+
+def mark_path(shard):
+  """Returns the path of a Shard's commit mark."""
+  return shard.path.with_name(f'{shard.name}.json')
+
+
+def mark_bytes(shard):
+  """Returns the commit mark of a Shard: JSON that holds its own digest."""
+  content = {
+    'format': FORMAT,
+    'schema_version': schema.VERSION,
+    'shard': shard.name,
+    'sha256': shard.sha256,
+    'size': shard.size,
+    'rows': shard.rows,
+    'meta': shard.meta,
+  }
+  try:
+    mark = seal(json.loads(_canonical(content)))
+  except (TypeError, ValueError) as e:
+    raise schema.SchemaError(
+      f'meta of shard {shard.name!r} is not plain JSON: {e}'
+    ) from e
+  if len(mark) > MAX_MARK_BYTES:
+    raise schema.SchemaError(
+      f'meta of shard {shard.name!r} takes {len(mark)} bytes; '
+      f'at most {MAX_MARK_BYTES} are read back'
+    )
+  return mark
+
+
+def seal(content):
+  """Returns the bytes of a mark; a digest covers every one of them."""
+  digest = hashlib.sha256(_canonical(content)).hexdigest()
+  return _canonical(content | {'mark_sha256': digest})
+
+
+def _canonical(content):
+  text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
+  return (text + '\n').encode()
+
+
+def _visible(directory, suffix):
+  """Returns the paths in a directory with a suffix and without a dot ahead."""
+  if not pathlib.Path(directory).is_dir():
+    return []
+  return [
+    p
+    for p in pathlib.Path(directory).iterdir()
+    if p.suffix == suffix and not p.name.startswith('.')
+  ]
+
+
+def _is_mark(path):
+  """Tells a commit mark, whole or damaged, from a stray JSON file.
+
+  Beside rows of its name any JSON file is a mark, however damaged; alone, one
+  that names the format.
+  """
+  if os.path.lexists(path.with_suffix('.parquet')):
+    return True
+  info = path.lstat()
+  if not stat.S_ISREG(info.st_mode) or info.st_size > MAX_MARK_BYTES:
+    return False
+  return FORMAT.encode() in path.read_bytes()
+
+
+def _read_mark(directory, name):
+  """Returns the Shard that a commit mark describes."""
+  path = directory / f'{name}.json'
+  size = _plain_file(path).st_size
+  if size > MAX_MARK_BYTES:
+    raise _damaged(path, f'has {size} bytes, too many for a commit mark')
+  raw = path.read_bytes()
+  try:
+    content = json.loads(raw)
+    digest = content.pop('mark_sha256')
+    whole = seal(content) == raw
+  except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+    raise _damaged(path, f'is no commit mark ({type(e).__name__})') from e
+  if not whole:
+    raise _damaged(path, f'does not have the digest it names ({digest})')
+  if content.get('format') != FORMAT or content.get('shard') != name:
+    raise _damaged(
+      path,
+      f'is of format {content.get("format")!r}, shard {content.get("shard")!r}',
+    )
+  version = content.get('schema_version')
+  if version != schema.VERSION:
+    raise schema.SchemaError(
+      f'{path} has schema version {version!r}; this nasjax reads '
+      f'{schema.VERSION}. Read it with the nasjax that wrote it, or upgrade'
+    )
+  try:
+    return Shard(
+      name,
+      directory / f'{name}.parquet',
+      content['sha256'],
+      content['size'],
+      content['rows'],
+      content['meta'],
+    )
+  except KeyError as e:
+    raise _damaged(path, f'lacks {e}') from e
+
+
+def _check_parquet(shard):
+  """Checks what the Parquet footer declares before any value is read."""
+  try:
+    with _parquet(shard.path) as f:
+      found, footer = f.schema_arrow, f.metadata
+      rows = footer.num_rows
+      values = max(
+        (
+          footer.row_group(g).column(c).num_values
+          for g in range(footer.num_row_groups)
+          for c in range(footer.num_columns)
+        ),
+        default=0,
+      )
+  except (pa.ArrowException, OSError) as e:
+    raise _damaged(shard.path, f'is no Parquet file: {e}') from e
+  if rows != shard.rows or rows > MAX_ROWS or values > MAX_VALUES:
+    raise _damaged(
+      shard.path,
+      f'declares {rows} rows and {values} values in a column; '
+      f'{shard.rows} rows were committed',
+    )
+  if problem := _schema_difference(found):
+    raise schema.SchemaError(
+      f'{shard.path} is not of schema {schema.VERSION}: {problem}. '
+      'Generate it again with this nasjax'
+    )
+
+
+def _schema_difference(found):
+  """Returns the first difference of a schema from ours, or None."""
+  for field in schema.SCHEMA:
+    if found.names.count(field.name) != 1:
+      return f'column {field.name!r} is there {found.names.count(field.name)}x'
+    if not found.field(field.name).equals(field):
+      return f'a column is {found.field(field.name)}, not {field}'
+  if extra := set(found.names) - set(schema.SCHEMA.names):
+    return f'column {min(extra)!r} is unknown'
+  if found.names != schema.SCHEMA.names:
+    return f'columns are in the order {found.names}'
+  return None
+
+
+def _parquet(path, read_dictionary=None):
+  return pq.ParquetFile(
+    path,
+    read_dictionary=read_dictionary,
+    thrift_string_size_limit=MAX_THRIFT,
+    thrift_container_size_limit=MAX_THRIFT,
+    page_checksum_verification=True,
+    arrow_extensions_enabled=False,
+    pre_buffer=False,
+  )
+
+
+def _plain_file(path):
+  """Returns the stat of a plain file; links could lead out of the table."""
+  try:
+    info = path.lstat()
+  except FileNotFoundError as e:
+    raise _damaged(path, 'is missing') from e
+  if not stat.S_ISREG(info.st_mode):
+    what = 'a link' if stat.S_ISLNK(info.st_mode) else 'no plain file'
+    raise _damaged(path, f'is {what}, which is not followed')
+  return info
+
+
+def _damaged(path, what):
+  return schema.DamagedShardError(
+    f'{path} {what}; table.repair() sets shard {path.stem!r} aside, '
+    'then run its generator again'
+  )

@@ -1,0 +1,150 @@
+"""Writing shards so that a kill never shows; setting damaged ones aside."""
+
+import hashlib
+import os
+import pathlib
+import re
+import secrets
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nasjax.table import disk, schema, shards
+
+QUARANTINE = 'damaged'
+_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,127}')
+
+
+def write_shard(directory, name, rows, meta=None):
+  """Writes a shard, whole or not at all.
+
+  Killed at any moment, it leaves either no shard of that name or a complete
+  one. Written again with the same results it keeps what stands (timings,
+  commit and versions may differ), so running a shard twice is harmless; a
+  damaged one is replaced.
+
+  Args:
+    directory: the table; made if need be.
+    name: letters, digits, `.`, `_` and `-`, at most 128.
+    rows: see `schema.from_rows`.
+    meta: a dict of plain values that is kept in the commit mark.
+
+  Returns:
+    The Shard that stands.
+
+  Raises:
+    SchemaError: the rows do not fit the schema.
+    ConflictError: an intact shard of that name holds other results.
+    OSError: the disk is full or cannot be written; nothing is committed.
+  """
+  if not isinstance(name, str) or not _NAME.fullmatch(name):
+    raise schema.TableError(
+      f'shard name {name!r}: use letters, digits, ".", "_" and "-"'
+    )
+  table = schema.from_rows(rows, name)
+  sink = pa.BufferOutputStream()
+  pq.write_table(table, sink, compression='zstd', write_page_checksum=True)
+  payload = sink.getvalue().to_pybytes()
+  shard = shards.Shard(
+    name,
+    pathlib.Path(directory) / f'{name}.parquet',
+    hashlib.sha256(payload).hexdigest(),
+    len(payload),
+    table.num_rows,
+    dict(meta or {}),
+  )
+  return put(shard, payload, table)
+
+
+def put(shard, payload, table):
+  """Commits the bytes of a shard unless the same results stand already.
+
+  Args:
+    shard: the Shard to be.
+    payload: the bytes of its Parquet file.
+    table: their Arrow table.
+
+  Returns:
+    The Shard that stands.
+  """
+  mark = shards.mark_bytes(shard)
+  directory = shard.path.parent
+  disk.make_directory(directory)
+  with disk.lock(directory) as locked:
+    standing = _standing(directory, shard.name)
+    if standing is not None:
+      check_same(standing, table)
+      return standing
+    if locked:  # then whoever left these is dead
+      disk.clear(directory, f'.{shard.name}.')
+    # A mark that stands is of a damaged shard, and must not vouch for new rows.
+    disk.remove(shards.mark_path(shard))
+    disk.publish(shard.path, payload)
+    disk.publish(shards.mark_path(shard), mark)
+  return shard
+
+
+def repair(path):
+  """Moves damaged shards into `damaged/` and removes what killed writers left.
+
+  Whoever generates the table then makes these shards again and no others.
+  Shards of another schema version are whole, and stay.
+
+  Returns:
+    The names of the shards moved, sorted.
+  """
+  directory = shards.locate(path)
+  with disk.lock(directory) as locked:
+    problems = shards.verify(directory).problems
+    moved = tuple(
+      sorted(
+        name
+        for name, error in problems.items()
+        if isinstance(error, schema.DamagedShardError)
+      )
+    )
+    for name in moved:
+      _quarantine(directory, name)
+    if locked:
+      disk.clear(directory, '.')
+  return moved
+
+
+def check_same(standing, table):
+  """Raises a ConflictError unless a Shard holds the results of a table."""
+  old = {schema.identity(r): r for r in shards.read(standing).to_pylist()}
+  new = {schema.identity(r): r for r in table.to_pylist()}
+  differing = [
+    r
+    for i, r in (old | new).items()
+    if i not in old or i not in new or not schema.same_results(old[i], new[i])
+  ]
+  if differing:
+    row = differing[0]
+    raise schema.ConflictError(
+      f'{standing.path} stands with other results for {len(differing)} rows, '
+      f'the first of cell {row["arch"]}, seed {row["seed"]}, recipe '
+      f'{row["recipe"]!r}; it was kept. Remove it to write it anew'
+    )
+
+
+def _standing(directory, name):
+  """Returns the intact Shard of a name, or None where there is none."""
+  if name not in shards.committed(directory):
+    return None
+  try:
+    return shards.load(directory, name)
+  except schema.DamagedShardError:
+    return None
+
+
+def _quarantine(directory, name):
+  """Moves both files of a shard away, the commit mark first."""
+  aside = directory / QUARANTINE
+  aside.mkdir(exist_ok=True)
+  tag = secrets.token_hex(4)
+  for suffix in ('.json', '.parquet'):
+    source = directory / f'{name}{suffix}'
+    if os.path.lexists(source):
+      os.replace(source, aside / f'{name}.{tag}{suffix}')
+      disk.sync_directory(directory)

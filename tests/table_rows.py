@@ -1,0 +1,71 @@
+"""Rows of a benchmark table for tests: the form of real ones, values drawn."""
+
+import json
+
+import numpy as np
+
+from nasjax import spaces
+
+SPACE = spaces.NB_ASR
+RECIPES = {'e5': 5, 'e40': 40}
+
+
+def row(arch, seed=1234, recipe='e40', **changes):
+  """Returns one row; its values follow from cell, seed and recipe alone."""
+  arch_d = SPACE.parse(arch)
+  epochs = RECIPES[recipe]
+  rng = np.random.default_rng([SPACE.index(arch_d), seed, epochs])
+  val_per = np.sort(rng.uniform(0.2, 1.0, epochs))[::-1]
+  loss = 3 * val_per.astype(np.float32)
+  return {
+    'space': SPACE.name,
+    'arch': arch_d,
+    'key': SPACE.key(arch_d),
+    'semantic_key': SPACE.semantic_key(arch_d),
+    'seed': seed,
+    'recipe': recipe,
+    'recipe_json': json.dumps({'epochs': epochs, 'learning_rate': 1e-4}),
+    'macro': 'SMALL',
+    'corpus': 'synthetic_timit',
+    'corpus_fingerprint': '5f0c',
+    'epochs': epochs,
+    'train_loss': loss,
+    'val_loss': loss,
+    'val_per': val_per,
+    'learning_rate': np.full(epochs, 1e-4, np.float32),
+    'epoch_seconds': np.ones(epochs, np.float32),
+    'test_per': float(val_per[-1] + rng.normal(0, 0.01)),
+    'test_loss': float(loss[-1]),
+    'best_epoch': epochs,
+    'params': 26_338_848,
+    'macs': 1_500_000_000,
+    'seconds': float(epochs),
+    'status': 'ok',
+    'diverged_epoch': None,
+    'versions': json.dumps({'nasjax': '0.1.0'}),
+    'commit': '0' * 40,
+    'created': '2026-11-20T12:00:00Z',
+  } | changes
+
+
+def diverged(arch, epoch, seed=1234, recipe='e40'):
+  """Returns the row of a run that stopped at an epoch."""
+  good = row(arch, seed, recipe)
+  curves = (
+    'train_loss',
+    'val_loss',
+    'val_per',
+    'learning_rate',
+    'epoch_seconds',
+  )
+  return (
+    good
+    | {name: good[name][: epoch - 1] for name in curves}
+    | {
+      'status': 'diverged',
+      'diverged_epoch': epoch,
+      'best_epoch': None,
+      'test_per': np.nan,
+      'test_loss': np.nan,
+    }
+  )
