@@ -53,8 +53,11 @@ def make_buckets(frames_u, label_len_u, recipe, longest, most_labels):
   frames_u = np.asarray(frames_u)
   quantiles = np.arange(1, recipe.buckets + 1) / recipe.buckets
   edges = np.quantile(frames_u, quantiles, method='higher')
-  # Batch sizes change at long_frames, so a bucket may not straddle it.
-  if frames_u.min() < recipe.long_frames <= longest:
+  # Where batch sizes change, a bucket may not straddle the change.
+  if (
+    recipe.batch != recipe.batch_long
+    and frames_u.min() < recipe.long_frames <= longest
+  ):
     edges = np.append(edges, recipe.long_frames - 1)
   edges[np.argmax(edges)] = longest
   buckets = []

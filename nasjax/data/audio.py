@@ -1,0 +1,240 @@
+"""Reading recordings, refusing those that cannot be trusted.
+
+libsndfile does the reading; it shortens a truncated file without a word, so
+the length is compared with what the header promises.
+"""
+
+import collections
+import hashlib
+import math
+import os
+import pathlib
+import re
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+import soxr
+
+from nasjax.data import features
+
+# How far a declared duration may be from the file's: they are often rounded.
+_DURATION_TOLERANCE = 0.05
+_RATES = (8_000, 192_000)
+# Streams are written with absurd lengths when theirs is not known: 12 hours.
+_MOST_SAMPLES = 12 * 3600 * _RATES[1]
+
+
+class Fault(NamedTuple):
+  """A broken rule before it is known which line names the file."""
+
+  rule: str
+  message: str
+
+
+class AudioError(ValueError):
+  """Audio that cannot be used; holds one `Fault`."""
+
+  def __init__(self, rule: str, message: str):
+    super().__init__(message)
+    self.fault = Fault(rule, message)
+
+
+class Recording(NamedTuple):
+  """Samples as they are in the file.
+
+  Attributes:
+    samples_n: int16, or float32 in [-1, 1].
+    rate: samples a second.
+  """
+
+  samples_n: np.ndarray
+  rate: int
+
+  @property
+  def seconds(self) -> float:
+    return len(self.samples_n) / self.rate
+
+  def digest(self) -> str:
+    """Returns the SHA-256 of the sampling rate and the samples."""
+    digest = hashlib.sha256(f'{self.rate} {self.samples_n.dtype} '.encode())
+    digest.update(np.ascontiguousarray(self.samples_n))
+    return digest.hexdigest()
+
+
+def read(
+  path: str | os.PathLike, start: float = 0.0, seconds: float | None = None
+) -> Recording:
+  """Reads one mono recording, or a stretch of it.
+
+  Args:
+    path: WAV, FLAC, NIST SPHERE, or whatever else libsndfile reads.
+    start: seconds left out at the beginning.
+    seconds: length of the stretch; None reads to the end.
+
+  Raises:
+    AudioError: with the first of these rules that the file breaks:
+      missing_file, empty_audio (no byte, or no sample), unreadable_audio,
+      stereo, unsupported_rate, truncated_audio (less than its header says),
+      nan_samples (or infinite), out_of_range (floats beyond 1).
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise AudioError('missing_file', f'no file {path}')
+  if not path.stat().st_size:
+    raise AudioError('empty_audio', f'{path} has no byte')
+  try:
+    with soundfile.SoundFile(path) as audio:
+      recording = _samples(audio, path, start, seconds)
+  except (soundfile.LibsndfileError, OSError) as error:
+    raise AudioError('unreadable_audio', f'{path}: {error}') from error
+  if not len(recording.samples_n):
+    raise AudioError('empty_audio', f'{path} has no sample')
+  _check_range(recording.samples_n, path)
+  return recording
+
+
+def _samples(audio, path, start, seconds) -> Recording:
+  """Reads the samples of an open file; see `read`."""
+  if audio.channels != 1:
+    raise AudioError('stereo', f'{path} has {audio.channels} channels, not 1')
+  rate = audio.samplerate
+  if not _RATES[0] <= rate <= _RATES[1]:
+    raise AudioError(
+      'unsupported_rate',
+      f'{path} has {rate} samples a second, not {_RATES[0]} to {_RATES[1]}',
+    )
+  missing = _missing_bytes(path)
+  if missing:
+    raise AudioError(
+      'truncated_audio', f'{path} ends {missing} bytes before its header says'
+    )
+  if audio.frames > _MOST_SAMPLES:
+    raise AudioError(
+      'unreadable_audio', f'the header of {path} does not say how long it is'
+    )
+  first = min(round(start * rate), audio.frames)
+  wanted = audio.frames - first
+  if seconds is not None:
+    wanted = min(wanted, round(seconds * rate))
+  integers = audio.subtype == 'PCM_16'
+  try:
+    # A file cut short may seek or read with an error, or read too little.
+    audio.seek(first)
+    samples_n = audio.read(wanted, dtype='int16' if integers else 'float32')
+  except soundfile.LibsndfileError as error:
+    raise AudioError('truncated_audio', f'{path}: {error}') from error
+  if len(samples_n) < wanted:
+    raise AudioError(
+      'truncated_audio',
+      f'{path} holds {len(samples_n)} of the {wanted} samples in its header',
+    )
+  return Recording(samples_n, rate)
+
+
+def _missing_bytes(path: pathlib.Path) -> int:
+  """Returns how many bytes of samples the header of a WAV promises in vain.
+
+  libsndfile shortens such files without a word. Sizes that programs write when
+  they do not know the length (0, or near the limit of 32 bits) promise nothing.
+  """
+  size = path.stat().st_size
+  with path.open('rb') as file:
+    start = file.read(12)
+    if start[:4] == b'NIST':
+      return _missing_sphere_bytes(file, size)
+    if start[:4] != b'RIFF' or start[8:] != b'WAVE':
+      return 0
+    while len(chunk := file.read(8)) == 8:
+      name, length = struct.unpack('<4sI', chunk)
+      if name == b'data':
+        known = 0 < length < 0x7FFF_0000
+        return max(0, file.tell() + length - size) if known else 0
+      file.seek(length + length % 2, os.SEEK_CUR)
+  return 0
+
+
+def _missing_sphere_bytes(file, size: int) -> int:
+  """Returns the bytes of samples missing from an open SPHERE file."""
+  file.seek(0)
+  header = file.read(1024)
+  if b'shorten' in header:  # compressed: the file is shorter than its samples
+    return 0
+  start, *counts = (
+    re.search(pattern, header)
+    for pattern in (
+      rb'^NIST_1A\s+(\d+)',
+      rb'sample_count -i (\d+)',
+      rb'sample_n_bytes -i (\d+)',
+      rb'channel_count -i (\d+)',
+    )
+  )
+  if start is None or counts[0] is None:
+    return 0
+  length = math.prod(int(match[1]) for match in counts if match)
+  return max(0, int(start[1]) + length - size)
+
+
+def _check_range(samples_n: np.ndarray, path) -> None:
+  """Refuses floats that are not finite, or beyond full scale."""
+  if samples_n.dtype == np.int16:
+    return
+  bad = np.count_nonzero(~np.isfinite(samples_n))
+  if bad:
+    raise AudioError(
+      'nan_samples', f'{path}: {bad} samples are not a finite number'
+    )
+  peak = float(np.abs(samples_n).max())
+  if peak > 1.0:
+    raise AudioError(
+      'out_of_range', f'{path}: samples reach {peak:.4g}, full scale is 1'
+    )
+
+
+def length_mismatch(recording: Recording, path, seconds: float) -> Fault | None:
+  """Compares a recording with its declared seconds, which may be rounded."""
+  missing = seconds - recording.seconds
+  message = f'{path} lasts {recording.seconds:.3f} s, declared are {seconds} s'
+  if missing > _DURATION_TOLERANCE:
+    return Fault('truncated_audio', message)
+  if missing < -_DURATION_TOLERANCE:
+    return Fault('duration_mismatch', message)
+  return None
+
+
+def resampled_length(samples: int, rate: int) -> int:
+  """Returns the length of `at_16_khz` without computing it."""
+  return (2 * samples * features.SAMPLE_RATE + rate) // (2 * rate)
+
+
+def at_16_khz(recording: Recording) -> np.ndarray:
+  """Returns int16 samples at 16 kHz; what is that already stays bit-equal."""
+  samples_n, rate = recording
+  if samples_n.dtype == np.int16:
+    if rate == features.SAMPLE_RATE:
+      return samples_n
+    samples_n = samples_n.astype(np.float32) / 32768.0
+  if rate != features.SAMPLE_RATE:
+    samples_n = soxr.resample(samples_n, rate, features.SAMPLE_RATE)
+  scaled_n = np.rint(samples_n * 32768.0)
+  return np.clip(scaled_n, -32768, 32767).astype(np.int16)
+
+
+def map_parallel(function: Callable, items: Iterable) -> Iterator:
+  """Yields `function(item)` in order, computed by threads slightly ahead.
+
+  libsndfile and hashing leave Python's lock, so threads are enough; only a few
+  results a thread are held at a time.
+  """
+  workers = min(32, 2 * (os.cpu_count() or 1))
+  with futures.ThreadPoolExecutor(workers) as pool:
+    pending = collections.deque()
+    for item in items:
+      pending.append(pool.submit(function, item))
+      if len(pending) > 4 * workers:
+        yield pending.popleft().result()
+    while pending:
+      yield pending.popleft().result()

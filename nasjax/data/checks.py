@@ -1,0 +1,348 @@
+"""What can be wrong with a corpus, and how it is said.
+
+A corpus is examined as a whole: every fault found becomes a `Problem`, and all
+of them are reported together, before anything is trained.
+"""
+
+import collections
+import json
+import pathlib
+import unicodedata
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from nasjax.data import audio, features
+
+# Strides in time of the networks: they leave a quarter of the frames.
+_STRIDES = (2, 2)
+_MOST_SECONDS = 1e6
+_SHOWN = 50
+
+# Every rule, with what to do about it.
+REMEDIES = {
+  'malformed_json': 'write one JSON object a line, in UTF-8',
+  'missing_field': 'give the field on this line',
+  'bad_field': 'correct the value',
+  'unknown_split': 'use train, validation (dev, valid, val) or test',
+  'missing_file': 'correct the path, or take the line out',
+  'unreadable_audio': 'convert it: sox BAD -b 16 GOOD.wav',
+  'empty_audio': 'take the line out, or fetch the file again',
+  'truncated_audio': 'fetch the file again, or correct the duration',
+  'duration_mismatch': 'correct the duration, or give an offset',
+  'unsupported_rate': 'convert it: sox BAD -r 16000 GOOD.wav',
+  'stereo': 'mix or choose a channel: sox BAD GOOD.wav remix 1',
+  'nan_samples': 'make the file again; some software wrote it wrongly',
+  'out_of_range': 'scale it: sox BAD -b 16 GOOD.wav gain -n -1',
+  'empty_transcript': 'transcribe it, or take the line out',
+  'unknown_phone': 'correct the transcript, or extend the alphabet',
+  'ctc_infeasible': 'correct the transcript or the audio, or drop this rule',
+  'duplicate_id': 'give every utterance its own id',
+  'shared_speaker': 'move the speaker, or set allow_shared_speakers',
+  'empty_split': 'give the split at least one utterance',
+}
+
+# Rules broken by one utterance alone: it can be dropped, and the rest kept.
+DROPPABLE = frozenset(REMEDIES) - {
+  'malformed_json',
+  'shared_speaker',
+  'empty_split',
+}
+
+
+class Problem(NamedTuple):
+  """One fault of a corpus.
+
+  Attributes:
+    path: the file that has to be corrected (or holds the line that names it).
+    line: line in that file, from 1; 0 where the whole file is meant.
+    rule: name of the broken rule, a key of `REMEDIES`.
+    message: what was found.
+    remedy: what to do about it.
+  """
+
+  path: str
+  line: int
+  rule: str
+  message: str
+  remedy: str
+
+  def __str__(self) -> str:
+    return (
+      f'{self.path}:{self.line}: {self.rule}: {self.message}; {self.remedy}'
+    )
+
+
+def problem(path, line: int, rule: str, message: str) -> Problem:
+  """Returns a problem with the remedy of its rule."""
+  return Problem(str(path), line, rule, message, REMEDIES[rule])
+
+
+def summary(problems: Sequence[Problem]) -> str:
+  """Returns counts by rule, then the first 50 problems, one a line."""
+  counts = collections.Counter(p.rule for p in problems)
+  noun = 'problem' if len(problems) == 1 else 'problems'
+  lines = [
+    f'{len(problems)} {noun}: '
+    + ', '.join(f'{n} {rule}' for rule, n in counts.most_common())
+  ]
+  lines += [str(p) for p in problems[:_SHOWN]]
+  if len(problems) > _SHOWN:
+    lines.append(f'... and {len(problems) - _SHOWN} more')
+  return '\n'.join(lines)
+
+
+class Utterance(NamedTuple):
+  """One line of a manifest.
+
+  Attributes:
+    line: number of the line, from 1.
+    id: as given, or the stem of the audio file (`stem-line` if that is taken).
+    audio: path of the file.
+    start: seconds before the utterance begins; None takes the whole file.
+    seconds: declared duration; None where the line does not give it.
+    text: words, '' if not known.
+    tokens: targets: phones, or characters.
+    speaker: '' if not known.
+    split: 'train', 'validation' or 'test'; '' if not given, None if it is
+      none of them.
+  """
+
+  line: int
+  id: str
+  audio: pathlib.Path
+  start: float | None
+  seconds: float | None
+  text: str
+  tokens: tuple[str, ...]
+  speaker: str
+  split: str | None
+
+
+_SPLITS = {
+  '': '',
+  'train': 'train',
+  'training': 'train',
+  'validation': 'validation',
+  'valid': 'validation',
+  'val': 'validation',
+  'dev': 'validation',
+  'test': 'test',
+}
+
+
+def parse(
+  path: pathlib.Path, targets: str
+) -> tuple[list[Utterance], list[Problem]]:
+  """Reads the lines of a manifest, without touching the audio.
+
+  Args:
+    path: the manifest.
+    targets: 'phones' or 'characters'.
+
+  Returns:
+    The utterances of all lines that name an audio file (also those with other
+    problems, so that their audio can be examined as well), and the problems.
+  """
+  if not path.is_file():
+    return [], [problem(path, 0, 'missing_file', f'no manifest {path}')]
+  utterances, problems = [], []
+  with path.open('rb') as file:
+    for number, raw in enumerate(file, start=1):
+      if not raw.strip():
+        continue
+      try:
+        record = json.loads(raw.decode('utf-8-sig'))
+        if not isinstance(record, dict):
+          raise ValueError(f'a {type(record).__name__}, not an object')
+      except (ValueError, RecursionError) as error:
+        problems.append(problem(path, number, 'malformed_json', str(error)))
+        continue
+      faults = []
+      utterance = _utterance(record, number, path.parent, targets, faults)
+      if utterance.audio.name:
+        utterances.append(utterance)
+      problems += [problem(path, number, *fault) for fault in faults]
+  named, duplicates = _name(utterances, path)
+  return named, problems + duplicates
+
+
+def _utterance(record, number, folder, targets, faults) -> Utterance:
+  """Reads one line, appending what is wrong with it to `faults`."""
+  name = _string(record, 'audio_filepath', faults, required=True)
+  text = _string(record, 'text', faults, required=targets == 'characters')
+  if isinstance(record.get('text'), str) and not text.strip():
+    faults.append(audio.Fault('empty_transcript', 'text is empty'))
+  if targets == 'phones':
+    tokens = _phones(record, faults)
+  else:
+    tokens = tuple(' '.join(unicodedata.normalize('NFC', text).split()))
+  split = _string(record, 'split', faults)
+  if split.lower() not in _SPLITS:
+    faults.append(audio.Fault('unknown_split', f'split is {split!r}'))
+  return Utterance(
+    line=number,
+    id=_string(record, 'id', faults),
+    audio=folder / name if name else pathlib.Path(),
+    start=_seconds(record, 'offset', faults),
+    seconds=_seconds(record, 'duration', faults, required=True),
+    text=text,
+    tokens=tokens,
+    speaker=_string(record, 'speaker', faults),
+    split=_SPLITS.get(split.lower()),
+  )
+
+
+def _string(record, name: str, faults: list, required: bool = False) -> str:
+  """Returns a field as a string, '' if it is not there or of another type."""
+  value = record.get(name)
+  if value is None:
+    if required:
+      faults.append(audio.Fault('missing_field', f'no {name}'))
+    return ''
+  if isinstance(value, int) and not isinstance(value, bool):
+    value = str(value)  # speakers and ids are often numbers
+  if not isinstance(value, str):
+    faults.append(audio.Fault('bad_field', f'{name} is {value!r}, no string'))
+    return ''
+  if name == 'audio_filepath' and not value.strip():
+    faults.append(audio.Fault('bad_field', f'{name} is empty'))
+    return ''
+  return value
+
+
+def _seconds(record, name: str, faults: list, required: bool = False):
+  """Returns a field as finite seconds from 0, or None."""
+  value = record.get(name)
+  if value is None:
+    if required:
+      faults.append(audio.Fault('missing_field', f'no {name}'))
+    return None
+  number = isinstance(value, int | float) and not isinstance(value, bool)
+  if not number or not 0 <= value < _MOST_SECONDS:
+    faults.append(audio.Fault('bad_field', f'{name} is {value!r}, no seconds'))
+    return None
+  return float(value)
+
+
+def _phones(record, faults: list) -> tuple[str, ...]:
+  """Returns the field phones: a list of strings, or symbols between spaces."""
+  if 'phones' not in record:
+    faults.append(audio.Fault('missing_field', 'no phones'))
+    return ()
+  phones = record['phones']
+  if phones is None:
+    message = 'phones is null (characters can be the targets as well)'
+    faults.append(audio.Fault('unknown_phone', message))
+    return ()
+  if isinstance(phones, str):
+    phones = phones.split()
+  if not isinstance(phones, list) or not all(
+    isinstance(p, str) and p.strip() for p in phones
+  ):
+    message = f'phones is {phones!r}, no list of symbols'
+    faults.append(audio.Fault('bad_field', message))
+    return ()
+  if not phones:
+    faults.append(audio.Fault('empty_transcript', 'phones is empty'))
+  return tuple(phones)
+
+
+def _name(utterances, path) -> tuple[list[Utterance], list[Problem]]:
+  """Fills in ids that are not given, and finds those given twice."""
+  first, problems = {}, []
+  for utterance in utterances:
+    name, line = utterance.id, utterance.line
+    if name and first.setdefault(name, line) != line:
+      message = f'id {name!r} is on line {first[name]} already'
+      problems.append(problem(path, line, 'duplicate_id', message))
+  stems = collections.Counter(u.audio.stem for u in utterances if not u.id)
+  named = []
+  for utterance in utterances:
+    stem = utterance.audio.stem
+    alone = stems[stem] == 1 and stem not in first
+    fallback = stem if alone else f'{stem}-{utterance.line}'
+    named.append(utterance._replace(id=utterance.id or fallback))
+  return named, problems
+
+
+def inspect(utterance: Utterance) -> tuple[str, list[audio.Fault]]:
+  """Reads the audio of an utterance.
+
+  Returns:
+    The digest of its samples ('' if they cannot be read), and its faults.
+  """
+  start, seconds = utterance.start, utterance.seconds
+  try:
+    recording = audio.read(
+      utterance.audio, start or 0.0, None if start is None else seconds
+    )
+  except audio.AudioError as error:
+    return '', [error.fault]
+  faults = []
+  if seconds is not None:
+    mismatch = audio.length_mismatch(recording, utterance.audio, seconds)
+    faults += [mismatch] if mismatch else []
+  samples = audio.resampled_length(len(recording.samples_n), recording.rate)
+  frames, needed = ctc_frames(samples), ctc_length(utterance.tokens)
+  if needed > frames:
+    faults.append(
+      audio.Fault(
+        'ctc_infeasible',
+        f'{len(utterance.tokens)} targets need {needed} time steps, but '
+        f'{utterance.audio} ({recording.seconds:.3f} s) gives {frames}',
+      )
+    )
+  return recording.digest(), faults
+
+
+def unknown_symbols(utterances, symbols, where, path) -> list[Problem]:
+  """Finds utterances with symbols that are not among `symbols`."""
+  problems = []
+  for utterance in utterances:
+    strange = sorted(set(utterance.tokens).difference(symbols))
+    if strange:
+      message = f'{" ".join(map(repr, strange))} not in {where}'
+      problems.append(problem(path, utterance.line, 'unknown_phone', message))
+  return problems
+
+
+def missing_splits(utterances, path) -> list[Problem]:
+  """Finds lines without a split where others have one."""
+  if not any(u.split for u in utterances):
+    return []
+  message = 'no split, though other lines have one'
+  return [
+    problem(path, u.line, 'missing_field', message)
+    for u in utterances
+    if u.split == ''
+  ]
+
+
+def shared_speakers(utterances, path) -> list[Problem]:
+  """Finds speakers in two splits: one problem each, at the second split."""
+  first, reported, problems = {}, set(), []
+  for utterance in utterances:
+    speaker, split = utterance.speaker, utterance.split
+    if not speaker or not split or speaker in reported:
+      continue
+    line, other = first.setdefault(speaker, (utterance.line, split))
+    if other != split:
+      reported.add(speaker)
+      message = (
+        f'speaker {speaker!r} is in {split}, and in {other} (line {line})'
+      )
+      problems.append(problem(path, utterance.line, 'shared_speaker', message))
+  return problems
+
+
+def ctc_frames(samples: int) -> int:
+  """Returns the time steps that a network with two strides of two sees."""
+  frames = features.num_frames(samples)
+  for stride in _STRIDES:
+    frames = -(-frames // stride)
+  return frames
+
+
+def ctc_length(tokens: Sequence[str]) -> int:
+  """Returns the time steps that CTC needs: a blank parts equal neighbours."""
+  return len(tokens) + sum(a == b for a, b in zip(tokens, tokens[1:]))

@@ -1,0 +1,314 @@
+"""A corpus as training consumes it, and the schema its builders share.
+
+A TFDS builder holds 16 kHz audio and transcripts on disk. `load` turns it into
+arrays in memory: normalised log-mel features, one utterance after another, and
+the class ids of the transcripts.
+
+What every builder provides. Splits `train`, `validation` and `test` of
+`example_features`; `tokens` are in the corpus's own alphabet, `token_samples`
+are first and last (exclusive) samples of each, with shape (0, 2) if not known.
+`info.metadata` has `alphabet` (list), `train_map` (token to training symbol, or
+None to leave it out), `score_map` (training symbol to the class it is scored
+as), `fingerprint` (digest of the contents), and perhaps `name`.
+"""
+
+import contextlib
+import dataclasses
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from nasjax.data import features
+
+_METADATA = ('alphabet', 'train_map', 'score_map', 'fingerprint')
+
+
+def example_features() -> tfds.features.FeaturesDict:
+  """Returns the features of one utterance, all readable without TensorFlow.
+
+  Texts come back as bytes in UTF-8. Audio is stored as bytes: integers of
+  variable length would take ten times as long to write and read.
+  """
+  return tfds.features.FeaturesDict(
+    {
+      'id': tfds.features.Text(),
+      'audio': tfds.features.Tensor(
+        shape=(None,), dtype=np.int16, encoding='bytes'
+      ),
+      'tokens': tfds.features.Sequence(tfds.features.Text()),
+      'token_samples': tfds.features.Tensor(shape=(None, 2), dtype=np.int32),
+      'text': tfds.features.Text(),
+      'speaker': tfds.features.Text(),
+    }
+  )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+  """Keeps TFDS from writing messages and bars to the terminal."""
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  try:
+    with (
+      contextlib.redirect_stdout(io.StringIO()),
+      contextlib.redirect_stderr(io.StringIO()),
+    ):
+      yield
+  finally:
+    logging.set_verbosity(verbosity)
+
+
+def prepare(builder: tfds.core.DatasetBuilder) -> None:
+  """Runs `download_and_prepare`, quietly, unless that has been done.
+
+  Raises:
+    ValueError: what the builder finds wrong with the corpus, or a split
+      without an utterance.
+  """
+  with quiet():
+    try:
+      builder.download_and_prepare()
+    except AssertionError as error:  # a split in which there is nothing
+      raise ValueError(f'{builder.name}: {error}') from error
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+  """The utterances of one split, in the builder's order.
+
+  Attributes:
+    ids: of the utterances.
+    speakers: of the utterances, '' if not known.
+    texts: words, '' if not known.
+    features: float32 [frames, 80], normalised, one utterance after another.
+    offset_u: int32, row of the first frame of each utterance.
+    frames_u: int32, frames of each utterance.
+    labels: int32 training ids of each utterance, from 1; 0 is the blank.
+    samples_u: int64, audio samples of each utterance at 16 kHz.
+  """
+
+  ids: tuple[str, ...]
+  speakers: tuple[str, ...]
+  texts: tuple[str, ...]
+  features: np.ndarray
+  offset_u: np.ndarray
+  frames_u: np.ndarray
+  labels: tuple[np.ndarray, ...]
+  samples_u: np.ndarray
+
+  @property
+  def audio_seconds(self) -> float:
+    return float(self.samples_u.sum() / features.SAMPLE_RATE)
+
+  def x_tf(self, utterance: int) -> np.ndarray:
+    """Returns the features [frames, 80] of one utterance, by position."""
+    first = self.offset_u[utterance]
+    return self.features[first : first + self.frames_u[utterance]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Corpus:
+  """A corpus in memory.
+
+  Attributes:
+    name: for people.
+    fingerprint: digest of the contents: samples, transcripts and splits.
+    symbols: training alphabet, sorted; the id of a symbol is its index + 1.
+    fold_v: int32 [1 + symbols], scoring class of each id, from 1; 0 for 0.
+    classes: scoring classes, sorted; the number of a class is its index + 1.
+    train: for the weights.
+    validation: for choosing among epochs and cells.
+    test: for reporting.
+    mean_f: float32 [80], of the features of `train` before normalisation.
+    variance_f: float32 [80], of the same.
+  """
+
+  name: str
+  fingerprint: str
+  symbols: tuple[str, ...]
+  fold_v: np.ndarray
+  classes: tuple[str, ...]
+  train: Split
+  validation: Split
+  test: Split
+  mean_f: np.ndarray
+  variance_f: np.ndarray
+
+
+def _metadata(builder: tfds.core.DatasetBuilder) -> Mapping:
+  """Returns the metadata of a prepared corpus, complete."""
+  if not builder.data_path.exists():
+    raise ValueError(
+      f'{builder.data_dir} is not prepared: call prepare(builder) first'
+    )
+  metadata = builder.info.metadata or {}
+  missing = [name for name in _METADATA if name not in metadata]
+  if missing:
+    raise ValueError(f'{builder.data_dir} has no metadata {missing}')
+  return metadata
+
+
+def _alphabets(metadata: Mapping):
+  """Returns symbols, fold_v and classes; see `Corpus`."""
+  symbols = sorted({s for s in metadata['train_map'].values() if s is not None})
+  score_map = metadata['score_map']
+  missing = [symbol for symbol in symbols if symbol not in score_map]
+  if missing:
+    raise ValueError(f'score_map says nothing of {missing}')
+  classes = sorted({score_map[symbol] for symbol in symbols})
+  fold_v = [0] + [1 + classes.index(score_map[symbol]) for symbol in symbols]
+  return tuple(symbols), np.array(fold_v, np.int32), tuple(classes)
+
+
+def _label_ids(
+  tokens: Sequence[str], train_map: Mapping, ids: Mapping[str, int], name: str
+) -> np.ndarray:
+  """Returns int32 training ids of a transcript."""
+  unknown = sorted(set(tokens).difference(train_map))
+  if unknown:
+    raise ValueError(f'utterance {name!r} has unknown tokens {unknown}')
+  mapped = [train_map[token] for token in tokens]
+  return np.array([ids[s] for s in mapped if s is not None], np.int32)
+
+
+def _read(source, train_map: Mapping, ids: Mapping, tick) -> Split:
+  """Returns a split whose features are still to be filled in."""
+  rows = []
+  for example in source:
+    key = example['id'].decode()
+    tokens = [token.decode() for token in example['tokens']]
+    labels = _label_ids(tokens, train_map, ids, key)
+    samples = len(example['audio'])
+    if samples < features.WINDOW:
+      raise ValueError(f'utterance {key!r} has {samples} samples: no frame')
+    texts = example['speaker'].decode(), example['text'].decode()
+    rows.append((key, *texts, labels, samples))
+    tick()
+  keys, speakers, texts, labels, samples = zip(*rows)
+  samples_u = np.array(samples, np.int64)
+  frames_u = features.num_frames(samples_u)
+  return Split(
+    ids=keys,
+    speakers=speakers,
+    texts=texts,
+    # The pages of this array come into being as they are filled.
+    features=np.empty((frames_u.sum(), features.MELS), np.float32),
+    offset_u=(np.cumsum(frames_u) - frames_u).astype(np.int32),
+    frames_u=frames_u.astype(np.int32),
+    labels=labels,
+    samples_u=samples_u,
+  )
+
+
+def _fill(x_nf: np.ndarray, source, block: int, tick) -> None:
+  """Computes the features of a split, `block` frames at a time.
+
+  Frames do not depend on each other, so the blocks take no notice of where
+  utterances end: one shape, one compilation, and no padding but at the end.
+  """
+  frames_nk = np.zeros((block, features.WINDOW), np.int16)
+  done = filled = 0
+  for example in source:
+    windows_tk = np.lib.stride_tricks.sliding_window_view(
+      example['audio'], features.WINDOW
+    )[:: features.HOP]
+    while len(windows_tk):
+      piece_tk = windows_tk[: block - filled]
+      frames_nk[filled : filled + len(piece_tk)] = piece_tk
+      filled += len(piece_tk)
+      windows_tk = windows_tk[len(piece_tk) :]
+      if filled == block:
+        x_nf[done : done + block] = features.log_mel_of_frames(frames_nk)
+        done, filled = done + block, 0
+    tick()
+  if filled:
+    x_nf[done:] = features.log_mel_of_frames(frames_nk)[:filled]
+
+
+def _normalise(x_nf: np.ndarray, mean_f, variance_f, block: int) -> None:
+  """Normalises in place, a block at a time: no second copy of a corpus."""
+  for first in range(0, len(x_nf), block):
+    rows = slice(first, first + block)
+    x_nf[rows] = features.normalise(x_nf[rows], mean_f, variance_f)
+
+
+def load(
+  builder: tfds.core.DatasetBuilder,
+  *,
+  batch_seconds: float = 80.0,
+  progress: Callable[[int, int], None] | None = None,
+) -> Corpus:
+  """Reads a prepared corpus and computes its features on the device.
+
+  Args:
+    builder: prepared, with the schema at the head of this file.
+    batch_seconds: speech on the device at a time; all of it at one shape.
+    progress: called with the utterances done (each is read twice) and their
+      total, as they are done.
+
+  Returns:
+    The corpus, in memory: 32 kB a second of speech, and little more while it
+    is being read.
+
+  Raises:
+    ValueError: the builder is not prepared, or lacks metadata or a split; an
+      utterance has no frame, or a token that `train_map` does not know.
+  """
+  metadata = _metadata(builder)
+  symbols, fold_v, classes = _alphabets(metadata)
+  ids = {symbol: number for number, symbol in enumerate(symbols, start=1)}
+  names = ('train', 'validation', 'test')
+  absent = [name for name in names if name not in builder.info.splits]
+  if absent:
+    raise ValueError(f'{builder.data_dir} has no split {absent}')
+  total = 2 * sum(builder.info.splits[name].num_examples for name in names)
+  done = 0
+
+  def tick():
+    nonlocal done
+    done += 1
+    if progress is not None:
+      progress(done, total)
+
+  block = max(1, round(batch_seconds * features.SAMPLE_RATE / features.HOP))
+  splits = {}
+  for name in names:
+    source = builder.as_data_source(split=name)
+    split = _read(source, metadata['train_map'], ids, tick)
+    _fill(split.features, source, block, tick)
+    splits[name] = split
+  mean_f, variance_f = features.statistics(splits['train'].features)
+  for split in splits.values():
+    _normalise(split.features, mean_f, variance_f, block)
+  return Corpus(
+    name=metadata.get('name', builder.name),
+    fingerprint=metadata['fingerprint'],
+    symbols=symbols,
+    fold_v=fold_v,
+    classes=classes,
+    mean_f=mean_f,
+    variance_f=variance_f,
+    **splits,
+  )
+
+
+def audio(
+  builder: tfds.core.DatasetBuilder, split: str, utterance_id: str
+) -> np.ndarray:
+  """Returns the int16 samples, at 16 kHz, of one utterance.
+
+  Raises:
+    ValueError: the builder is not prepared, or has no such split or utterance.
+  """
+  _metadata(builder)
+  if split not in builder.info.splits:
+    raise ValueError(f'no split {split!r}: {sorted(builder.info.splits)}')
+  for example in builder.as_data_source(split=split):
+    if example['id'].decode() == utterance_id:
+      return example['audio']
+  raise ValueError(
+    f'no utterance {utterance_id!r} in {split} of {builder.name}'
+  )

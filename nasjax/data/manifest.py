@@ -1,0 +1,387 @@
+"""Anybody's corpus: a `manifest.jsonl` in NeMo's style as a TFDS builder.
+
+One JSON object a line:
+
+  {"audio_filepath": "audio/a1.flac", "duration": 1.52, "text": "go on",
+   "phones": ["G", "OW", "AO", "N"], "speaker": "mblw", "split": "train"}
+
+`audio_filepath` (absolute, or relative to the manifest) and `duration`, in
+seconds, are needed; `phones` (a list, or symbols between spaces) if phones are
+the targets, `text` if characters are. `id` is otherwise the file's stem;
+`speaker` may be missing; with `offset`, the utterance is the `duration` seconds
+from that second on. WAV or FLAC, mono, 8 to 192 kHz, resampled to 16 kHz.
+Further fields are ignored.
+
+`split` is train, validation (also dev, valid, val) or test, on every line or on
+none. A split that no line names is taken from the training lines: about a tenth
+of them, in an order drawn by hashing the seed, the split and the speaker (or
+the id). Whole speakers are taken, so that none is on both sides; single
+utterances where that cannot be: a line without a speaker, too few speakers, or
+speakers that other splits share. Whatever holds a symbol that training would
+then lack is passed over where possible. `test` is taken before `validation`.
+
+Characters are the code points of the text in Unicode's composed form (NFC),
+with case kept and runs of white space made one space.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from nasjax.data import audio, checks, corpus
+
+_FORMAT = 1  # raise it when the same manifest is to be prepared differently
+_SPLITS = ('train', 'validation', 'test')
+_HELD_OUT = 0.1
+
+
+class ManifestError(ValueError):
+  """A manifest with problems; its text counts them and lists the first 50.
+
+  Attributes:
+    problems: all of them.
+  """
+
+  def __init__(self, message: str, problems: Sequence[checks.Problem] = ()):
+    super().__init__(message)
+    self.problems = tuple(problems)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """How a manifest is read.
+
+  Attributes:
+    targets: 'phones' or 'characters'.
+    alphabet_path: file of the symbols that are allowed, one a line; they are
+      then the training alphabet. None takes the symbols of the training split.
+    seed: of the splits that no line names.
+    allow_shared_speakers: whether a speaker may be in two splits.
+    drop: rules of `checks.DROPPABLE`; utterances that break them are left out
+      instead of stopping the preparation.
+  """
+
+  targets: str = 'phones'
+  alphabet_path: str | None = None
+  seed: int = 0
+  allow_shared_speakers: bool = False
+  drop: tuple[str, ...] = ()
+
+  def __post_init__(self):
+    if self.targets not in ('phones', 'characters'):
+      raise ValueError(f"targets {self.targets!r}: 'phones' or 'characters'")
+    if isinstance(self.drop, str):
+      raise ValueError(f'drop {self.drop!r}: give a tuple of rules')
+    object.__setattr__(self, 'drop', tuple(self.drop))
+    unknown = sorted(set(self.drop) - checks.DROPPABLE)
+    if unknown:
+      known = ', '.join(sorted(checks.DROPPABLE))
+      raise ValueError(f'drop {unknown}: these rules can be dropped: {known}')
+
+  def alphabet(self) -> tuple[str, ...] | None:
+    """Returns the allowed symbols in order, or None where any is."""
+    if self.alphabet_path is None:
+      return None
+    path = pathlib.Path(self.alphabet_path)
+    if not path.is_file():
+      raise ValueError(f'no alphabet {path}')
+    text = path.read_text('utf-8')
+    # A line of one space is the space between words.
+    symbols = {line.strip() or line[:1] for line in text.splitlines()} - {''}
+    if not symbols:
+      raise ValueError(f'no symbol in {path}')
+    return tuple(sorted(symbols))
+
+
+class Examined(NamedTuple):
+  """A manifest after one pass over it and its audio.
+
+  Attributes:
+    splits: utterances of each split by its name, in order of id.
+    digests: SHA-256 of each utterance's samples by its line.
+    symbols: training alphabet, sorted.
+    problems: what keeps the corpus from being prepared, by line.
+    dropped: problems of the utterances that were left out.
+  """
+
+  splits: dict[str, list[checks.Utterance]]
+  digests: dict[int, str]
+  symbols: tuple[str, ...]
+  problems: list[checks.Problem]
+  dropped: list[checks.Problem]
+
+
+def examine(path: str | os.PathLike, options: Options) -> Examined:
+  """Reads a manifest and all of its audio, and applies every rule."""
+  path = pathlib.Path(path)
+  utterances, problems = checks.parse(path, options.targets)
+  alphabet = options.alphabet()
+  digests = {}
+  inspected = audio.map_parallel(checks.inspect, utterances)
+  for utterance, (digest, faults) in zip(utterances, inspected):
+    digests[utterance.line] = digest
+    problems += [
+      checks.problem(path, utterance.line, *fault) for fault in faults
+    ]
+  if alphabet is not None:
+    problems += checks.unknown_symbols(
+      utterances, alphabet, 'the alphabet', path
+    )
+  problems += checks.missing_splits(utterances, path)
+  kept, problems, dropped = _drop(utterances, problems, options.drop)
+  if not options.allow_shared_speakers:
+    problems += checks.shared_speakers(kept, path)
+  splits = assign(kept, options.seed)
+  symbols = alphabet or tuple(
+    sorted({token for u in splits['train'] for token in u.tokens})
+  )
+  if alphabet is None and splits['train']:
+    for name in ('validation', 'test'):
+      lacking = checks.unknown_symbols(
+        splits[name], symbols, 'the training split', path
+      )
+      splits[name], lacking, more = _drop(splits[name], lacking, options.drop)
+      problems, dropped = problems + lacking, dropped + more
+  for name in _SPLITS if path.is_file() else ():
+    if not splits[name]:
+      message = f'no utterance for {name}'
+      problems.append(checks.problem(path, 0, 'empty_split', message))
+  problems.sort(key=lambda p: p.line)
+  return Examined(splits, digests, symbols, problems, dropped)
+
+
+def _drop(utterances, problems, rules):
+  """Separates utterances that break one of `rules`, with their problems."""
+  # Line 0 is the manifest itself.
+  lines = {p.line for p in problems if p.rule in rules and p.line}
+  kept = [u for u in utterances if u.line not in lines]
+  dropped = [p for p in problems if p.line in lines]
+  return kept, [p for p in problems if p.line not in lines], dropped
+
+
+def assign(
+  utterances: Iterable[checks.Utterance], seed: int
+) -> dict[str, list[checks.Utterance]]:
+  """Returns the utterances of each split, in order of id.
+
+  Splits that no utterance names are taken from the training utterances, as the
+  head of this file says; lines without a split are training lines.
+  """
+  splits = {name: [] for name in _SPLITS}
+  for utterance in sorted(utterances, key=lambda u: (u.id, u.line)):
+    if utterance.split is not None:
+      splits[utterance.split or 'train'].append(utterance)
+  elsewhere = {u.speaker for s in ('validation', 'test') for u in splits[s]}
+  absent = [name for name in ('test', 'validation') if not splits[name]]
+  speakers = {u.speaker for u in splits['train']}
+  whole_speakers = (
+    '' not in speakers
+    and len(speakers) > len(absent)
+    and not speakers & elsewhere
+  )
+  target = max(1, round(_HELD_OUT * len(splits['train'])))
+  for name in absent:
+    groups = collections.defaultdict(list)
+    for utterance in splits['train']:
+      own = utterance.speaker if whole_speakers else utterance.id
+      groups[own].append(utterance)
+    taken = _hold_out(groups, target, f'{seed}/{name}/')
+    splits[name] = [u for u in splits['train'] if u.line in taken]
+    splits['train'] = [u for u in splits['train'] if u.line not in taken]
+  return splits
+
+
+def _hold_out(groups, target: int, salt: str) -> set[int]:
+  """Returns the lines of groups, taken whole, that hold `target` utterances.
+
+  Never more than that, except where the smallest group is larger already.
+  """
+  if len(groups) < 2:
+    return set()
+  order = sorted(
+    groups, key=lambda g: hashlib.sha256(f'{salt}{g}'.encode()).digest()
+  )
+  carriers = collections.Counter(
+    token for group in groups.values() for u in group for token in set(u.tokens)
+  )
+  taken, spared = [], None
+  for group in order:
+    own = collections.Counter(t for u in groups[group] for t in set(u.tokens))
+    fits = len(taken) + len(groups[group]) <= target
+    if fits and all(carriers[t] > n for t, n in own.items()):
+      carriers -= own
+      taken += groups[group]
+    elif spared is None or len(groups[group]) < len(groups[spared]):
+      spared = group
+  return {u.line for u in taken or groups[spared]}
+
+
+def check(
+  manifest_path: str | os.PathLike,
+  *,
+  targets: str = 'phones',
+  alphabet_path: str | None = None,
+  seed: int = 0,
+  allow_shared_speakers: bool = False,
+  drop: Sequence[str] = (),
+) -> list[checks.Problem]:
+  """Returns all problems of a manifest, by line; see `Options`.
+
+  Reads every line and every recording once, in parallel. `checks.REMEDIES`
+  names the rules. Problems of utterances that `drop` leaves out are not there.
+
+  Raises:
+    ValueError: options that mean nothing, or no such alphabet.
+  """
+  options = Options(targets, alphabet_path, seed, allow_shared_speakers, drop)
+  return examine(manifest_path, options).problems
+
+
+@dataclasses.dataclass(eq=False)
+class ManifestConfig(tfds.core.BuilderConfig):
+  """A manifest and how to read it; made by `builder`."""
+
+  manifest_path: str = ''
+  options: Options = Options()
+
+
+class Manifest(tfds.core.GeneratorBasedBuilder):
+  """The corpus of a manifest; make it with `builder`."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  code_path = None  # nothing is downloaded: there is no file of checksums
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description='Speech of a manifest.jsonl, 16 kHz.',
+      features=corpus.example_features(),
+      metadata=tfds.core.MetadataDict(),
+      disable_shuffling=True,
+    )
+
+  def _split_generators(self, dl_manager):
+    """Examines the corpus; raises a ManifestError if it has problems."""
+    del dl_manager
+    config = self.builder_config
+    found = examine(config.manifest_path, config.options)
+    if found.problems:
+      raise ManifestError(checks.summary(found.problems), found.problems)
+    identity = {symbol: symbol for symbol in found.symbols}
+    self.info.metadata.update(
+      name=title(config.manifest_path),
+      alphabet=list(found.symbols),
+      train_map=identity,
+      score_map=identity,
+      fingerprint=fingerprint(found),
+      dropped=[str(problem) for problem in found.dropped],
+    )
+    return {
+      name: self._generate_examples(utterances, found.digests)
+      for name, utterances in found.splits.items()
+    }
+
+  def _generate_examples(self, utterances, digests):
+    """Yields (id, example)."""
+    for utterance, samples_n in audio.map_parallel(
+      lambda u: _load(u, digests[u.line]), utterances
+    ):
+      yield (
+        utterance.id,
+        {
+          'id': utterance.id,
+          'audio': samples_n,
+          'tokens': list(utterance.tokens),
+          'token_samples': np.zeros((0, 2), np.int32),
+          'text': utterance.text,
+          'speaker': utterance.speaker,
+        },
+      )
+
+
+def _load(utterance: checks.Utterance, digest: str):
+  """Returns the utterance with its int16 samples at 16 kHz."""
+  seconds = None if utterance.start is None else utterance.seconds
+  recording = audio.read(utterance.audio, utterance.start or 0.0, seconds)
+  if recording.digest() != digest:
+    raise ManifestError(f'{utterance.audio} changed while it was being read')
+  return utterance, audio.at_16_khz(recording)
+
+
+def fingerprint(found: Examined) -> str:
+  """Returns a SHA-256 of all that training sees: samples, targets, splits."""
+  digest = hashlib.sha256(json.dumps([_FORMAT, found.symbols]).encode())
+  for name in _SPLITS:
+    for u in found.splits[name]:
+      row = [name, u.id, u.speaker, u.text, u.tokens, found.digests[u.line]]
+      digest.update(json.dumps(row).encode())
+  return digest.hexdigest()
+
+
+def title(manifest_path: str | os.PathLike) -> str:
+  """Returns a short name: the folder of a manifest.jsonl, else its stem."""
+  path = pathlib.Path(manifest_path).absolute()
+  name = path.parent.name if path.stem == 'manifest' else path.stem
+  return re.sub(r'[^A-Za-z0-9_]+', '_', name).strip('_') or 'corpus'
+
+
+def _state(path: pathlib.Path, options: Options) -> str:
+  """Returns a digest of options, manifest, and sizes and times of its files."""
+  digest = hashlib.sha256(repr((options, options.alphabet())).encode())
+  digest.update(path.read_bytes())
+  for file in sorted({u.audio for u in checks.parse(path, 'phones')[0]}):
+    if file.is_file():
+      status = file.stat()
+      digest.update(repr((status.st_size, status.st_mtime_ns)).encode())
+  return digest.hexdigest()
+
+
+def builder(
+  manifest_path: str | os.PathLike,
+  *,
+  data_dir: str | os.PathLike,
+  targets: str = 'phones',
+  alphabet_path: str | None = None,
+  seed: int = 0,
+  allow_shared_speakers: bool = False,
+  drop: Sequence[str] = (),
+) -> Manifest:
+  """Returns the builder of a manifest; see `Options`.
+
+  Its configuration's name holds a digest of the options, the manifest, and the
+  size and time of every audio file: whatever changes is prepared anew, beside
+  the old one. Its metadata hold a `fingerprint` of the contents alone.
+
+  Args:
+    manifest_path: the manifest.
+    data_dir: folder of prepared corpora; it is made if need be.
+
+  Raises:
+    ManifestError: no such manifest. Other problems are raised, all together,
+      by `download_and_prepare`.
+    ValueError: options that mean nothing, or no such alphabet.
+  """
+  path = pathlib.Path(manifest_path)
+  options = Options(targets, alphabet_path, seed, allow_shared_speakers, drop)
+  if not path.is_file():
+    problems = checks.parse(path, targets)[1]
+    raise ManifestError(checks.summary(problems), problems)
+  state = _state(path, options)[:12]
+  config = ManifestConfig(
+    name=f'{title(path)}-{targets}-{state}',
+    manifest_path=str(path.absolute()),
+    options=options,
+  )
+  with corpus.quiet():  # it warns of configurations that are not in its list
+    return Manifest(
+      data_dir=os.fspath(data_dir), config=config, file_format='array_record'
+    )

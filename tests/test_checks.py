@@ -1,0 +1,221 @@
+"""Tests of nasjax/data/checks.py: every rule, and all of them at once."""
+
+import shutil
+
+import manifests
+import numpy as np
+import pytest
+import soundfile
+from manifests import found, noise, write
+
+from nasjax.data import checks, corpus, manifest
+
+
+@pytest.fixture
+def rows(tmp_path):
+  return manifests.good_rows(tmp_path)
+
+
+def test_a_good_manifest_has_no_problem(tmp_path, rows):
+  path = write(tmp_path, rows)
+  assert manifest.check(path) == []
+  assert manifest.check(path, targets='characters') == []
+
+
+# What is done to line 4 (u3.flac, speaker s1), and the rule that this breaks.
+
+
+def _edit(**fields):
+  def edit(folder, row):
+    del folder
+    row.update(fields)
+
+  return edit
+
+
+def _without(name):
+  def edit(folder, row):
+    del folder, row[name]
+
+  return edit
+
+
+def _audio(samples, rate=16_000, subtype=None, name='audio/new.wav'):
+  def edit(folder, row):
+    soundfile.write(folder / name, samples, rate, subtype=subtype)
+    row.update(audio_filepath=name, duration=len(samples) / rate)
+
+  return edit
+
+
+def _cut(name, fraction):
+  def edit(folder, row):
+    soundfile.write(folder / name, noise(), 16_000)
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[: int(fraction * len(data))])
+    row.update(audio_filepath=name)
+
+  return edit
+
+
+def _bytes(data):
+  def edit(folder, row):
+    (folder / 'audio' / 'raw.wav').write_bytes(data)
+    row.update(audio_filepath='audio/raw.wav')
+
+  return edit
+
+
+def _float(value):
+  samples = noise().astype(np.float32) / 32768
+  samples[77] = value
+  return _audio(samples, subtype='FLOAT')
+
+
+BREAKS = {
+  'missing_file': _edit(audio_filepath='audio/nothing.wav'),
+  'missing_file: a folder': _edit(audio_filepath='audio'),
+  'empty_audio: no byte': _bytes(b''),
+  'empty_audio: no sample': _audio(noise(0.0)),
+  'unreadable_audio': _bytes(b'RIFF is not enough'),
+  'truncated_audio: wav': _cut('audio/cut.wav', 0.6),
+  'truncated_audio: wav, a little': _cut('audio/cut.wav', 0.999),
+  'truncated_audio: flac': _cut('audio/cut.flac', 0.6),
+  'truncated_audio: declared': _edit(duration=1.2),
+  'truncated_audio: offset': _edit(offset=0.5, duration=0.8),
+  'duration_mismatch': _edit(duration=0.7),
+  'unsupported_rate': _audio(noise(rate=4_000), 4_000),
+  'stereo': _audio(np.stack([noise(), noise()], axis=1)),
+  'nan_samples: nan': _float(np.nan),
+  'nan_samples: infinite': _float(-np.inf),
+  'out_of_range': _float(1.5),
+  'empty_transcript: phones': _edit(phones=[]),
+  'empty_transcript: text': _edit(text='  '),
+  'unknown_phone: null': _edit(phones=None),
+  'missing_field: phones': _without('phones'),
+  'missing_field: audio_filepath': _without('audio_filepath'),
+  'missing_field: duration': _without('duration'),
+  'missing_field: split': _without('split'),
+  'bad_field: phones': _edit(phones=['G', 3]),
+  'bad_field: duration': _edit(duration='1.0'),
+  'bad_field: nan duration': _edit(duration=float('nan')),
+  'duration_mismatch: zero': _edit(duration=0),
+  'bad_field: offset': _edit(offset=-1.0),
+  'bad_field: speaker': _edit(speaker=['s1']),
+  'bad_field: text': _edit(text=3.5),
+  'unknown_split': _edit(split='evaluation'),
+  'shared_speaker': _edit(speaker='s4'),
+  'ctc_infeasible': _edit(phones=['G', 'OW'] * 13),
+  'ctc_infeasible: repeats': _edit(phones=['G'] * 14),
+  'ctc_infeasible: no frame': _audio(noise()[:399]),
+}
+
+
+@pytest.mark.parametrize('name', BREAKS)
+def test_every_rule(tmp_path, rows, name):
+  rule = name.partition(':')[0]
+  BREAKS[name](tmp_path, rows[3])
+  problems = manifest.check(write(tmp_path, rows))
+  # A speaker in two splits shows where the second split begins.
+  line = 9 if rule == 'shared_speaker' else 4
+  assert found(problems) == [(line, rule)]
+  (problem,) = problems
+  assert problem.path == str(tmp_path / 'manifest.jsonl')
+  assert problem.remedy == checks.REMEDIES[rule]
+  assert f'manifest.jsonl:{line}: {rule}: ' in str(problem)
+
+
+def test_every_rule_is_tested_here():
+  tested = {name.partition(':')[0] for name in BREAKS}
+  apart = {'malformed_json', 'duplicate_id', 'empty_split'}
+  assert tested | apart == set(checks.REMEDIES)
+
+
+def test_the_longest_feasible_transcript_passes(tmp_path, rows):
+  # 16,000 samples: 98 frames, 49, 25 time steps.
+  assert checks.ctc_frames(16_000) == 25
+  rows[3]['phones'] = ['G'] * 13
+  rows[5]['phones'] = ['G', 'OW'] * 12 + ['G']
+  assert manifest.check(write(tmp_path, rows)) == []
+
+
+@pytest.mark.parametrize('line', ['{"audio', '[1]', '3', '"x"', '\x00'])
+def test_malformed_lines(tmp_path, rows, line):
+  path = write(tmp_path, rows)
+  path.write_text(path.read_text() + '\n' + line + '\n')
+  problems = manifest.check(path)
+  assert found(problems) == [(14, 'malformed_json')]  # 13 is blank: no matter
+
+
+def test_bytes_that_are_no_utf8(tmp_path, rows):
+  path = write(tmp_path, rows)
+  path.write_bytes(path.read_bytes() + b'{"text": "\xff"}\n')
+  assert found(manifest.check(path)) == [(13, 'malformed_json')]
+
+
+def test_duplicate_ids_and_defaults(tmp_path, rows):
+  (tmp_path / 'more').mkdir()
+  shutil.copy(tmp_path / 'audio/u3.flac', tmp_path / 'more/u3.flac')
+  rows[5]['audio_filepath'] = 'more/u3.flac'  # the same stem, no id: allowed
+  rows[0]['id'] = rows[7]['id'] = 17
+  rows[1]['id'] = 'u8'  # the stem of line 9
+  path = write(tmp_path, rows)
+  assert found(manifest.check(path)) == [(8, 'duplicate_id')]
+  utterances, _ = checks.parse(path, 'phones')
+  ids = [u.id for u in utterances]
+  assert ids == (
+    ['17', 'u8', 'u2', 'u3-4', 'u4', 'u3-6', 'u6', '17']
+    + ['u8-9', 'u9', 'u10', 'u11']
+  )
+
+
+def test_empty_splits(tmp_path, rows):
+  for row in rows:
+    row['split'] = 'test'
+  problems = manifest.check(write(tmp_path, rows))
+  assert found(problems) == [(0, 'empty_split')] * 2
+  assert {p.message for p in problems} == {
+    'no utterance for train',
+    'no utterance for validation',
+  }
+  assert found(manifest.check(write(tmp_path, []))) == [(0, 'empty_split')] * 3
+
+
+def test_everything_is_reported_in_one_pass(tmp_path, rows):
+  _edit(audio_filepath='audio/nothing.wav')(tmp_path, rows[0])
+  _edit(phones=['G'] * 20, speaker='s5')(tmp_path, rows[2])
+  _cut('audio/cut.flac', 0.5)(tmp_path, rows[3])
+  _edit(text='', phones=None)(tmp_path, rows[6])
+  _float(np.nan)(tmp_path, rows[9])
+  path = write(tmp_path, rows)
+  path.write_text(path.read_text() + '{\n')
+  expected = [
+    (1, 'missing_file'),
+    (3, 'ctc_infeasible'),
+    (4, 'truncated_audio'),
+    (7, 'empty_transcript'),
+    (7, 'unknown_phone'),
+    (10, 'nan_samples'),
+    (11, 'shared_speaker'),
+    (13, 'malformed_json'),
+  ]
+  assert sorted(found(manifest.check(path))) == expected
+  builder = manifest.builder(path, data_dir=tmp_path / 'tfds')
+  with pytest.raises(manifest.ManifestError) as error:
+    corpus.prepare(builder)
+  assert sorted(found(error.value.problems)) == expected
+  text = str(error.value)
+  assert text.startswith('8 problems: ')
+  assert '1 nan_samples' in text.splitlines()[0]
+  for line, rule in expected:
+    assert f'{path}:{line}: {rule}: ' in text
+  assert not builder.data_path.exists()
+
+
+def test_the_error_text_is_short():
+  problems = [
+    checks.problem('m.jsonl', i, 'stereo', 'two channels') for i in range(70)
+  ]
+  lines = checks.summary(problems).splitlines()
+  assert lines[0] == '70 problems: 70 stereo'
+  assert len(lines) == 52 and lines[-1] == '... and 20 more'
