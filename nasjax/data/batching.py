@@ -38,7 +38,7 @@ class Plan(NamedTuple):
 
 
 def make_buckets(frames_u, label_len_u, recipe, longest, most_labels):
-  """Cuts lengths into buckets of about equal numbers of utterances.
+  """Cuts lengths into buckets so that the fewest frames are padding.
 
   Args:
     frames_u: lengths in the training split, in frames.
@@ -51,8 +51,7 @@ def make_buckets(frames_u, label_len_u, recipe, longest, most_labels):
     tuple of `Bucket`, shortest first. The last one takes every utterance.
   """
   frames_u = np.asarray(frames_u)
-  quantiles = np.arange(1, recipe.buckets + 1) / recipe.buckets
-  edges = np.quantile(frames_u, quantiles, method='higher')
+  edges = _edges(frames_u, recipe.buckets)
   # Where batch sizes change, a bucket may not straddle the change.
   if (
     recipe.batch != recipe.batch_long
@@ -74,6 +73,36 @@ def make_buckets(frames_u, label_len_u, recipe, longest, most_labels):
       )
     )
   return tuple(buckets)
+
+
+def _edges(frames_u, count):
+  """Returns at most `count` edges that minimise the sum of padded lengths.
+
+  Dynamic programming over the distinct lengths in steps of 8 frames: the cost
+  of an utterance is the edge of its bucket.
+  """
+  length_n, number_n = np.unique(-(-frames_u // 8) * 8, return_counts=True)
+  total_n = np.concatenate([[0], np.cumsum(number_n)])
+  distinct = len(length_n)
+  # best[n]: cost of the n shortest lengths; cuts: where the last bucket began.
+  best = np.concatenate([[0], np.full(distinct, np.inf)])
+  cuts = []
+  for _ in range(min(count, distinct)):
+    cost = best[:, None] + (
+      (total_n[None, 1:] - total_n[:, None]) * length_n[None, :]
+    )
+    cost = np.where(
+      np.arange(distinct + 1)[:, None] <= np.arange(distinct)[None], cost, np.inf
+    )
+    cuts.append(np.argmin(cost, 0))
+    best = np.concatenate([[0], cost.min(0)])
+  edges, end = [], distinct
+  for cut_n in reversed(cuts):
+    if end == 0:
+      break
+    edges.append(length_n[end - 1])
+    end = cut_n[end - 1]
+  return np.array(edges[::-1])
 
 
 def assign(frames_u, label_len_u, buckets):

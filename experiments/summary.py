@@ -1,0 +1,140 @@
+"""What a finished table shows: best and worst cells, what separates them."""
+
+import numpy as np
+from monitor import CONSOLE
+from rich.table import Table
+
+from nasjax import analysis, plots
+
+
+def _per(value):
+  return '--' if np.isnan(value) else f'{value:.2%}'
+
+
+def _cells(table):
+  """Yields (cell, rows of it) with the best mean test PER first."""
+  index_r = table.space.indices(table.row_archs)
+  test_r = table.column('test_per')
+  rows = [np.flatnonzero(index_r == i) for i in np.unique(index_r)]
+  # NaN sorts last: cells with a diverged seed.
+  rows.sort(key=lambda r: np.nan_to_num(test_r[r].mean(), nan=np.inf))
+  return rows
+
+
+def print_extremes(table, count=3):
+  """Prints the best, the median and the worst cells."""
+  rows = _cells(table)
+  chosen = list(range(min(count, len(rows))))
+  middle, last = len(rows) // 2, len(rows) - 1
+  chosen += [n for n in (middle, *range(last - 1, last + 1)) if n not in chosen]
+  view = Table(title=f'{len(rows)} cells by test PER, mean of their seeds')
+  for column in (
+    'rank', 'cell', 'seeds', 'validation', 'test', 'parameters', 'MMACs',
+    'diverged',
+  ):  # fmt: skip
+    left = column == 'cell'
+    view.add_column(column, justify='left' if left else 'right', no_wrap=left)
+  best_r = np.nanmin(
+    np.where(np.isnan(table.curves('val_per')), np.inf, table.curves('val_per')),
+    1,
+  )
+  test_r = table.column('test_per')
+  status_r = table.column('status')
+  for n in (n for n in chosen if n >= 0):
+    r = rows[n]
+    arch = table.row_archs[r[0]]
+    view.add_row(
+      str(n + 1),
+      f'{table.space.names(arch)}\n{table.space.nested(arch)}',
+      str(len(r)),
+      _per(best_r[r].mean()) if np.isfinite(best_r[r]).all() else '--',
+      _per(test_r[r].mean()),
+      f'{table.column("params")[r[0]]:,}',
+      f'{table.column("macs")[r[0]] / 1e6:,.1f}',
+      str(int((np.asarray(status_r)[r] == 'diverged').sum())),
+    )
+  CONSOLE.print(view)
+
+
+def print_separation(table):
+  """Prints what separates the cells."""
+  found = analysis.separate(
+    table.space, table.row_archs, table.column('test_per')
+  )
+  view = Table(title='what separates the cells: test PER of cell means')
+  for column in ('cells', 'number', 'best', 'median', 'mean', 'worst'):
+    view.add_column(column, justify='left' if column == 'cells' else 'right')
+  groups = [
+    *found.by_skip_path,
+    *found.by_op['linear'],
+    *found.by_op['zero'],
+    *found.by_skips,
+  ]
+  for group in groups:
+    view.add_row(
+      group.label,
+      str(group.cells),
+      *map(_per, (group.best, group.median, group.mean, group.worst)),
+    )
+  CONSOLE.print(view)
+  spread = found.spread
+  if spread.repeated:
+    CONSOLE.print(
+      f'standard deviation between cells {_per(spread.cells)}, between seeds '
+      f'of one cell {_per(spread.seeds)} ({spread.repeated} cells with several '
+      'seeds)'
+    )
+
+
+def draw(table, out):
+  """Draws the figures of a table into `out`/figures; returns their paths."""
+  space = table.space
+  archs_rd = table.row_archs
+  test_r = table.column('test_per')
+  path_r = space.has_skip_paths(archs_rd)
+  paths = []
+
+  (out / 'figures').mkdir(exist_ok=True)
+
+  def save(figure, name):
+    paths.append(out / 'figures' / f'{name}.png')
+    plots.save(figure, paths[-1])
+
+  groups = np.where(path_r, 'with a path of skips', 'without')
+  labels = [space.names(arch) for arch in archs_rd]
+  save(
+    plots.learning_curves(
+      table.curves('val_per'), labels, list(groups), 'Validation PER by epoch'
+    ),
+    'learning_curves',
+  )
+  rows = [r for r in _cells(table) if np.isfinite(test_r[r]).all()]
+  if rows:
+    per_n = np.array([test_r[r].mean() for r in rows])
+    sd_n = np.array(
+      [test_r[r].std(ddof=1) if len(r) > 1 else np.nan for r in rows]
+    )
+    names_n = [labels[r[0]] for r in rows]
+    for column, label in (
+      ('params', 'parameters'),
+      ('macs', 'multiply-accumulates for 200 frames'),
+    ):
+      cost_n = np.array([table.column(column)[r[0]] for r in rows], float)
+      front_n = analysis.pareto_front(cost_n, per_n)
+      save(
+        plots.pareto(
+          cost_n, per_n, front_n, label, names_n, sd_n, f'Test PER and {label}'
+        ),
+        f'per_{column}',
+      )
+  return paths
+
+
+def write(table, out):
+  """Prints and draws everything."""
+  print_extremes(table)
+  print_separation(table)
+  paths = draw(table, out)
+  CONSOLE.print(f'table: {out / "table"}, {len(table)} rows')
+  for path in paths:
+    CONSOLE.print(f'figure: {path}')

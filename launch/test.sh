@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Installs nasjax into .venv, checks the style and runs the tests. Further
+# arguments go to pytest.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+.venv/bin/ruff check .
+exec .venv/bin/python -m pytest "$@"
