@@ -6,16 +6,15 @@ Killed at any moment and started again with the same command, it goes on from
 the last epoch. --dry_run prints the plan and a projection of the time.
 """
 
-import contextlib
-import fcntl
+import json
 import os
 import pathlib
 import sys
 
-from absl import app, flags, logging
-
+import command
 import corpora
 import training
+from absl import flags
 
 FLAGS = flags.FLAGS
 
@@ -23,13 +22,17 @@ flags.DEFINE_string(
   'out', 'results/benchmark', 'Where the table, checkpoints and figures go.'
 )
 flags.DEFINE_integer(
-  'members_per_shard', 8, 'Largest number of networks trained together.'
+  'members_per_shard',
+  8,
+  'Largest number of networks trained together.',
+  lower_bound=1,
 )
 flags.DEFINE_integer(
   'cpu_devices',
   None,
-  'CPU devices over which members are spread; all cores if not given. '
+  'CPU devices over which members are spread; one a core if not given. '
   'Accelerators are always all used.',
+  lower_bound=1,
 )
 flags.DEFINE_string(
   'compilation_cache',
@@ -47,80 +50,75 @@ def configure_jax():
   """Settings that must stand before the first computation."""
   import jax
 
-  if FLAGS.cpu_devices is not None and FLAGS.cpu_devices < 1:
-    raise ValueError(f'--cpu_devices={FLAGS.cpu_devices}: at least 1')
-  jax.config.update(
-    'jax_num_cpu_devices', FLAGS.cpu_devices or os.cpu_count() or 1
-  )
+  # More devices than networks in a shard would only train padding.
+  cores = min(len(os.sched_getaffinity(0)), FLAGS.members_per_shard)
+  jax.config.update('jax_num_cpu_devices', FLAGS.cpu_devices or cores)
   if FLAGS.compilation_cache:
-    cache = pathlib.Path(FLAGS.compilation_cache).absolute()
+    cache = command.directory('compilation_cache').absolute()
     jax.config.update('jax_compilation_cache_dir', str(cache))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
-@contextlib.contextmanager
-def exclusive(out):
-  """Makes `out` and holds it against a second run."""
-  out.mkdir(parents=True, exist_ok=True)
-  with (out / '.lock').open('w') as lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise ValueError(f'--out={out}: another run is writing there') from None
-    yield
+def write_record(job, builder, out):
+  """Writes run.json: what this run is, and where its corpus lies."""
+  from nasjax import provenance, runs
+  from nasjax.table import disk
+
+  own_flags = FLAGS.get_key_flags_for_module(sys.argv[0])
+  record = runs.describe(job) | {
+    'flags': {flag.name: flag.value for flag in own_flags},
+    'prepared_corpus': str(pathlib.Path(builder.data_dir).absolute()),
+    'versions': provenance.versions(),
+    'commit': provenance.commit(),
+  }
+  disk.publish(out / 'run.json', json.dumps(record, indent=1).encode())
 
 
 def run():
   """The whole way: corpus, plan, shards, table, figures."""
-  logging.set_verbosity(logging.WARNING)
+  # What can be wrong is looked for before anything slow is imported.
+  recipe, members = training.recipe(), training.members()
   corpora.check()
-  recipe, macro = training.recipe(), training.macro()
-  members = training.members()
-  configure_jax()
-  import monitor
-  import summary
+  out = command.directory('out')
+  with command.exclusive(out):
+    configure_jax()
+    import monitor
+    import summary
 
-  from nasjax import population, runs, spaces, table
-  from nasjax.data import corpus as corpus_lib
+    from nasjax import population, runs, spaces, table
+    from nasjax.data import corpus as corpus_lib
 
-  out = pathlib.Path(FLAGS.out).expanduser()
-  with exclusive(out):
     with monitor.counter('preparing speech') as tick:
       builder = corpora.prepare(tick)
     with monitor.counter('computing features') as tick:
       corpus = corpus_lib.load(builder, progress=tick)
-    macro = macro.with_outputs(1 + len(corpus.symbols))
+    macro = training.macro().with_outputs(1 + len(corpus.symbols))
     mesh = population.member_mesh()
     job = runs.Job(
       spaces.NB_ASR, macro, recipe, corpus.name, corpus.fingerprint
     )
     shards = runs.plan(job, members, FLAGS.members_per_shard, mesh.size)
     prepared = runs.prepare(corpus, recipe, mesh)
+    runs.check_table(job, shards, out)
     monitor.print_plan(job, corpus, shards, prepared)
     if FLAGS.dry_run:
-      monitor.print_projection(job, shards, prepared)
+      done = table.committed(out / 'table')
+      todo = [shard for shard in shards if shard.name not in done]
+      monitor.print_projection(job, todo, prepared)
       return
+    write_record(job, builder, out)
     with monitor.Bar(shards, recipe.epochs) as bar:
       for shard in shards:
         bar.begin(shard)
         done = runs.run_shard(job, shard, prepared, out, bar.update)
         bar.finish(shard, skipped=not done)
-    summary.write(table.open(out), out)
-
-
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
-  try:
-    run()
-  except (ValueError, OSError) as e:
-    # What a user can mend is said in one line; the rest keeps its traceback.
-    if os.environ.get('NASJAX_TRACEBACK'):
-      raise
-    sys.exit(f'benchmark.py: {e}')
-  except KeyboardInterrupt:
-    sys.exit('benchmark.py: stopped; the same command goes on from here')
+    rows = table.open(out).select(
+      recipe=recipe.name,
+      macro=macro.name,
+      corpus_fingerprint=corpus.fingerprint,
+    )
+    summary.write(rows, out)
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command.run(run)

@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+import command
 from absl import flags
 
 FLAGS = flags.FLAGS
@@ -33,6 +34,18 @@ flags.DEFINE_bool(
   False,
   'Accept a manifest with one speaker in several splits.',
 )
+flags.DEFINE_string(
+  'alphabet_path',
+  None,
+  'A file of the symbols that manifest transcripts may have, one a line; all '
+  'that the training split has if not given.',
+)
+flags.DEFINE_integer(
+  'split_seed',
+  0,
+  'Seed by which a manifest without one gets its validation split.',
+  lower_bound=0,
+)
 flags.DEFINE_list(
   'drop', [], 'Rules whose offending manifest utterances are left out.'
 )
@@ -40,11 +53,18 @@ flags.DEFINE_bool(
   'partial_timit', False, 'Accept a TIMIT directory that is not complete.'
 )
 flags.DEFINE_integer(
-  'synth_utterances', 6300, 'Size of synthetic_timit, 100 to 6300.'
+  'synth_utterances',
+  6300,
+  'Size of synthetic_timit.',
+  lower_bound=100,
+  upper_bound=6300,
 )
-flags.DEFINE_integer('synth_seed', 0, 'Seed of synthetic_timit.')
-flags.DEFINE_string(
-  'synth_grammar', 'full', 'Grammar of synthetic_timit: digits, small or full.'
+flags.DEFINE_integer('synth_seed', 0, 'Seed of synthetic_timit.', lower_bound=0)
+flags.DEFINE_enum(
+  'synth_grammar',
+  'full',
+  ['digits', 'small', 'full'],
+  'Grammar of synthetic_timit.',
 )
 flags.DEFINE_list(
   'synth_words', ['4', '12'], 'Fewest and most words of a synthetic sentence.'
@@ -73,11 +93,17 @@ _SYNTHETIC = (
   'synth_rt60',
   'synth_band_limit',
 )
-_MANIFEST = ('targets', 'allow_shared_speakers', 'drop')
+_MANIFEST = (
+  'targets',
+  'alphabet_path',
+  'split_seed',
+  'allow_shared_speakers',
+  'drop',
+)
 
 
 def check():
-  """Refuses flags that contradict the corpus.
+  """Refuses flags that contradict the corpus or lead nowhere.
 
   Raises:
     ValueError: naming the flag.
@@ -90,23 +116,61 @@ def check():
   for name in (*_SYNTHETIC, *_MANIFEST, 'corpus_path', 'partial_timit'):
     if FLAGS[name].present and name not in allowed:
       raise ValueError(f'--{name} does not go with --corpus={FLAGS.corpus}')
-  if FLAGS.corpus != 'synthetic_timit':
-    if not FLAGS.corpus_path:
-      raise ValueError(f'--corpus={FLAGS.corpus} needs --corpus_path')
-    if not pathlib.Path(FLAGS.corpus_path).expanduser().exists():
-      raise ValueError(f'--corpus_path: {FLAGS.corpus_path} does not exist')
+  if FLAGS.corpus == 'synthetic_timit':
+    _spec()
+  else:
+    _corpus_path()
+  command.directory('data_dir')
+
+
+def _corpus_path():
+  """Returns the path of a corpus that is read."""
+  if not FLAGS.corpus_path:
+    raise ValueError(f'--corpus={FLAGS.corpus} needs --corpus_path')
+  path = pathlib.Path(FLAGS.corpus_path).expanduser()
+  if not path.exists():
+    raise ValueError(f'--corpus_path={FLAGS.corpus_path} does not exist')
+  if FLAGS.corpus == 'timit' and not path.is_dir():
+    raise ValueError(
+      f'--corpus_path={FLAGS.corpus_path} is no directory; give that of TIMIT'
+    )
+  if FLAGS.corpus == 'manifest' and not path.is_file():
+    raise ValueError(
+      f'--corpus_path={FLAGS.corpus_path} is no file; give a manifest.jsonl'
+    )
+  if FLAGS.corpus == 'manifest' and not path.read_bytes().strip():
+    raise ValueError(f'--corpus_path={FLAGS.corpus_path} has no utterance')
+  return path
 
 
 def _numbers(name, kind):
+  text = ','.join(FLAGS[name].value)
   try:
-    values = tuple(kind(v) for v in FLAGS[name].value)
+    values = tuple(kind(word) for word in FLAGS[name].value if word)
   except ValueError:
-    raise ValueError(
-      f'--{name}={",".join(FLAGS[name].value)}: want numbers, comma-separated'
-    ) from None
+    raise ValueError(f'--{name}={text}: want two numbers: low,high') from None
   if values and len(values) != 2:
-    raise ValueError(f'--{name} takes two numbers, low,high; not {values}')
+    raise ValueError(f'--{name}={text}: want two numbers: low,high')
   return values or None
+
+
+def _spec():
+  """Returns the `synthesis.Spec` that the flags describe."""
+  # Imported here and below, for it takes a second or two: first come flags.
+  from nasjax.data import synthesis
+
+  try:
+    return synthesis.Spec(
+      num_utterances=FLAGS.synth_utterances,
+      seed=FLAGS.synth_seed,
+      grammar=FLAGS.synth_grammar,
+      words=_numbers('synth_words', int),
+      snr_db=_numbers('synth_snr_db', float),
+      rt60=_numbers('synth_rt60', float),
+      band_limit=FLAGS.synth_band_limit,
+    )
+  except ValueError as e:
+    raise ValueError(f'synthetic speech: {e}') from None
 
 
 def prepare(progress=None):
@@ -118,40 +182,30 @@ def prepare(progress=None):
   Returns:
     A prepared TFDS builder.
   """
-  check()
-  data_dir = pathlib.Path(FLAGS.data_dir).expanduser()
-  # TFDS and its dependencies take a second to import: not before flags parse.
+  data_dir = command.directory('data_dir')
   if FLAGS.corpus == 'synthetic_timit':
-    from nasjax.data import synthesis, synthetic_timit
+    from nasjax.data import synthetic_timit
 
-    spec = synthesis.Spec(
-      num_utterances=FLAGS.synth_utterances,
-      seed=FLAGS.synth_seed,
-      grammar=FLAGS.synth_grammar,
-      words=_numbers('synth_words', int),
-      snr_db=_numbers('synth_snr_db', float),
-      rt60=_numbers('synth_rt60', float),
-      band_limit=FLAGS.synth_band_limit,
-    )
     return synthetic_timit.prepare(
-      data_dir, spec, workers=os.cpu_count() or 1, progress=progress
+      data_dir, _spec(), workers=os.cpu_count() or 1, progress=progress
     )
   from nasjax.data import corpus
 
-  path = pathlib.Path(FLAGS.corpus_path).expanduser()
   if FLAGS.corpus == 'timit':
     from nasjax.data import timit
 
     builder = timit.builder(
-      path, data_dir=data_dir, partial=FLAGS.partial_timit
+      _corpus_path(), data_dir=data_dir, partial=FLAGS.partial_timit
     )
   else:
     from nasjax.data import manifest
 
     builder = manifest.builder(
-      path,
+      _corpus_path(),
       data_dir=data_dir,
       targets=FLAGS.targets,
+      alphabet_path=FLAGS.alphabet_path,
+      seed=FLAGS.split_seed,
       allow_shared_speakers=FLAGS.allow_shared_speakers,
       drop=tuple(FLAGS.drop),
     )

@@ -12,7 +12,6 @@ from rich.progress import (
   Progress,
   TextColumn,
   TimeElapsedColumn,
-  TimeRemainingColumn,
 )
 from rich.table import Table
 
@@ -46,8 +45,7 @@ def _programs(shards):
   """Shards by the program that runs them."""
   groups = {}
   for shard in shards:
-    shape = (shard.signature, shard.size, len(shard.seeds))
-    groups.setdefault(shape, []).append(shard)
+    groups.setdefault((shard.signature, shard.size), []).append(shard)
   return groups
 
 
@@ -70,7 +68,7 @@ def print_plan(job, corpus, shards, prepared):
   table = Table(title='programs')
   for column in ('nodes', 'shards', 'members each', 'padding', 'parameters'):
     table.add_column(column, justify='left' if column == 'nodes' else 'right')
-  for (signature, size, _), group in _programs(shards).items():
+  for (signature, size), group in _programs(shards).items():
     counts = [
       cost.params(job.space, np.array(arch), job.macro)
       for shard in group
@@ -95,43 +93,54 @@ def print_plan(job, corpus, shards, prepared):
 
 
 def print_projection(job, shards, prepared):
-  """Runs each program for one batch and prints memory and projected time."""
-  table = Table(title='calibration')
-  for column in ('nodes', 'compile s', 'memory MB', 's / epoch', 'total s'):
-    table.add_column(column, justify='left' if column == 'nodes' else 'right')
+  """Runs a few batches of each program; prints memory and projected time.
+
+  Args:
+    job: `runs.Job`.
+    shards: those that are still to be trained.
+    prepared: of `runs.prepare`.
+  """
+  view = Table(title='calibration')
+  for column in ('nodes', 'shards', 'compile s', 'MB', 's / epoch', 'total s'):
+    view.add_column(column, justify='left' if column == 'nodes' else 'right')
   total = 0.0
-  for (signature, _, _), group in _programs(shards).items():
+  for (signature, _), group in _programs(shards).items():
     runner = runs.Runner(job, group[0], prepared)
-    compile_s, epoch_s, memory = _calibrate(runner)
-    seconds = compile_s + epoch_s * job.recipe.epochs * len(group)
+    compile_s, step_s, eval_s, memory = _calibrate(runner)
+    epoch_s = step_s * runner.steps + eval_s
+    early = sum(len(plan.bucket_s) for plan in runner.curriculum)
+    shard_s = job.recipe.epochs * epoch_s + step_s * early + eval_s
+    seconds = compile_s + len(group) * shard_s
     total += seconds
-    table.add_row(
+    view.add_row(
       ', '.join(signature),
+      str(len(group)),
       f'{compile_s:.1f}',
       f'{memory / 2**20:,.0f}',
       f'{epoch_s:.2f}',
       f'{seconds:,.0f}',
     )
-  CONSOLE.print(table)
+  CONSOLE.print(view)
+  CONSOLE.print('MB: memory of the training program on one device')
   CONSOLE.print(f'projected time: {_clock(total)}')
 
 
 def _calibrate(runner):
-  """Returns (seconds to compile, seconds an epoch, bytes) of a program."""
+  """Returns seconds to compile, of a batch, of an evaluation; and bytes."""
   started = time.perf_counter()
   state = runner.initial()
   memory = runner.memory(state)
-  # The first batches compile; a few more are timed.
+  # The first batch compiles; more are timed.
   members_p = runner.some_steps(state['members'], 1)
   runner.evaluate(members_p.params, 'validation')
   compile_s = time.perf_counter() - started
-  steps = min(runner.steps, 4)
+  steps = min(runner.steps, 8)
   started = time.perf_counter()
   members_p = runner.some_steps(members_p, steps)
   step_s = (time.perf_counter() - started) / steps
   started = time.perf_counter()
   runner.evaluate(members_p.params, 'validation')
-  return compile_s, step_s * runner.steps + time.perf_counter() - started, memory
+  return compile_s, step_s, time.perf_counter() - started, memory
 
 
 def _clock(seconds):
@@ -152,23 +161,21 @@ class Bar:
     self._number = self._done = 0
     self._total = sum(len(s.members) for s in shards) * epochs
     self._started = time.perf_counter()
+    self._trained = 0
     self._progress = Progress(
       TextColumn('{task.description}'),
       BarColumn(),
       MofNCompleteColumn(),
       TextColumn('epochs,'),
       TimeElapsedColumn(),
-      TextColumn('gone,'),
-      TimeRemainingColumn(elapsed_when_finished=False),
-      TextColumn('left'),
+      TextColumn('gone, {task.fields[left]} left'),
       console=CONSOLE,
-      speed_estimate_period=600,
       disable=not CONSOLE.is_terminal,
     )
 
   def __enter__(self):
     self._progress.start()
-    self._task = self._progress.add_task('', total=self._total)
+    self._task = self._progress.add_task('', total=self._total, left='?')
     return self
 
   def __exit__(self, *_):
@@ -195,19 +202,27 @@ class Bar:
     alive_p = per_p[~np.isnan(per_p)]
     if alive_p.size:
       self._best = min(self._best, alive_p.min())
+    if not progress.resumed:
+      self._trained += len(per_p)
     self._advance(len(per_p))
     self._describe(progress.shard, progress.epoch)
     if not CONSOLE.is_terminal:
-      done = self._done
       low = f'{alive_p.min():.1%}' if alive_p.size else 'none'
       CONSOLE.print(
         f'{_clock(time.perf_counter() - self._started)} '
         f'shard {self._number}/{len(self._shards)} '
         f'epoch {progress.epoch}/{self._epochs}: '
-        f'{len(per_p) - alive_p.size} diverged, best validation PER {low} '
-        f'({self._best:.1%} so far), {progress.seconds:.1f} s, '
-        f'{done}/{self._total} epochs of networks'
+        f'best validation PER {low} ({self._best:.1%} so far), '
+        f'{len(per_p) - alive_p.size} diverged, {progress.seconds:.1f} s, '
+        f'{self._done}/{self._total}, {self._left()} left'
       )
+
+  def _left(self):
+    # Epochs that were read from checkpoints say nothing of the speed.
+    if not self._trained:
+      return '?'
+    gone = time.perf_counter() - self._started
+    return _clock(gone / self._trained * (self._total - self._done))
 
   def finish(self, shard, skipped):
     if skipped:
@@ -215,4 +230,4 @@ class Bar:
 
   def _advance(self, epochs):
     self._done += epochs
-    self._progress.advance(self._task, epochs)
+    self._progress.update(self._task, advance=epochs, left=self._left())

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import pathlib
 
 import numpy as np
@@ -12,24 +13,25 @@ from nasjax import recipes, spaces
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string(
-  'macro',
-  'small',
-  'The macro network: nb_asr, nb_asr_49, small, compact, quick or tiny.',
-)
+# Spelt out, for `models` takes a second to import.
+MACROS = ('nb_asr', 'nb_asr_49', 'small', 'compact', 'quick', 'tiny')
+flags.DEFINE_enum('macro', 'small', MACROS, 'The macro network.')
 flags.DEFINE_string(
   'cells',
   None,
-  'A file of cells, one a line: nested lists or nine digits, then perhaps '
-  'seeds=1,2,3; # begins a comment.',
+  'A file of cells, one a line: nested lists, or nine digits with spaces, then '
+  'perhaps seeds=1,2,3; # begins a comment.',
 )
 flags.DEFINE_integer(
   'random_cells', None, 'Train so many distinct cells, drawn uniformly.'
 )
-flags.DEFINE_integer('cells_seed', 0, 'Seed of --random_cells.')
+flags.DEFINE_integer('cells_seed', 0, 'Seed of --random_cells.', lower_bound=0)
 flags.DEFINE_list('seeds', ['1234'], 'Training seeds of every cell.')
-flags.DEFINE_string(
-  'recipe', 'e40', 'The recipe to start from: e40, e10 or e5 of the paper.'
+flags.DEFINE_enum(
+  'recipe',
+  'e40',
+  list(recipes.RECIPES),
+  'The recipe to start from: e40, e10 and e5 are of the paper.',
 )
 flags.DEFINE_string(
   'recipe_name',
@@ -65,6 +67,11 @@ flags.DEFINE_enum(
   ['frames_plus_one', 'labels', 'none'],
   'What divides the loss of an utterance. Overrides the recipe.',
 )
+flags.DEFINE_bool(
+  'conv_dropout',
+  None,
+  "Dropout in the cells' convolutions, too. Overrides the recipe.",
+)
 flags.DEFINE_enum(
   'decoder', None, ['beam', 'greedy'], 'Decoder. Overrides the recipe.'
 )
@@ -72,18 +79,18 @@ flags.DEFINE_enum(
 
 def recipe():
   """Returns the `Recipe` that the flags describe."""
-  if FLAGS.recipe not in recipes.RECIPES:
-    raise ValueError(
-      f'--recipe={FLAGS.recipe}: choose from {", ".join(recipes.RECIPES)}'
-    )
   base = recipes.RECIPES[FLAGS.recipe]
   changes = {
     name: FLAGS[name].value
-    for name in (*_NUMBERS, 'loss_norm', 'decoder')
+    for name in (*_NUMBERS, 'loss_norm', 'decoder', 'conv_dropout')
     if FLAGS[name].value is not None
   }
+  for name, value in changes.items():
+    if isinstance(value, float) and not math.isfinite(value):
+      raise ValueError(f'--{name}={value}: want a finite number')
   if FLAGS.curriculum is not None:
-    changes['curriculum'] = tuple(_integers('curriculum', FLAGS.curriculum))
+    words = [word for word in FLAGS.curriculum if word]
+    changes['curriculum'] = tuple(_integers('--curriculum', words))
   changed = dataclasses.replace(base, **changes)
   if changed == base and not FLAGS.recipe_name:
     return base
@@ -97,23 +104,22 @@ def macro():
   """Returns the `Macro` that the flags name."""
   from nasjax import models
 
-  if FLAGS.macro not in models.MACROS:
-    raise ValueError(
-      f'--macro={FLAGS.macro}: choose from {", ".join(models.MACROS)}'
-    )
   return models.MACROS[FLAGS.macro]
 
 
 def members():
   """Returns the (architecture, seed) pairs that the flags name."""
   space = spaces.NB_ASR
-  seeds = _integers('seeds', FLAGS.seeds)
+  seeds = _integers('--seeds', FLAGS.seeds)
   if not seeds:
-    raise ValueError('--seeds is empty: name at least one')
-  if bool(FLAGS.cells) == (FLAGS.random_cells is not None):
-    raise ValueError('give either --cells or --random_cells')
+    raise ValueError('--seeds is empty; name at least one')
   if FLAGS.cells:
-    return _read_cells(space, pathlib.Path(FLAGS.cells), seeds)
+    for other in ('random_cells', 'cells_seed'):
+      if FLAGS[other].present:
+        raise ValueError(f'--cells and --{other} contradict; give one of them')
+    return _read_cells(space, pathlib.Path(FLAGS.cells).expanduser(), seeds)
+  if FLAGS.random_cells is None:
+    raise ValueError('no cells; give --cells=FILE or --random_cells=NUMBER')
   unique = space.unique()
   if not 1 <= FLAGS.random_cells <= len(unique):
     raise ValueError(
@@ -127,34 +133,48 @@ def members():
 def _read_cells(space, path, seeds):
   try:
     lines = path.read_text().splitlines()
-  except OSError as e:
-    raise ValueError(f'--cells={path}: {e.strerror}') from None
+  except (OSError, UnicodeDecodeError) as e:
+    reason = getattr(e, 'strerror', None) or 'it is no text'
+    raise ValueError(f'--cells={path}: {reason}') from None
   found = []
   for number, line in enumerate(lines, start=1):
-    text, _, tail = line.partition('#')[0].partition('seeds=')
-    if not text.strip():
+    text, own, tail = line.partition('#')[0].partition('seeds=')
+    if not (text + own).strip():
       continue
     try:
-      if text.strip().startswith('['):
-        cell = space.parse(json.loads(text))
-      else:
-        cell = space.parse([int(word) for word in text.split()])
-      own = [int(word) for word in tail.split(',')] if tail else seeds
+      cell = space.parse(_digits(text))
+      chosen = _integers('seeds', tail.split(',')) if own else seeds
     except ValueError as e:
-      raise ValueError(f'{path}, line {number}: {line.strip()!r}: {e}') from None
-    found.extend((cell, seed) for seed in own)
+      raise ValueError(
+        f'--cells={path}, line {number}: {line.strip()!r}: {e}'
+      ) from None
+    found.extend((cell, seed) for seed in chosen)
   if not found:
     raise ValueError(f'--cells={path}: no cell in it')
   return found
 
 
-def _integers(name, words):
+def _digits(text):
+  """Returns the lists or the digits that a line holds."""
   try:
-    numbers = [int(word) for word in words if word != '']
+    if text.strip().startswith('['):
+      return json.loads(text)
+    return [int(word) for word in text.split()]
+  except ValueError:
+    raise ValueError('neither nested lists nor whole numbers') from None
+
+
+def _integers(name, words):
+  """Returns whole numbers that fit the table's columns."""
+  try:
+    numbers = [int(word) for word in words]
   except ValueError:
     raise ValueError(
-      f'--{name}={",".join(words)}: want whole numbers, comma-separated'
+      f'{name}={",".join(words)}: want whole numbers, comma-separated'
     ) from None
-  if any(number < 0 for number in numbers):
-    raise ValueError(f'--{name}={",".join(words)}: negative numbers make no sense')
+  for number in numbers:
+    if not 0 <= number < 2**31:
+      raise ValueError(
+        f'{name}={",".join(words)}: {number} is not in 0 to {2**31 - 1}'
+      )
   return numbers

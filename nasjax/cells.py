@@ -65,6 +65,7 @@ class Cell(nn.Module):
     rate: of dropout.
     site: number of the first dropout site in the network.
     epsilon: of the layer normalisation.
+    conv_dropout: whether convolutions drop, too.
   """
 
   ops: tuple[tuple[str, ...], ...]
@@ -73,6 +74,7 @@ class Cell(nn.Module):
   rate: float = 0.0
   site: int = 0
   epsilon: float = 1e-3
+  conv_dropout: bool = True
 
   @nn.compact
   def __call__(self, x_btc, len_b, gates, key=None):
@@ -92,8 +94,13 @@ class Cell(nn.Module):
     for n, names in enumerate(self.ops):
       ys = []
       for name in names:
+        drops = self.conv_dropout or 'conv' not in name
         op = ops_lib.OPS[name](
-          self.width, self.groups, self.rate, site, name=f'node{n}_{name}'
+          self.width,
+          self.groups,
+          self.rate if drops else 0.0,
+          site,
+          name=f'node{n}_{name}',
         )
         ys.append(op(xs[-1], len_b, gates.place_nuk[n], key))
         site += 1

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from nasjax import ops as ops_lib
+from nasjax import taps
 
 
 def _op_params(name, width, groups):
   if name == 'linear':
     return width * width + width
-  if name in ops_lib.CONVOLUTIONS:
-    kernel, _ = ops_lib.CONVOLUTIONS[name]
+  if name in taps.CONVOLUTIONS:
+    kernel, _ = taps.CONVOLUTIONS[name]
     return kernel * width * (width // groups) + width
   return 0
 
@@ -22,7 +22,7 @@ def params(space, arch, macro):
 
   Args:
     space: search space.
-    arch: architecture of `space`, in any form that `space.parse` takes.
+    arch: one architecture of `space`, in any form that `space.parse` takes.
     macro: `models.Macro`.
 
   Returns:
@@ -55,8 +55,10 @@ def macs(space, arch, macro, frames=200):
   Returns:
     int.
   """
+  if isinstance(frames, bool) or not isinstance(frames, (int, np.integer)):
+    raise ValueError(f'frames is {frames!r}; want a whole number')
   if frames < 1:
-    raise ValueError(f'frames must be at least 1, not {frames}')
+    raise ValueError(f'frames is {frames}; want at least 1')
   names = space.main_ops(space.parse(arch))
   total, channels = 0, macro.features
   for width, cells, stride in zip(

@@ -45,6 +45,16 @@ class Macro:
         f'macro {self.name}: filters {self.filters}, cells {self.cells} and '
         f'strides {self.strides} must have one number for each block'
       )
+    sizes = (*self.filters, *self.cells, *self.strides, self.outputs)
+    sizes += (self.groups, self.kernel, self.features)
+    if min(sizes) < 1 or self.lstm < 0:
+      raise ValueError(f'macro {self.name}: a size is below 1 in {self}')
+    for stride in self.strides:
+      if self.kernel % stride:
+        raise ValueError(
+          f'macro {self.name}: kernel {self.kernel} is not a multiple of '
+          f'stride {stride}'
+        )
     for width in self.filters:
       if width % self.groups:
         raise ValueError(
@@ -92,11 +102,13 @@ class Network(nn.Module):
     macro: the numbers.
     ops: candidate operations of each node of every cell, as in `cells.Cell`.
     rate: dropout of the cells' operations and of the LSTM's input.
+    conv_dropout: whether the cells' convolutions drop, too.
   """
 
   macro: Macro
   ops: tuple[tuple[str, ...], ...]
   rate: float = 0.0
+  conv_dropout: bool = True
 
   @nn.compact
   def __call__(self, x_btf, len_b, gates, key=None):
@@ -130,6 +142,7 @@ class Network(nn.Module):
           self.rate,
           number * sites,
           macro.epsilon,
+          self.conv_dropout,
           name=f'block{block}_cell{i}',
         )
         x_btc = cell(x_btc, len_b, gates, key)

@@ -17,7 +17,6 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from nasjax import cells, decoding, dropout, models
-from nasjax.data import batching
 from nasjax.losses import ctc
 
 
@@ -206,9 +205,7 @@ def make_train_pass(network, recipe, buckets):
       )
       if shared:
         batch = jax.tree.map(lambda leaf: leaf[0], batch)
-        return jax.vmap(step, (0, 0, None, None))(
-          members_p, gates_p, batch, lr
-        )
+        return jax.vmap(step, (0, 0, None, None))(members_p, gates_p, batch, lr)
       batch = jax.tree.map(lambda leaf: leaf[row_p], batch)
       return jax.vmap(step, (0, 0, 0, None))(members_p, gates_p, batch, lr)
 
@@ -231,8 +228,9 @@ def make_eval_pass(network, recipe, buckets):
   """Returns the program that scores and decodes a split, for a population.
 
   Its arguments: params_p, gates_p, data, plan, steps. It returns
-  loss_ps [p, batches], the sum over each batch of the normalised loss,
-  labels_psbl, the decoded symbols (int16, 0 behind the end), and label_len_psb.
+  loss_ps [p, batches], the sum over each batch of the normalised loss;
+  count_ps, the utterances in that sum (those that have an alignment);
+  labels_psbl, the decoded symbols (int16, 0 behind the end); label_len_psb.
   """
   widest = max(b.batch for b in buckets)
   longest = network.macro.output_frames(max(b.frames for b in buckets))
@@ -257,9 +255,10 @@ def make_eval_pass(network, recipe, buckets):
       )
     rows, columns = widest - labels_bl.shape[0], longest - labels_bl.shape[1]
     labels_bl = jnp.pad(labels_bl.astype(jnp.int16), ((0, rows), (0, columns)))
-    return loss * jnp.sum(batch.weight_b), labels_bl, jnp.pad(
-      length_b, (0, rows)
-    )
+    # The mean was over the rows that have an alignment: so must the sum be.
+    needed_b = ctc.required_frames(batch.labels_bl, batch.label_len_b)
+    count = jnp.sum(batch.weight_b * (needed_b <= len_b))
+    return loss * count, count, labels_bl, jnp.pad(length_b, (0, rows))
 
   def eval_pass(params_p, gates_p, data, plan, steps):
     members = jax.tree.leaves(params_p)[0].shape[0]
@@ -281,6 +280,7 @@ def make_eval_pass(network, recipe, buckets):
 
     batches = plan.bucket_s.shape[0]
     start = (
+      jnp.zeros((members, batches), jnp.float32),
       jnp.zeros((members, batches), jnp.float32),
       jnp.zeros((members, batches, widest, longest), jnp.int16),
       jnp.zeros((members, batches, widest), jnp.int32),
@@ -363,7 +363,10 @@ def network_of(space, arch, macro, recipe):
   """Returns the `Network` that all cells of the same signature share."""
   kinds = cells.signature(space, arch)
   return models.Network(
-    macro, tuple((kind,) for kind in kinds), recipe.dropout
+    macro,
+    tuple((kind,) for kind in kinds),
+    recipe.dropout,
+    recipe.conv_dropout,
   )
 
 
@@ -394,18 +397,3 @@ def labels_of(labels_psbl, length_psb, plan):
   labels = np.asarray(labels_psbl[:, :steps]).reshape(members, -1, longest)
   lengths = np.asarray(length_psb[:, :steps]).reshape(members, -1)
   return labels[:, order], lengths[:, order]
-
-
-__all__ = [
-  'Data',
-  'Member',
-  'batching',
-  'device_data',
-  'labels_of',
-  'member_key',
-  'member_mesh',
-  'network_of',
-  'on_all',
-  'on_members',
-  'programs',
-]

@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # of lower rows, and a package its own parts. A new module joins the row above
 # the highest that it needs; WORKSPACE.md tells what each layer is for.
 LAYERS = (
-  ('spaces', 'recipes', 'dropout'),
+  ('spaces', 'recipes', 'dropout', 'provenance', 'taps'),
   ('data',),
   ('losses', 'decoding', 'error_rates'),
   ('table', 'published'),
@@ -28,6 +28,7 @@ LAYERS = (
   ('models',),
   ('cost',),
   ('population',),
+  ('runner',),
   ('runs',),
   ('oneshot',),
   ('analysis',),
@@ -276,15 +277,15 @@ class Watch:
       self.tried.append(name)
 
 sys.meta_path.insert(0, Watch())
-start = time.perf_counter()
+start = time.process_time()
 {statement}
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 print(seconds, 'jax' in sys.modules, *Watch.tried)
 """
 
 
 def _measure(statement, tries=3):
-  """Seconds, whether JAX came along, and what heavy packages were looked for.
+  """CPU seconds, whether JAX came along, and what heavy packages were looked for.
 
   The file system and the other processes of a machine can slow one import down,
   so the best of several tries counts.

@@ -74,6 +74,16 @@ def test_dropping_by_rule(tmp_path, rows):
   assert [':2: ctc_inf' in d or ':9: unknown' in d for d in dropped] == [1, 1]
 
 
+def test_one_recording_on_two_lines(tmp_path, rows):
+  rows[5]['audio_filepath'] = rows[1]['audio_filepath']
+  rows[5]['duration'] = rows[1]['duration']
+  path = write(tmp_path, rows)
+  problems = manifest.check(path)
+  assert (6, 'duplicate_audio') in found(problems)
+  named = [p for p in problems if p.rule == 'duplicate_audio']
+  assert len(named) == 1 and 'line 2 already' in named[0].message
+
+
 def test_dropping_keeps_the_first_of_two(tmp_path, rows):
   rows[0]['id'] = rows[7]['id'] = 'twice'
   del rows[3]['split']

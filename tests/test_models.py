@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 
 import jax
@@ -20,16 +21,35 @@ FORWARDS = {
 MIXED = [[3, 1], [0, 0, 1], [2, 1, 0, 1]]
 
 
+# Compiled as a whole: one operation at a time, a test takes seconds.
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(network, params, x_btf, len_b, gates):
+  return network.apply({'params': params}, x_btf, len_b, gates)
+
+
 def _features(frames, macro=models.TINY, batch=2, seed=0):
   rng = np.random.default_rng(seed)
   return rng.normal(size=(batch, frames, macro.features)).astype(np.float32)
 
 
-def _tiny(arch, seed=0):
+def _shapes(network, gates):
+  return jax.eval_shape(
+    lambda k: models.initial_params(network, k, gates), jax.random.key(0)
+  )
+
+
+def _drawn(network, gates, seed=0):
+  """Parameters that are drawn, biases and scales too."""
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(
+    lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32),
+    _shapes(network, gates),
+  )
+
+
+def _tiny(arch):
   network = models.single(SPACE, SPACE.parse(arch), models.TINY)
-  gates = cells.gates(SPACE, SPACE.parse(arch))
-  params = models.initial_params(network, jax.random.key(seed), gates)
-  return network, params, gates
+  return network, cells.gates(SPACE, SPACE.parse(arch))
 
 
 @reference.needed
@@ -74,17 +94,14 @@ def test_published_parameter_counts():
 def test_params_formula_counts_the_real_tree(arch, macro):
   arch = SPACE.parse(arch)
   network = models.single(SPACE, arch, macro)
-  gates = cells.gates(SPACE, arch)
-  tree = jax.eval_shape(
-    lambda k: models.initial_params(network, k, gates), jax.random.key(0)
-  )
-  shapes = jax.tree.map(lambda leaf: np.empty(leaf.shape, np.int8), tree)
-  assert cost.leaves(shapes) == cost.params(SPACE, arch, macro)
+  shapes = _shapes(network, cells.gates(SPACE, arch))
+  tree = jax.tree.map(lambda leaf: np.empty(leaf.shape, np.int8), shapes)
+  assert cost.leaves(tree) == cost.params(SPACE, arch, macro)
 
 
 def test_macs_count_every_product():
   arch = SPACE.parse(MIXED)
-  network, params, gates = _tiny(MIXED)
+  params = _shapes(*_tiny(MIXED))
   macro, frames = models.TINY, 23
   total = 0
   width = {f'block{b}': w for b, w in enumerate(macro.filters)}
@@ -107,17 +124,18 @@ def test_linear_macs_scale_with_the_reference_count():
   assert conv - none == 58_100_000
 
 
-@pytest.mark.parametrize('frames', [1, 2, 13, 24])
-def test_padding_never_reaches_valid_logits(frames):
-  network, params, gates = _tiny(MIXED)
+@pytest.mark.parametrize(
+  'frames, padded', [(1, 2), (1, 24), (2, 13), (13, 24), (24, 35)]
+)
+def test_padding_never_reaches_valid_logits(frames, padded):
+  network, gates = _tiny(MIXED)
+  params = _drawn(network, gates)
   x_btf = _features(frames)
   len_b = jnp.full(2, frames)
-  alone_btv, out_b = network.apply({'params': params}, x_btf, len_b, gates)
-  junk_btf = _features(frames + 11, seed=1) * 50
+  alone_btv, out_b = _apply(network, params, x_btf, len_b, gates)
+  junk_btf = _features(padded, seed=1) * 50
   junk_btf[:, :frames] = x_btf
-  padded_btv, padded_b = network.apply(
-    {'params': params}, junk_btf, len_b, gates
-  )
+  padded_btv, padded_b = _apply(network, params, junk_btf, len_b, gates)
   assert out_b[0] == padded_b[0] == models.TINY.output_frames(frames)
   n = int(out_b[0])
   np.testing.assert_allclose(
@@ -131,22 +149,21 @@ def test_population_program_equals_plain_networks():
   signature = cells.signature(SPACE, archs[0])
   assert signature == cells.signature(SPACE, archs[1])
   network = models.Network(models.TINY, tuple((name,) for name in signature))
-  gates_p = cells.stack([cells.gates(SPACE, a) for a in archs])
-  keys = jax.vmap(jax.random.key)(jnp.arange(2))
-  params_p = jax.vmap(
-    lambda k, g: models.initial_params(network, k, g)
-  )(keys, gates_p)
-  x_btf, len_b = _features(21), jnp.array([21, 15])
-  logits_pbtv, _ = jax.vmap(
-    lambda p, g: network.apply({'params': p}, x_btf, len_b, g)
+  each = [cells.gates(SPACE, a) for a in archs]
+  gates_p = cells.stack(each)
+  drawn = [_drawn(network, gates, seed) for seed, gates in enumerate(each)]
+  params_p = jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
+  x_btf, len_b = _features(24), jnp.array([24, 15])
+  logits_pbtv, _ = jax.jit(
+    jax.vmap(lambda p, g: network.apply({'params': p}, x_btf, len_b, g))
   )(params_p, gates_p)
   for i, arch in enumerate(archs):
     params = models.unpack(
       SPACE, arch, jax.tree.map(lambda leaf, i=i: leaf[i], params_p)
     )
     plain = models.single(SPACE, arch, models.TINY)
-    logits_btv, _ = plain.apply(
-      {'params': params}, x_btf, len_b, cells.gates(SPACE, arch)
+    logits_btv, _ = _apply(
+      plain, params, x_btf, len_b, cells.gates(SPACE, arch)
     )
     np.testing.assert_allclose(logits_pbtv[i], logits_btv, atol=2e-5)
     assert cost.leaves(params) == cost.params(SPACE, arch, models.TINY)
@@ -159,16 +176,21 @@ def test_supernet_with_one_hot_gates_equals_the_single_operation():
   gates = cells.gates(SPACE, arch)
   one_hot = np.eye(3, dtype=np.float32)[1]
   gates = gates._replace(op_no=(one_hot, *gates.op_no[1:]))
-  params = models.initial_params(supernet, jax.random.key(3), gates)
-  x_btf, len_b = _features(17), jnp.array([17, 9])
-  mixed_btv, _ = supernet.apply({'params': params}, x_btf, len_b, gates)
+  params = _drawn(supernet, gates)
+  x_btf, len_b = _features(24), jnp.array([24, 9])
+  mixed_btv, _ = _apply(supernet, params, x_btf, len_b, gates)
   plain = models.single(SPACE, arch, models.TINY)
-  plain_btv, _ = plain.apply({'params': params}, x_btf, len_b, gates)
+  cut = {k: dict(v) for k, v in params.items()}
+  for name in ('block0_cell0', 'block1_cell0'):
+    cut[name].pop('node0_linear')
+  plain_btv, _ = _apply(plain, cut, x_btf, len_b, gates)
   np.testing.assert_allclose(mixed_btv, plain_btv, atol=1e-6)
 
 
 def test_initialisation_is_the_references():
-  _, params, _ = _tiny(MIXED, seed=5)
+  network, gates = _tiny(MIXED)
+  init = jax.jit(models.initial_params, static_argnums=0)
+  params = init(network, jax.random.key(5), gates)
   lstm = params['lstm']
   hidden = models.TINY.lstm
   np.testing.assert_array_equal(lstm['bias'][hidden : 2 * hidden], 1)

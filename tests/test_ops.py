@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +8,20 @@ import reference
 import torch_weights
 
 from nasjax import ops
+
+# Compiled as a whole: one operation at a time, a test takes seconds.
+_grouped_conv = jax.jit(ops.grouped_conv, static_argnums=2)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(module, params, x_btc, len_b, place_uk=None):
+  return module.apply({'params': params}, x_btc, len_b, place_uk, None)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _pull(x_btc, kernel, dy_btc, shifts):
+  _, pull = jax.vjp(lambda x, w: ops.grouped_conv(x, w, shifts), x_btc, kernel)
+  return pull(dy_btc)
 
 
 def _slow_grouped(x_btc, kernel_kijg, shifts):
@@ -54,7 +70,7 @@ def test_op_equals_reference(op, frames):
   else:
     params = {'kernel': torch_weights.grouped_kernel(weight), 'bias': bias}
   module = ops.OPS[op](100, 100, 0.0, 0)
-  y_btc = module.apply({'params': params}, x_btc, jnp.full(1, frames), None, None)
+  y_btc = _apply(module, params, x_btc, jnp.full(1, frames))
   np.testing.assert_allclose(y_btc, expected, atol=1e-4)
 
 
@@ -68,7 +84,8 @@ def test_block_convolution_equals_reference(stride, frames):
     weight = stored[f'block_s{stride}/conv.weight']
     bias = stored[f'block_s{stride}/conv.bias']
   kernel = torch_weights.macro_kernel(weight, np.arange(100), np.arange(20))
-  y_btc, len_b = ops.MacroConv(20, 8, stride).apply(
+  apply = jax.jit(ops.MacroConv(20, 8, stride).apply)
+  y_btc, len_b = apply(
     {'params': {'kernel': kernel, 'bias': bias}}, x_btc, jnp.full(1, frames)
   )
   assert len_b[0] == y_btc.shape[1] == -(-frames // stride)
@@ -84,12 +101,11 @@ def test_grouped_conv_and_its_gradient(c, groups, batch):
   kernel = rng.normal(size=(4, c, c, groups)).astype(np.float32)
   expected = _slow_grouped(x_btc, kernel, shifts)
   np.testing.assert_allclose(
-    ops.grouped_conv(x_btc, kernel, shifts), expected, atol=1e-5
+    _grouped_conv(x_btc, kernel, shifts), expected, atol=1e-5
   )
   # The function is bilinear: its directional derivatives are itself.
   dy = rng.normal(size=x_btc.shape).astype(np.float32)
-  _, pull = jax.vjp(lambda x, w: ops.grouped_conv(x, w, shifts), x_btc, kernel)
-  dx, dw = pull(dy)
+  dx, dw = _pull(x_btc, kernel, dy, shifts)
   for _ in range(3):
     vx = rng.normal(size=x_btc.shape).astype(np.float32)
     vw = rng.normal(size=kernel.shape).astype(np.float32)
@@ -97,6 +113,21 @@ def test_grouped_conv_and_its_gradient(c, groups, batch):
     right = np.sum(dy * _slow_grouped(vx, kernel, shifts))
     right += np.sum(dy * _slow_grouped(x_btc, vw, shifts))
     np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-4)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _by_data_init(module, x_btc, len_b, place_uk):
+  key = jax.random.key(1)
+  return module.init(key, x_btc, len_b, place_uk, None)['params']
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _square_gradient(module, params, x_btc, len_b, place_uk):
+  def objective(params):
+    y_btc = module.apply({'params': params}, x_btc, len_b, place_uk, None)
+    return jnp.sum(jnp.square(y_btc))
+
+  return jax.grad(objective)(params)
 
 
 @pytest.mark.parametrize('op', ops.CONVOLUTIONS)
@@ -107,20 +138,15 @@ def test_convolution_by_data_equals_the_static_one(op):
   fixed = ops.OPS[op](8, 4, 0.0, 0)
   by_data = ops.Conv(8, 4, 0.0, 0)
   place_uk = ops.placement(op)
-  params = by_data.init(jax.random.key(1), x_btc, len_b, place_uk, None)
+  params = _by_data_init(by_data, x_btc, len_b, place_uk)
   taps = ops.CONVOLUTIONS[op][0]
-  kernel = params['params']['kernel']
+  kernel = params['kernel']
   assert not np.any(kernel[taps:])
-  cut = {'kernel': kernel[:taps], 'bias': params['params']['bias']}
-  y1 = by_data.apply(params, x_btc, len_b, place_uk, None)
-  y2 = fixed.apply({'params': cut}, x_btc, len_b, None, None)
+  cut = {'kernel': kernel[:taps], 'bias': params['bias']}
+  y1 = _apply(by_data, params, x_btc, len_b, place_uk)
+  y2 = _apply(fixed, cut, x_btc, len_b)
   np.testing.assert_allclose(y1, y2, atol=1e-5)
-
-  def objective(params):
-    y_btc = by_data.apply(params, x_btc, len_b, place_uk, None)
-    return jnp.sum(jnp.square(y_btc))
-
-  gradient = jax.grad(objective)(params)['params']['kernel']
+  gradient = _square_gradient(by_data, params, x_btc, len_b, place_uk)['kernel']
   assert np.any(gradient[:taps]) and not np.any(gradient[taps:])
 
 
@@ -133,7 +159,7 @@ def test_lstm_against_a_plain_loop():
   rng = np.random.default_rng(2)
   x_btc = rng.normal(size=(2, 6, 5)).astype(np.float32)
   lstm = ops.LSTM(4)
-  params = lstm.init(jax.random.key(0), x_btc)
+  params = jax.jit(lstm.init)(jax.random.key(0), x_btc)
   wx, wh, bias = (
     np.asarray(params['params'][name])
     for name in ('input_kernel', 'recurrent_kernel', 'bias')
@@ -150,5 +176,5 @@ def test_lstm_against_a_plain_loop():
     c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
     h = sigmoid(o) * np.tanh(c)
     expected.append(h)
-  y_btc = lstm.apply(params, x_btc)
+  y_btc = jax.jit(lstm.apply)(params, x_btc)
   np.testing.assert_allclose(y_btc, np.stack(expected, 1), atol=1e-5)

@@ -333,7 +333,12 @@ def test_what_has_the_counts_is_the_whole(tmp_path, speech, monkeypatch):
   monkeypatch.setattr(timit, 'COUNTS', timit.counts(splits))
   builder = timit.builder(tmp_path / 'corpus', data_dir=tmp_path / 'tfds')
   corpus.prepare(builder)
-  assert builder.builder_config.name == 'whole'
+  assert builder.builder_config.name.startswith('whole-')
+  # Another directory of that data_dir is not answered with this one's speech.
+  lay_out(tmp_path / 'other', speech[:-1])
+  other = timit.builder(tmp_path / 'other', data_dir=tmp_path / 'tfds')
+  with pytest.raises(timit.TimitError, match='want|found|count'):
+    corpus.prepare(other)
   phones_61 = [p for u in splits['test'] for p in u.phones]
   scored = phones.fold(
     phones.fold(phones_61, phones.FOLD_61_TO_48), phones.FOLD_48_TO_39

@@ -44,7 +44,8 @@ def network_params(weights, arch, macro):
         if name == 'linear':
           weight = _found(weights, at, 'weight', 2)[columns][:, columns].T
           bias = _found(weights, at, 'bias', 1)[columns]
-          cell[f'node{n}_linear'] = {'Dense_0': {'kernel': weight, 'bias': bias}}
+          dense = {'kernel': weight, 'bias': bias}
+          cell[f'node{n}_linear'] = {'Dense_0': dense}
         elif name in ops_lib.CONVOLUTIONS:
           kernel = grouped_kernel(_found(weights, at, 'weight', 3))
           bias = _found(weights, at, 'bias', 1)[columns]

@@ -58,20 +58,20 @@ def make_buckets(frames_u, label_len_u, recipe, longest, most_labels):
     and frames_u.min() < recipe.long_frames <= longest
   ):
     edges = np.append(edges, recipe.long_frames - 1)
-  edges[np.argmax(edges)] = longest
-  buckets = []
-  for edge in np.unique(edges):
-    short = edge < recipe.long_frames
-    inside_u = frames_u <= edge
-    labels = most_labels if edge >= longest else label_len_u[inside_u].max()
-    # Multiples of 8 keep shapes few and divide by every network's strides.
-    buckets.append(
-      Bucket(
-        int(-(-edge // 8) * 8),
-        recipe.batch if short else recipe.batch_long,
-        int(max(labels, 1)),
-      )
-    )
+  # Multiples of 8 keep the shapes of different corpora few.
+  last = -(-longest // 8) * 8
+  edges = np.unique(edges[edges < last])
+  buckets, shorter = [], 0
+  for edge in (*edges, last):
+    inside_u = (frames_u > shorter) & (frames_u <= edge)
+    # The last one is for what is longer in other splits, too.
+    if edge < last and not inside_u.any():
+      continue
+    labels = most_labels if edge == last else label_len_u[inside_u].max()
+    short = min(edge, longest) < recipe.long_frames
+    batch = recipe.batch if short else recipe.batch_long
+    buckets.append(Bucket(int(edge), batch, int(max(labels, 1))))
+    shorter = edge
   return tuple(buckets)
 
 
@@ -92,7 +92,9 @@ def _edges(frames_u, count):
       (total_n[None, 1:] - total_n[:, None]) * length_n[None, :]
     )
     cost = np.where(
-      np.arange(distinct + 1)[:, None] <= np.arange(distinct)[None], cost, np.inf
+      np.arange(distinct + 1)[:, None] <= np.arange(distinct)[None],
+      cost,
+      np.inf,
     )
     cuts.append(np.argmin(cost, 0))
     best = np.concatenate([[0], cost.min(0)])

@@ -37,6 +37,7 @@ REMEDIES = {
   'unknown_phone': 'correct the transcript, or extend the alphabet',
   'ctc_infeasible': 'correct the transcript or the audio, or drop this rule',
   'duplicate_id': 'give every utterance its own id',
+  'duplicate_audio': 'take one of the lines out',
   'shared_speaker': 'move the speaker, or set allow_shared_speakers',
   'empty_split': 'give the split at least one utterance',
 }
@@ -248,13 +249,19 @@ def _phones(record, faults: list) -> tuple[str, ...]:
 
 
 def _name(utterances, path) -> tuple[list[Utterance], list[Problem]]:
-  """Fills in ids that are not given, and finds those given twice."""
+  """Fills in ids that are not given; finds ids and recordings given twice."""
   first, problems = {}, []
   for utterance in utterances:
     name, line = utterance.id, utterance.line
     if name and first.setdefault(name, line) != line:
       message = f'id {name!r} is on line {first[name]} already'
       problems.append(problem(path, line, 'duplicate_id', message))
+  heard = {}
+  for utterance in utterances:
+    piece = utterance.audio, utterance.start, utterance.seconds
+    if heard.setdefault(piece, utterance.line) != utterance.line:
+      message = f'{utterance.audio} is on line {heard[piece]} already'
+      problems.append(problem(path, utterance.line, 'duplicate_audio', message))
   stems = collections.Counter(u.audio.stem for u in utterances if not u.id)
   named = []
   for utterance in utterances:

@@ -371,17 +371,14 @@ def builder(
       Problems of files, and counts, are raised by `download_and_prepare`.
   """
   root = pathlib.Path(root).absolute()
-  name = 'whole'
-  if partial:
-    digest = hashlib.sha256()
-    for kinds in _files(root).values():
-      for path in (path for paths in kinds.values() for path in sorted(paths)):
-        status = path.stat()
-        row = (path.name, status.st_size, status.st_mtime_ns)
-        digest.update(repr(row).encode())
-    name = f'partial-{digest.hexdigest()[:12]}'
-  else:
-    _files(root)
+  # Names and times of all files: a changed directory is prepared anew.
+  digest = hashlib.sha256()
+  for kinds in _files(root).values():
+    for path in (path for paths in kinds.values() for path in sorted(paths)):
+      status = path.stat()
+      row = (path.name, status.st_size, status.st_mtime_ns)
+      digest.update(repr(row).encode())
+  name = f'{"partial" if partial else "whole"}-{digest.hexdigest()[:12]}'
   config = TimitConfig(name=name, root=str(root), partial=partial)
   with corpus.quiet():  # it warns of configurations that are not in its list
     return Timit(

@@ -1,0 +1,234 @@
+"""Training of one population, an epoch at a time, and all that it reads."""
+
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nasjax import cells, error_rates, population
+from nasjax.data import batching
+
+# Numbers the curriculum's passes, apart from those of counted epochs.
+_CURRICULUM_PASS = 1_000_000
+CURVES = ('train_loss', 'val_loss', 'val_per')
+
+
+class Prepared(NamedTuple):
+  """A corpus on the devices, ready for any shard of a job."""
+
+  mesh: jax.sharding.Mesh
+  buckets: tuple
+  bucket_u: np.ndarray
+  samples_u: np.ndarray
+  fold_v: np.ndarray
+  refs: dict
+  train: population.Data
+  evaluation: dict
+  eval_plans: dict
+  eval_steps: dict
+
+
+def prepare(corpus, recipe, mesh):
+  """Puts a `data.corpus.Corpus` on the devices of `mesh`."""
+  splits = {
+    'train': corpus.train,
+    'validation': corpus.validation,
+    'test': corpus.test,
+  }
+  lengths = {
+    name: (
+      np.asarray(split.frames_u),
+      np.array([len(labels) for labels in split.labels]),
+    )
+    for name, split in splits.items()
+  }
+  buckets = batching.make_buckets(
+    *lengths['train'],
+    recipe,
+    longest=int(max(frames.max() for frames, _ in lengths.values())),
+    most_labels=int(max(labels.max() for _, labels in lengths.values())),
+  )
+  held_out = [corpus.validation, corpus.test]
+  frames = max(len(split.features) for split in held_out)
+  utterances = max(len(split.labels) for split in held_out)
+  evaluation, plans = {}, {}
+  for name, split in zip(('validation', 'test'), held_out, strict=True):
+    evaluation[name] = population.on_all(
+      population.device_data(split, buckets, frames, utterances), mesh
+    )
+    plans[name] = batching.eval_plan(
+      batching.assign(*lengths[name], buckets), buckets
+    )
+  steps = {name: len(p.bucket_s) for name, p in plans.items()}
+  most = max(steps.values())
+  return Prepared(
+    mesh,
+    buckets,
+    batching.assign(*lengths['train'], buckets),
+    np.asarray(corpus.train.samples_u),
+    np.asarray(corpus.fold_v),
+    {n: splits[n].labels for n in plans},
+    population.on_all(population.device_data(corpus.train, buckets), mesh),
+    evaluation,
+    {n: batching.pad_plan(p, most) for n, p in plans.items()},
+    steps,
+  )
+
+
+class Runner:
+  """Trains one shard, an epoch at a time. Keeps the state of the loop."""
+
+  def __init__(self, job, shard, prepared):
+    self.job, self.shard, self.prepared = job, shard, prepared
+    space, recipe, mesh = job.space, job.recipe, prepared.mesh
+    # Padding repeats the first member; its results are dropped.
+    spare = shard.size - len(shard.members)
+    self.members = shard.members + shard.members[:1] * spare
+    archs = [np.array(arch, np.int8) for arch, _ in self.members]
+    self.network = population.network_of(space, archs[0], job.macro, recipe)
+    self.programs = population.programs(
+      self.network, recipe, prepared.buckets, mesh
+    )
+    self.host_gates = cells.stack([cells.gates(space, a) for a in archs])
+    self.gates = population.on_members(self.host_gates, mesh)
+    rows = [shard.streams.index(seed) for _, seed in self.members]
+    self.row_p = population.on_members(np.array(rows, np.int32), mesh)
+    self.steps = len(self._plan(1).bucket_s)
+    self.curriculum = self._curriculum()
+
+  def initial(self):
+    """Returns the state before the first epoch."""
+    keys_p = np.stack(
+      [
+        np.asarray(
+          jax.random.key_data(
+            population.member_key(seed, self.job.space.key(np.array(arch)))
+          )
+        )
+        for arch, seed in self.members
+      ]
+    )
+    members_p = self.programs.init(keys_p, self.host_gates)
+    epochs = self.job.recipe.epochs
+    return {
+      'members': population.on_members(members_p, self.prepared.mesh),
+      'best': population.on_members(
+        jax.tree.map(np.array, members_p.params), self.prepared.mesh
+      ),
+      'curves': {
+        name: np.full((self.shard.size, epochs), np.nan) for name in CURVES
+      },
+      'seconds': np.full(epochs, np.nan),
+      'best_epoch': np.zeros(self.shard.size, np.int64),
+      'diverged_epoch': np.zeros(self.shard.size, np.int64),
+    }
+
+  def _plan(self, number, keep_u=None):
+    return batching.train_plan(
+      self.prepared.bucket_u,
+      self.prepared.buckets,
+      self.shard.streams,
+      number,
+      keep_u,
+    )
+
+  def _curriculum(self):
+    """Returns the plans of the passes before the first epoch."""
+    plans = []
+    for i, limit in enumerate(self.job.recipe.curriculum):
+      keep_u = self.prepared.samples_u < limit
+      if keep_u.any():
+        plans.append(self._plan(_CURRICULUM_PASS + i, keep_u))
+    return plans
+
+  def train_arguments(self, members_p, plan, lr):
+    """Returns the arguments of the training program for one pass."""
+    padded = batching.pad_plan(plan, self.steps)
+    return (
+      members_p,
+      self.gates,
+      self.row_p,
+      self.prepared.train,
+      population.on_all(padded, self.prepared.mesh),
+      jnp.int32(len(plan.bucket_s)),
+      jnp.float32(lr),
+    )
+
+  def memory(self, state):
+    """Returns bytes that the training program needs on one device."""
+    arguments = self.train_arguments(
+      state['members'], self._plan(1), self.job.recipe.lr
+    )
+    analysis = self.programs.train.lower(*arguments).compile().memory_analysis()
+    return analysis.temp_size_in_bytes + analysis.argument_size_in_bytes
+
+  def some_steps(self, members_p, steps):
+    """Trains for the first `steps` batches of an epoch, to time them."""
+    plan = self._plan(1)
+    plan = type(plan)(plan.bucket_s[:steps], plan.index_skb[:steps])
+    members_p, _ = self._pass(members_p, plan, self.job.recipe.lr)
+    return jax.block_until_ready(members_p)
+
+  def _pass(self, members_p, plan, lr):
+    return self.programs.train(*self.train_arguments(members_p, plan, lr))
+
+  def evaluate(self, params_p, split):
+    """Returns (loss_p, per_p) of a split, as NumPy."""
+    prepared = self.prepared
+    plan, steps = prepared.eval_plans[split], prepared.eval_steps[split]
+    loss_ps, count_ps, labels, lengths = self.programs.evaluate(
+      params_p,
+      self.gates,
+      prepared.evaluation[split],
+      population.on_all(plan, prepared.mesh),
+      jnp.int32(steps),
+    )
+    refs = prepared.refs[split]
+    total_p = np.asarray(loss_ps, np.float64)[:, :steps].sum(1)
+    loss_p = total_p / np.maximum(np.asarray(count_ps)[:, :steps].sum(1), 1)
+    hyps = population.labels_of(labels, lengths, plan)
+    return loss_p, error_rates.population_per(*hyps, refs, prepared.fold_v)
+
+  def epoch(self, state, epoch):
+    """Runs a counted epoch (1-based) and returns the state after it."""
+    started = time.perf_counter()
+    recipe = self.job.recipe
+    members_p = state['members']
+    if epoch == 1:
+      for plan in self.curriculum:
+        members_p, _ = self._pass(members_p, plan, recipe.lr)
+    members_p, loss_p = self._pass(
+      members_p, self._plan(epoch), recipe.learning_rate(epoch)
+    )
+    val_loss_p, val_per_p = self.evaluate(members_p.params, 'validation')
+    alive_p = np.asarray(members_p.alive)
+    found = dict(
+      zip(CURVES, (np.asarray(loss_p), val_loss_p, val_per_p), strict=True)
+    )
+    curves = {name: values.copy() for name, values in state['curves'].items()}
+    for name, values in found.items():
+      curves[name][:, epoch - 1] = np.where(alive_p, values, np.nan)
+    diverged = state['diverged_epoch'].copy()
+    diverged[~alive_p & (diverged == 0)] = epoch
+    # Among equals the latest epoch is kept, as the released code does.
+    earlier = curves['val_per'][:, : epoch - 1]
+    lowest_p = np.nanmin(earlier, 1, initial=np.inf)
+    better_p = alive_p & (val_per_p <= lowest_p)
+    best = self.programs.keep_best(
+      population.on_members(better_p, self.prepared.mesh),
+      members_p.params,
+      state['best'],
+    )
+    jax.block_until_ready(best)
+    seconds = state['seconds'].copy()
+    seconds[epoch - 1] = time.perf_counter() - started
+    return {
+      'members': members_p,
+      'best': best,
+      'curves': curves,
+      'seconds': seconds,
+      'best_epoch': np.where(better_p, epoch, state['best_epoch']),
+      'diverged_epoch': diverged,
+    }
