@@ -7,12 +7,12 @@ the last epoch. --dry_run prints the plan and a projection of the time.
 """
 
 import json
-import os
 import pathlib
 import sys
 
 import command
 import corpora
+import devices
 import training
 from absl import flags
 
@@ -27,36 +27,12 @@ flags.DEFINE_integer(
   'Largest number of networks trained together.',
   lower_bound=1,
 )
-flags.DEFINE_integer(
-  'cpu_devices',
-  None,
-  'CPU devices over which members are spread; one a core if not given. '
-  'Accelerators are always all used.',
-  lower_bound=1,
-)
-flags.DEFINE_string(
-  'compilation_cache',
-  '.cache/jax',
-  'Where compiled programs are kept for the next run; empty for nowhere.',
-)
 flags.DEFINE_bool(
   'dry_run', False, 'Print the plan and a projection of the time, and stop.'
 )
 flags.adopt_module_key_flags(corpora)
+flags.adopt_module_key_flags(devices)
 flags.adopt_module_key_flags(training)
-
-
-def configure_jax():
-  """Settings that must stand before the first computation."""
-  import jax
-
-  # More devices than networks in a shard would only train padding.
-  cores = min(len(os.sched_getaffinity(0)), FLAGS.members_per_shard)
-  jax.config.update('jax_num_cpu_devices', FLAGS.cpu_devices or cores)
-  if FLAGS.compilation_cache:
-    cache = command.directory('compilation_cache').absolute()
-    jax.config.update('jax_compilation_cache_dir', str(cache))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
 def write_record(job, builder, out):
@@ -81,7 +57,7 @@ def run():
   corpora.check()
   out = command.directory('out')
   with command.exclusive(out):
-    configure_jax()
+    devices.configure(FLAGS.members_per_shard)
     import monitor
     import summary
 

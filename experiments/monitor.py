@@ -36,9 +36,7 @@ def counter(title):
     disable=not CONSOLE.is_terminal,
   ) as progress:
     task = progress.add_task(title, total=None)
-    yield lambda done, total: progress.update(
-      task, completed=done, total=total
-    )
+    yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def _programs(shards):
@@ -58,9 +56,7 @@ def print_plan(job, corpus, shards, prepared):
       f'{len(set(split.speakers))} speakers, '
       f'{split.audio_seconds / 60:.1f} minutes'
     )
-  shapes = ', '.join(
-    f'{b.batch} x {b.frames} frames' for b in prepared.buckets
-  )
+  shapes = ', '.join(f'{b.batch} x {b.frames} frames' for b in prepared.buckets)
   CONSOLE.print(
     f'macro {job.macro.name}, {job.macro.outputs} outputs; recipe '
     f'{job.recipe.name}, {job.recipe.epochs} epochs; batches of {shapes}'

@@ -35,7 +35,9 @@ def print_extremes(table, count=3):
     left = column == 'cell'
     view.add_column(column, justify='left' if left else 'right', no_wrap=left)
   best_r = np.nanmin(
-    np.where(np.isnan(table.curves('val_per')), np.inf, table.curves('val_per')),
+    np.where(
+      np.isnan(table.curves('val_per')), np.inf, table.curves('val_per')
+    ),
     1,
   )
   test_r = table.column('test_per')

@@ -174,7 +174,7 @@ def make_train_step(network, recipe):
     (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(
       member.params
     )
-    finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+    finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
     alive = member.alive & finite
     updates, opt_state = tx.update(grads, member.opt_state, member.params)
     params = jax.tree.map(lambda p, u: p - lr * u, member.params, updates)

@@ -4,7 +4,6 @@ import time
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nasjax import cells, error_rates, population
@@ -145,15 +144,23 @@ class Runner:
 
   def train_arguments(self, members_p, plan, lr):
     """Returns the arguments of the training program for one pass."""
-    padded = batching.pad_plan(plan, self.steps)
+    # All of it is put there now: a pass moves nothing between host and device.
+    plan, steps, lr = population.on_all(
+      (
+        batching.pad_plan(plan, self.steps),
+        np.int32(len(plan.bucket_s)),
+        np.float32(lr),
+      ),
+      self.prepared.mesh,
+    )
     return (
       members_p,
       self.gates,
       self.row_p,
       self.prepared.train,
-      population.on_all(padded, self.prepared.mesh),
-      jnp.int32(len(plan.bucket_s)),
-      jnp.float32(lr),
+      plan,
+      steps,
+      lr,
     )
 
   def memory(self, state):
@@ -182,8 +189,7 @@ class Runner:
       params_p,
       self.gates,
       prepared.evaluation[split],
-      population.on_all(plan, prepared.mesh),
-      jnp.int32(steps),
+      *population.on_all((plan, np.int32(steps)), prepared.mesh),
     )
     refs = prepared.refs[split]
     total_p = np.asarray(loss_ps, np.float64)[:, :steps].sum(1)

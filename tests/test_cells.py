@@ -22,6 +22,9 @@ ARCHS = [
 ]
 
 
+_mask = jax.jit(dropout.keep_mask, static_argnums=(1, 2, 3))
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _apply(cell, params, x_btc, gates, key=None):
   return cell.apply({'params': params}, x_btc, LEN_B, gates, key)
@@ -110,9 +113,9 @@ def test_every_node_drops_at_a_site_of_its_own(conv_dropout):
   def keep(node, name, y_btc):
     if 'conv' in name and not conv_dropout:
       return y_btc
-    mask = dropout.keep_mask(KEY, first + node, y_btc.shape, rate)
-    dropped.append(np.asarray(mask))
-    return y_btc * mask / (1 - rate)
+    mask_btc = np.asarray(_mask(KEY, first + node, y_btc.shape, rate))
+    dropped.append(mask_btc)
+    return y_btc * mask_btc / (1 - rate)
 
   expected_btc = _slow_cell(arch, params, keep)
   _assert_valid_frames_equal(
@@ -191,7 +194,7 @@ def test_gates_of_an_encoding():
 
 def test_signatures_are_few():
   counts = collections.Counter(
-    cells.signature(SPACE, arch) for arch in SPACE.enumerate()[::1]
+    cells.signature(SPACE, arch) for arch in SPACE.enumerate()
   )
   without_zero = [kind for kind in counts if 'zero' not in kind]
   assert len(counts) == 27 and len(without_zero) == 8

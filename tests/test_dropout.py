@@ -75,14 +75,10 @@ def test_members_and_steps_are_independent(rate):
 def test_sites_are_independent(rate):
   sites = range(16)
 
-  @jax.jit
-  def draw(keys_n2):
-    return [
-      jax.vmap(lambda key: dropout.keep_mask(key, site, SHAPE, rate))(keys_n2)
-      for site in sites
-    ]
+  def draw(key):
+    return [dropout.keep_mask(key, site, SHAPE, rate) for site in sites]
 
-  masks_sn = np.stack(draw(_keys(12))).reshape(16, 12, -1)
+  masks_sn = np.stack(jax.jit(jax.vmap(draw))(_keys(12))).reshape(16, 12, -1)
   for a, b in ((0, 1), (0, 2), (3, 4), (0, 15), (13, 14)):
     _assert_independent(_scores(masks_sn[a], masks_sn[b], rate))
   pairs = np.array(list(itertools.combinations(sites, 2)))

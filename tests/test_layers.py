@@ -285,10 +285,10 @@ print(seconds, 'jax' in sys.modules, *Watch.tried)
 
 
 def _measure(statement, tries=3):
-  """CPU seconds, whether JAX came along, and what heavy packages were looked for.
+  """CPU seconds, whether JAX came along, heavy packages looked for.
 
-  The file system and the other processes of a machine can slow one import down,
-  so the best of several tries counts.
+  CPU seconds, for other work on the machine can slow an import down; the best
+  of several tries, for the first may have to compile the files.
   """
   best = float('inf')
   for _ in range(tries):

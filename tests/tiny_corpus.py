@@ -1,14 +1,16 @@
-"""A corpus that is learnt in seconds: every label sounds as a pattern of its own.
+"""A corpus that is learnt in seconds, and populations trained on it.
 
-Features are drawn, not computed from audio: training does not know how they
-came about.
+Every label sounds as a pattern of its own. Features are drawn, not computed
+from audio: training does not know how they came about.
 """
 
 import dataclasses
+import functools
 
+import jax
 import numpy as np
 
-from nasjax import models, recipes
+from nasjax import cells, models, population, recipes, runs, spaces
 from nasjax.data import corpus as corpus_lib
 
 SYMBOLS = ('a', 'b', 'c', 'd', 'e')
@@ -18,21 +20,23 @@ FEATURES = 8
 MACRO = models.Macro(
   'pocket', (8,), (1,), (2,), 8, outputs=6, groups=4, features=FEATURES
 )
+# One bucket, greedy decoding: what is compiled most often.
 RECIPE = recipes.Recipe(
   'pocket',
-  3,
-  lr=1e-2,
-  decay=0.7,
+  2,
+  lr=2e-2,
+  decay=0.5,
   start=1,
-  dropout=0.1,
-  l2=1e-3,
+  dropout=0.2,
+  l2=0.01,
+  clip=0.5,
   batch=4,
   batch_long=4,
-  long_frames=40,
-  buckets=2,
+  buckets=1,
   curriculum=(),
   decoder='greedy',
 )
+SPACE = spaces.NB_ASR
 
 
 def split(patterns_vf, utterances, seed):
@@ -60,6 +64,7 @@ def split(patterns_vf, utterances, seed):
   )
 
 
+@functools.cache
 def corpus(train=18, validation=5, test=6, seed=0):
   """Returns a `Corpus` of so many utterances."""
   rng = np.random.default_rng(seed)
@@ -78,6 +83,36 @@ def corpus(train=18, validation=5, test=6, seed=0):
   )
 
 
-def recipe(**changes):
+def shard(members, size=None):
+  """Returns a `Shard` of (nested lists, seed) in just this order."""
+  members = tuple(
+    (tuple(int(d) for d in SPACE.parse(cell)), seed) for cell, seed in members
+  )
+  kind = cells.signature(SPACE, np.array(members[0][0], np.int8))
+  streams = tuple(sorted({seed for _, seed in members}))
+  return runs.Shard('by-hand', kind, members, size or len(members), streams)
+
+
+@functools.cache
+def prepared(recipe=RECIPE, devices=1):
+  """Returns the corpus on the first devices."""
+  mesh = population.member_mesh(jax.devices()[:devices])
+  return runs.prepare(corpus(), recipe, mesh)
+
+
+def job(recipe=RECIPE, macro=MACRO):
+  """Returns the `Job` of the corpus."""
+  tiny = corpus()
+  return runs.Job(SPACE, macro, recipe, tiny.name, tiny.fingerprint)
+
+
+def runner(members, recipe=RECIPE, devices=1, size=None, macro=MACRO):
+  """Returns a `Runner` of (nested lists, seed)."""
+  return runs.Runner(
+    job(recipe, macro), shard(members, size), prepared(recipe, devices)
+  )
+
+
+def variant(**changes):
   """Returns `RECIPE` with changes."""
   return dataclasses.replace(RECIPE, **changes)

@@ -1,0 +1,419 @@
+"""Populations: a member trains as if it were alone."""
+
+import faulthandler
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny_corpus
+
+from nasjax import cells, dropout, models, ops, population
+from nasjax.data import batching
+
+SPACE, RECIPE, MACRO = tiny_corpus.SPACE, tiny_corpus.RECIPE, tiny_corpus.MACRO
+# One convolution, one linear, one zero each: all in one program.
+PROBE = ([[2, 1], [0, 1, 1], [5, 0, 1, 1]], 7)
+OTHERS = [
+  ([[1, 0], [0, 1, 0], [5, 1, 0, 1]], 7),
+  ([[3, 1], [0, 0, 0], [5, 0, 1, 1]], 7),
+  ([[4, 1], [0, 1, 1], [5, 1, 1, 1]], 7),
+  ([[1, 1], [0, 0, 1], [5, 0, 1, 0]], 7),
+  ([[2, 0], [0, 0, 1], [5, 1, 1, 0]], 7),
+  ([[3, 0], [0, 1, 1], [5, 0, 0, 1]], 7),
+  ([[4, 0], [0, 1, 0], [5, 1, 1, 0]], 7),
+]
+STRANGERS = [(cell, 7) for cell, _ in OTHERS[:0]] + [
+  ([[4 - n // 2, n % 2], [0, 1, n % 2], [5, n % 2, 1, 1]], 7) for n in range(7)
+]
+# What float32 sums in another order may change in two epochs of the tiny
+# corpus: 1e-5 in a parameter, 1e-5 of a loss, no decoded symbol.
+TOLERANCE = 1e-5
+
+
+def _host(tree):
+  return jax.tree.map(np.array, tree)
+
+
+def _poisoned(members_p, p, value, leaf=('head', 'bias')):
+  """Puts a value into the parameters of one member."""
+  params = _host(members_p.params)
+  tree = params
+  for name in leaf[:-1]:
+    tree = tree[name]
+  tree[leaf[-1]][p, ..., 0] = value
+  sharding = jax.tree.leaves(members_p.params)[0].sharding
+  return members_p._replace(params=jax.device_put(params, sharding))
+
+
+def _train(runner, poison=lambda epoch, members_p: members_p):
+  """Returns the states before, after the first, ... epoch, on the host."""
+  state = runner.initial()
+  state['members'] = poison(0, state['members'])
+  states = [_host(state)]
+  for epoch in range(1, runner.job.recipe.epochs + 1):
+    state = runner.epoch(state, epoch)
+    state['members'] = poison(epoch, state['members'])
+    states.append(_host(state))
+  return states
+
+
+@functools.cache
+def _trained(members, devices=1, size=None):
+  runner = tiny_corpus.runner(members, devices=devices, size=size)
+  return runner, _train(runner)
+
+
+def _freeze(cell):
+  return tuple(map(tuple, cell))
+
+
+def _members(*members):
+  return tuple((_freeze(cell), seed) for cell, seed in members)
+
+
+ALONE = _members(PROBE)
+FIRST = _members(PROBE, *OTHERS)
+LAST = _members(*OTHERS, PROBE)
+AMONG_STRANGERS = _members(*STRANGERS[:3], PROBE, *STRANGERS[3:])
+# Two streams of batches in one program.
+OTHER_SEED = _members((OTHERS[0][0], 9), PROBE)
+SAME_CELL = _members(PROBE, (PROBE[0], 3))
+PAIR = _members(PROBE, OTHERS[0])
+
+
+def _member(tree, p):
+  return jax.tree.map(lambda leaf: leaf[p], tree)
+
+
+def _assert_equal(one, other):
+  jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def _same_results(one, p, other, q, **tolerance):
+  """Compares a member's parameters, optimiser and curves."""
+  for part in ('members', 'best'):
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, **tolerance),
+      _member(one[part], p),
+      _member(other[part], q),
+    )
+  for name in ('train_loss', 'val_loss'):
+    np.testing.assert_allclose(
+      one['curves'][name][p], other['curves'][name][q], **tolerance
+    )
+  np.testing.assert_array_equal(
+    one['curves']['val_per'][p], other['curves']['val_per'][q]
+  )
+  assert one['best_epoch'][p] == other['best_epoch'][q]
+
+
+POPULATIONS = {
+  'first of 8': (FIRST, 0, 1),
+  'last of 8': (LAST, 7, 1),
+  'other neighbours': (AMONG_STRANGERS, 3, 1),
+  'another seed beside': (OTHER_SEED, 1, 1),
+  'the same cell beside': (SAME_CELL, 0, 1),
+  'on two devices': (PAIR, 0, 2),
+}
+
+
+@pytest.mark.parametrize('name', POPULATIONS)
+def test_a_member_does_not_depend_on_its_population(name):
+  members, p, devices = POPULATIONS[name]
+  _, alone = _trained(ALONE)
+  _, states = _trained(members, devices)
+  assert alone[-1]['members'].step[0] == 10
+  # The start is equal bit for bit: parameters and the source of dropout.
+  _assert_equal(
+    _member(alone[0]['members'], 0), _member(states[0]['members'], p)
+  )
+  _same_results(alone[-1], 0, states[-1], p, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_in_one_program_a_member_is_equal_bit_for_bit():
+  """Place and neighbours change nothing at all, only the program may."""
+  _, first = _trained(FIRST)
+  for name in ('last of 8', 'other neighbours'):
+    members, p, devices = POPULATIONS[name]
+    _, states = _trained(members, devices)
+    for one, other in zip(first, states):
+      _assert_equal(_member(one['members'], 0), _member(other['members'], p))
+      for curve in one['curves']:
+        np.testing.assert_array_equal(
+          one['curves'][curve][0], other['curves'][curve][p]
+        )
+  _, one = _trained(OTHER_SEED)
+  _, other = _trained(SAME_CELL)
+  _assert_equal(
+    _member(one[-1]['members'], 1), _member(other[-1]['members'], 0)
+  )
+
+
+def test_training_twice_is_equal_bit_for_bit():
+  _, states = _trained(FIRST)
+  again = _train(tiny_corpus.runner(FIRST))
+  for name in ('members', 'best', 'curves', 'best_epoch'):
+    _assert_equal(states[-1][name], again[-1][name])
+
+
+def test_members_differ():
+  """Seed and cell both matter; otherwise the tests above say nothing."""
+  _, states = _trained(SAME_CELL)
+  start = states[0]['members']
+  assert not np.array_equal(*start.key)
+  kernel_p = start.params['block0_conv']['kernel']
+  assert np.abs(kernel_p[0] - kernel_p[1]).max() > 0.1
+  losses = states[-1]['curves']['train_loss']
+  assert np.abs(losses[0] - losses[1]).min() > 1e-3
+  keys = {
+    tuple(jax.random.key_data(population.member_key(seed, key)).tolist())
+    for seed in range(20)
+    for key in ('aa', 'ab', '0')
+  }
+  assert len(keys) == 60
+
+
+def test_member_keys_are_these():
+  """A table's rows can be trained again only while these stand."""
+  key = SPACE.key(SPACE.parse(PROBE[0]))
+  found = jax.random.key_data(population.member_key(1234, key)).tolist()
+  assert found == MEMBER_KEY
+
+
+# One step, written plainly.
+
+
+def _plain_batch(split, index_b, bucket):
+  """Cuts a batch out of a split; what is missing is dropped, not padded."""
+  index_b = [u for u in index_b if u >= 0]
+  x_btf = np.zeros(
+    (bucket.batch, bucket.frames, tiny_corpus.FEATURES), np.float32
+  )
+  labels_bl = np.zeros((bucket.batch, bucket.labels), np.int32)
+  frames_b = np.zeros(bucket.batch, np.int32)
+  count_b = np.zeros(bucket.batch, np.int32)
+  for b, u in enumerate(index_b):
+    frames_b[b], count_b[b] = split.frames_u[u], len(split.labels[u])
+    x_btf[b, : frames_b[b]] = split.x_tf(u)
+    labels_bl[b, : count_b[b]] = split.labels[u]
+  return x_btf, frames_b, labels_bl, count_b
+
+
+def _optax_losses(logits_btv, len_b, labels_bl, count_b):
+  """CTC of each row over its frames + 1, by optax."""
+  frames_pad = jnp.arange(logits_btv.shape[1])[None] >= len_b[:, None]
+  labels_pad = jnp.arange(labels_bl.shape[1])[None] >= count_b[:, None]
+  nll_b = optax.ctc_loss(
+    logits_btv, frames_pad.astype(float), labels_bl, labels_pad.astype(float)
+  )
+  return nll_b / (len_b + 1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _plain_gradient(network, params, gates, key, batch):
+  x_btf, frames_b, labels_bl, count_b = batch
+
+  def objective(params):
+    logits_btv, len_b = network.apply(
+      {'params': params}, x_btf, frames_b, gates, key
+    )
+    loss_b = _optax_losses(logits_btv, len_b, labels_bl, count_b)
+    loss = jnp.sum(jnp.where(frames_b > 0, loss_b, 0)) / jnp.sum(frames_b > 0)
+    cell = params['block0_cell0']
+    kernels = [params['block0_conv']['kernel'], cell['node0_conv']['kernel']]
+    return loss + RECIPE.l2 * sum(jnp.sum(k**2) for k in kernels), loss
+
+  (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(params)
+  return loss, grads
+
+
+def test_training_equals_a_plain_loop():
+  """Two epochs of one member of eight, with optax and no population."""
+  runner, states = _trained(LAST)
+  arch = SPACE.parse(PROBE[0])
+  network = population.network_of(SPACE, arch, MACRO, RECIPE)
+  (bucket,) = runner.prepared.buckets
+  train = tiny_corpus.corpus().train
+  key = population.member_key(7, SPACE.key(arch))
+  params = _member(states[0]['members'].params, 7)
+  # 18 utterances in batches of 4: five steps an epoch, the rate halves.
+  tx = optax.chain(
+    optax.clip_by_global_norm(RECIPE.clip),
+    optax.adam(lambda n: jnp.where(n < 5, 2e-2, 1e-2), eps=1e-7),
+  )
+  opt_state, step, clipped = tx.init(params), 0, 0
+  update = jax.jit(tx.update)
+  for epoch in (1, 2):
+    plan = batching.train_plan(np.zeros(18, int), (bucket,), (7,), epoch)
+    losses = []
+    for index_kb in plan.index_skb:
+      batch = _plain_batch(train, index_kb[0], bucket)
+      step_key = dropout.step_key(jax.random.fold_in(key, 1), step)
+      loss, grads = _plain_gradient(
+        network, params, cells.gates(SPACE, arch), step_key, batch
+      )
+      clipped += float(optax.tree.norm(grads)) > RECIPE.clip
+      updates, opt_state = update(grads, opt_state, params)
+      params = jax.tree.map(lambda p, u: p + u, params, updates)
+      losses.append(float(loss))
+      step += 1
+    curve = states[epoch]['curves']['train_loss'][7, epoch - 1]
+    np.testing.assert_allclose(np.mean(losses), curve, rtol=1e-4)
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4),
+      params,
+      _member(states[epoch]['members'].params, 7),
+    )
+  assert step == 10 and clipped > 0
+
+
+def test_l2_decays_convolution_kernels_alone():
+  runner, states = _trained(FIRST)
+  params = _member(states[-1]['members'].params, 0)
+  gradient = jax.jit(jax.grad(models.conv_kernel_norm))(params)
+  decayed = set()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+    name = '/'.join(entry.key for entry in path)
+    if np.any(leaf):
+      decayed.add(name)
+      expected = params
+      for entry in path:
+        expected = expected[entry.key]
+      np.testing.assert_allclose(leaf, 2 * expected, rtol=1e-6)
+  assert decayed == {
+    'block0_conv/kernel',
+    'block0_cell0/node0_conv/kernel',
+  }
+
+
+def test_taps_that_are_not_there_stay_zero():
+  for members in (FIRST, AMONG_STRANGERS):
+    _, states = _trained(members)
+    for p, (cell, _) in enumerate(members):
+      op = SPACE.main_ops(SPACE.parse(cell))[0]
+      taps = ops.CONVOLUTIONS[op][0]
+      for state in states:
+        for params in (state['members'].params, state['best']):
+          kernel = params['block0_cell0']['node0_conv']['kernel'][p]
+          assert not kernel[taps:].any() and kernel[:taps].any(), op
+        for moment in (state['members'].opt_state[1].mu,):
+          assert not moment['block0_cell0']['node0_conv']['kernel'][
+            p, taps:
+          ].any()
+
+
+# Members that diverge.
+
+
+@pytest.mark.parametrize(
+  'epoch, value, leaf',
+  [
+    (0, np.nan, ('head', 'bias')),
+    (0, np.inf, ('block0_conv', 'kernel')),
+    # Finite, and so is the loss; the sum of squared gradients is not.
+    (1, 1e30, ('block0_cell0', 'node0_conv', 'kernel')),
+    (1, np.nan, ('lstm', 'recurrent_kernel')),
+  ],
+)
+def test_who_diverges_leaves_its_neighbours_alone(epoch, value, leaf):
+  _, healthy = _trained(FIRST)
+  victim = 3
+
+  def poison(after, members_p):
+    if after != epoch:
+      return members_p
+    return _poisoned(members_p, victim, value, leaf)
+
+  states = _train(tiny_corpus.runner(FIRST), poison)
+  rest = np.arange(8) != victim
+  for name in ('members', 'best', 'curves', 'best_epoch', 'diverged_epoch'):
+    _assert_equal(
+      jax.tree.map(lambda leaf: leaf[rest], states[-1][name]),
+      jax.tree.map(lambda leaf: leaf[rest], healthy[-1][name]),
+    )
+  last = states[-1]
+  assert last['diverged_epoch'][victim] == epoch + 1
+  assert not last['members'].alive[victim] and last['members'].alive[rest].all()
+  for values in last['curves'].values():
+    assert np.isfinite(values[victim, :epoch]).all()
+    assert np.isnan(values[victim, epoch:]).all()
+  # It stays as it was.
+  before, after = (
+    states[n]['members']._replace(alive=None) for n in (epoch, -1)
+  )
+  _assert_equal(_member(before, victim), _member(after, victim))
+  assert last['best_epoch'][victim] == (
+    healthy[1]['best_epoch'][victim] * epoch
+  )
+
+
+def test_all_may_diverge():
+  def poison(after, members_p):
+    for p in range(8):
+      members_p = _poisoned(members_p, p, np.nan)
+    return members_p
+
+  states = _train(tiny_corpus.runner(FIRST), poison)
+  np.testing.assert_array_equal(states[-1]['diverged_epoch'], 1)
+  np.testing.assert_array_equal(states[-1]['best_epoch'], 0)
+  assert np.isnan(states[-1]['curves']['val_per']).all()
+
+
+def test_padding_changes_nothing():
+  members = FIRST[:5]
+  runner, padded = _trained(members, size=8)
+  assert runner.members[5:] == runner.members[:1] * 3
+  _, whole = _trained(FIRST)
+  for name in ('members', 'best', 'curves'):
+    _assert_equal(
+      jax.tree.map(lambda leaf: leaf[:5], padded[-1][name]),
+      jax.tree.map(lambda leaf: leaf[:5], whole[-1][name]),
+    )
+
+
+# Devices.
+
+
+def test_a_pass_moves_nothing_between_host_and_device():
+  for members, devices in ((FIRST, 1), (PAIR, 2)):
+    runner, states = _trained(members, devices)
+    state = runner.initial()
+    plan = batching.train_plan(
+      runner.prepared.bucket_u, runner.prepared.buckets, (7,), 1
+    )
+    arguments = runner.train_arguments(state['members'], plan, RECIPE.lr)
+    with jax.transfer_guard('disallow'):
+      members_p, _ = runner.programs.train(*arguments)
+    _assert_equal(_host(members_p), states[1]['members'])
+    # The guard would have told.
+    by_hand = (members_p, *arguments[1:5], 5, 0.1)
+    with (
+      pytest.raises(Exception, match='Disallowed host-to-device'),
+      jax.transfer_guard('disallow'),
+    ):
+      runner.programs.train(*by_hand)
+
+
+def test_a_wide_lstm_starts_and_trains_on_two_devices():
+  """Its orthogonal start once waited for itself, mapped over devices."""
+  members = [([[5, 1], [5, 0, 1], [5, 0, 0, 1]], seed) for seed in (1, 2)]
+  macro = models.Macro(
+    'wide', (4,), (1,), (4,), 100, outputs=6, groups=4, features=8
+  )
+  runner = tiny_corpus.runner(members, devices=2, macro=macro)
+  faulthandler.dump_traceback_later(300, exit=True)
+  try:
+    states = _train(runner)
+  finally:
+    faulthandler.cancel_dump_traceback_later()
+  wh_phh = states[0]['members'].params['lstm']['recurrent_kernel']
+  np.testing.assert_allclose(
+    wh_phh @ np.swapaxes(wh_phh, 1, 2),
+    np.broadcast_to(np.eye(100), (2, 100, 100)),
+    atol=1e-5,
+  )
+  assert np.isfinite(states[-1]['curves']['val_loss']).all()
+  assert (states[-1]['diverged_epoch'] == 0).all()
