@@ -293,7 +293,7 @@ def _axes(width, height, grid=True):
 
 def _per_axis(ax, percent):
   """Makes y an axis of percent, logarithmic if it spans a factor of three."""
-  ax.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=0))
+  ax.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=None))
   percent = percent[np.isfinite(percent)]
   if not percent.size:
     ax.set_ylim(0, 100)
