@@ -6,11 +6,11 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+import plain_training
 import pytest
 import tiny_corpus
 
-from nasjax import cells, dropout, models, ops, population
+from nasjax import models, ops, population
 from nasjax.data import batching
 
 SPACE, RECIPE, MACRO = tiny_corpus.SPACE, tiny_corpus.RECIPE, tiny_corpus.MACRO
@@ -25,7 +25,7 @@ OTHERS = [
   ([[3, 0], [0, 1, 1], [5, 0, 0, 1]], 7),
   ([[4, 0], [0, 1, 0], [5, 1, 1, 0]], 7),
 ]
-STRANGERS = [(cell, 7) for cell, _ in OTHERS[:0]] + [
+STRANGERS = [
   ([[4 - n // 2, n % 2], [0, 1, n % 2], [5, n % 2, 1, 1]], 7) for n in range(7)
 ]
 # What float32 sums in another order may change in two epochs of the tiny
@@ -180,94 +180,29 @@ def test_member_keys_are_these():
   """A table's rows can be trained again only while these stand."""
   key = SPACE.key(SPACE.parse(PROBE[0]))
   found = jax.random.key_data(population.member_key(1234, key)).tolist()
-  assert found == MEMBER_KEY
-
-
-# One step, written plainly.
-
-
-def _plain_batch(split, index_b, bucket):
-  """Cuts a batch out of a split; what is missing is dropped, not padded."""
-  index_b = [u for u in index_b if u >= 0]
-  x_btf = np.zeros(
-    (bucket.batch, bucket.frames, tiny_corpus.FEATURES), np.float32
-  )
-  labels_bl = np.zeros((bucket.batch, bucket.labels), np.int32)
-  frames_b = np.zeros(bucket.batch, np.int32)
-  count_b = np.zeros(bucket.batch, np.int32)
-  for b, u in enumerate(index_b):
-    frames_b[b], count_b[b] = split.frames_u[u], len(split.labels[u])
-    x_btf[b, : frames_b[b]] = split.x_tf(u)
-    labels_bl[b, : count_b[b]] = split.labels[u]
-  return x_btf, frames_b, labels_bl, count_b
-
-
-def _optax_losses(logits_btv, len_b, labels_bl, count_b):
-  """CTC of each row over its frames + 1, by optax."""
-  frames_pad = jnp.arange(logits_btv.shape[1])[None] >= len_b[:, None]
-  labels_pad = jnp.arange(labels_bl.shape[1])[None] >= count_b[:, None]
-  nll_b = optax.ctc_loss(
-    logits_btv, frames_pad.astype(float), labels_bl, labels_pad.astype(float)
-  )
-  return nll_b / (len_b + 1)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _plain_gradient(network, params, gates, key, batch):
-  x_btf, frames_b, labels_bl, count_b = batch
-
-  def objective(params):
-    logits_btv, len_b = network.apply(
-      {'params': params}, x_btf, frames_b, gates, key
-    )
-    loss_b = _optax_losses(logits_btv, len_b, labels_bl, count_b)
-    loss = jnp.sum(jnp.where(frames_b > 0, loss_b, 0)) / jnp.sum(frames_b > 0)
-    cell = params['block0_cell0']
-    kernels = [params['block0_conv']['kernel'], cell['node0_conv']['kernel']]
-    return loss + RECIPE.l2 * sum(jnp.sum(k**2) for k in kernels), loss
-
-  (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(params)
-  return loss, grads
+  assert found == [1903699077, 604707024]
 
 
 def test_training_equals_a_plain_loop():
-  """Two epochs of one member of eight, with optax and no population."""
+  """Two epochs of the last of eight: schedule, clipping, L2, dropout, CTC."""
   runner, states = _trained(LAST)
-  arch = SPACE.parse(PROBE[0])
-  network = population.network_of(SPACE, arch, MACRO, RECIPE)
-  (bucket,) = runner.prepared.buckets
-  train = tiny_corpus.corpus().train
-  key = population.member_key(7, SPACE.key(arch))
-  params = _member(states[0]['members'].params, 7)
-  # 18 utterances in batches of 4: five steps an epoch, the rate halves.
-  tx = optax.chain(
-    optax.clip_by_global_norm(RECIPE.clip),
-    optax.adam(lambda n: jnp.where(n < 5, 2e-2, 1e-2), eps=1e-7),
+  plain, steps, clipped = plain_training.train(
+    runner.job,
+    runner.members[7],
+    runner.prepared,
+    tiny_corpus.corpus().train,
+    _member(states[0]['members'].params, 7),
+    epochs=2,
   )
-  opt_state, step, clipped = tx.init(params), 0, 0
-  update = jax.jit(tx.update)
-  for epoch in (1, 2):
-    plan = batching.train_plan(np.zeros(18, int), (bucket,), (7,), epoch)
-    losses = []
-    for index_kb in plan.index_skb:
-      batch = _plain_batch(train, index_kb[0], bucket)
-      step_key = dropout.step_key(jax.random.fold_in(key, 1), step)
-      loss, grads = _plain_gradient(
-        network, params, cells.gates(SPACE, arch), step_key, batch
-      )
-      clipped += float(optax.tree.norm(grads)) > RECIPE.clip
-      updates, opt_state = update(grads, opt_state, params)
-      params = jax.tree.map(lambda p, u: p + u, params, updates)
-      losses.append(float(loss))
-      step += 1
-    curve = states[epoch]['curves']['train_loss'][7, epoch - 1]
-    np.testing.assert_allclose(np.mean(losses), curve, rtol=1e-4)
+  assert steps == states[-1]['members'].step[7] == 10 and clipped > 0
+  for epoch, (loss, params) in enumerate(plain, start=1):
+    curve = states[epoch]['curves']['train_loss']
+    np.testing.assert_allclose(loss, curve[7, epoch - 1], rtol=1e-4)
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4),
       params,
       _member(states[epoch]['members'].params, 7),
     )
-  assert step == 10 and clipped > 0
 
 
 def test_l2_decays_convolution_kernels_alone():
@@ -388,13 +323,12 @@ def test_a_pass_moves_nothing_between_host_and_device():
     with jax.transfer_guard('disallow'):
       members_p, _ = runner.programs.train(*arguments)
     _assert_equal(_host(members_p), states[1]['members'])
-    # The guard would have told.
-    by_hand = (members_p, *arguments[1:5], 5, 0.1)
-    with (
-      pytest.raises(Exception, match='Disallowed host-to-device'),
-      jax.transfer_guard('disallow'),
-    ):
-      runner.programs.train(*by_hand)
+  # The guard would have told.
+  with (
+    pytest.raises(Exception, match='Disallowed host-to-device'),
+    jax.transfer_guard('disallow'),
+  ):
+    jnp.add(members_p.step, np.int32(1))
 
 
 def test_a_wide_lstm_starts_and_trains_on_two_devices():
