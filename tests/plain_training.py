@@ -25,6 +25,7 @@ def batch_of(split, index_b, bucket):
   return x_btf, frames_b, labels_bl, count_b
 
 
+@jax.jit
 def losses_of(logits_btv, len_b, labels_bl, count_b):
   """CTC loss of each row over its frames + 1."""
   frames_bt = jnp.arange(logits_btv.shape[1])[None] >= len_b[:, None]
