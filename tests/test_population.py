@@ -1,5 +1,6 @@
 """Populations: a member trains as if it were alone."""
 
+import dataclasses
 import faulthandler
 import functools
 
@@ -202,6 +203,38 @@ def test_training_equals_a_plain_loop():
       lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4),
       params,
       _member(states[epoch]['members'].params, 7),
+    )
+
+
+def test_two_buckets_and_two_streams_equal_a_plain_loop():
+  """Batches of four short utterances and of two long ones, in mixed order."""
+  recipe = tiny_corpus.variant(batch_long=2, long_frames=41)
+  macro = dataclasses.replace(MACRO, name='mute', lstm=0)
+  members = [
+    ([[5, 1], [0, 0, 1], [5, 0, 0, 1]], 7),
+    ([[5, 1], [0, 1, 1], [5, 1, 0, 1]], 9),
+  ]
+  runner = tiny_corpus.runner(members, recipe, macro=macro)
+  prepared = runner.prepared
+  assert [b.batch for b in prepared.buckets] == [4, 2]
+  start = runner.initial()['members']
+  params_p = _host(start.params)
+  plan = batching.train_plan(prepared.bucket_u, prepared.buckets, (7, 9), 1)
+  assert np.sum(np.diff(plan.bucket_s) < 0) > 0
+  members_p, loss_p = runner.programs.train(
+    *runner.train_arguments(start, plan, recipe.lr)
+  )
+  for p, member in enumerate(runner.members):
+    split, params = tiny_corpus.corpus().train, _member(params_p, p)
+    ((loss, params),), steps, _ = plain_training.train(
+      runner.job, member, prepared, split, params, epochs=1
+    )
+    assert steps == len(plan.bucket_s) == members_p.step[p]
+    np.testing.assert_allclose(loss_p[p], loss, rtol=1e-4)
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4),
+      params,
+      _member(_host(members_p.params), p),
     )
 
 

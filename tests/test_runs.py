@@ -1,0 +1,459 @@
+"""Runs: members become shards, shards become rows, whoever dies in between."""
+
+import dataclasses
+import datetime
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import jax
+import killed_runs
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+import tiny_corpus
+
+from nasjax import cost, models, recipes, runs, table
+from nasjax.table import schema
+
+TESTS = pathlib.Path(__file__).parent
+SPACE, RECIPE, MACRO = tiny_corpus.SPACE, tiny_corpus.RECIPE, tiny_corpus.MACRO
+CELLS = (
+  [[2, 1], [0, 1, 1], [5, 0, 1, 1]],
+  [[1, 0], [0, 1, 0], [5, 1, 0, 1]],
+  [[3, 1], [0, 0, 0], [5, 0, 1, 1]],
+)
+MEMBERS = [(CELLS[0], 7), (CELLS[1], 9)]
+
+
+def _flat(cell):
+  return tuple(SPACE.parse(cell).tolist())
+
+
+def _rows(out):
+  """Rows of a table by member, without what two honest runs may differ in."""
+  rows = table.open(out).to_arrow().to_pylist()
+  for row in rows:
+    for name in schema.VOLATILE:
+      if name != 'shard':
+        del row[name]
+  return {(tuple(row['arch']), row['seed']): row for row in rows}
+
+
+def _assert_same_table(out, other):
+  one, two = _rows(out), _rows(other)
+  assert one.keys() == two.keys()
+  for member, row in one.items():
+    assert row.keys() == two[member].keys()
+    for name, value in row.items():
+      np.testing.assert_array_equal(value, two[member][name], err_msg=name)
+
+
+# Plans.
+
+
+def _plan(members, limit=8, devices=1, **changes):
+  job = dataclasses.replace(tiny_corpus.job(), **changes)
+  return runs.plan(job, members, limit, devices)
+
+
+def _random_members(count, seed=0):
+  rng = np.random.default_rng(seed)
+  archs = SPACE.unique()
+  chosen = rng.choice(len(archs), count, replace=False)
+  return [(archs[i], int(rng.integers(0, 4))) for i in chosen]
+
+
+@pytest.mark.parametrize('limit', [1, 2, 3, 8, 100])
+@pytest.mark.parametrize('devices', [1, 2, 3])
+def test_shards_hold_every_member_once_in_equal_populations(limit, devices):
+  members = _random_members(60)
+  shards = _plan(members, limit, devices)
+  placed = [member for shard in shards for member in shard.members]
+  assert len(placed) == 60
+  assert set(placed) == {(tuple(arch.tolist()), seed) for arch, seed in members}
+  programs, groups = {}, {}
+  for shard in shards:
+    for arch, seed in shard.members:
+      names = SPACE.main_ops(np.array(arch, np.int8))
+      kinds = tuple(n if n in ('linear', 'zero') else 'conv' for n in names)
+      assert kinds == shard.signature
+      assert seed in shard.streams
+    assert 0 < len(shard.members) <= shard.size
+    assert shard.size % devices == 0
+    assert shard.size <= max(limit, devices)
+    shape = (shard.size, len(shard.streams))
+    programs.setdefault(shard.signature, set()).add(shape)
+    groups.setdefault(shard.signature, []).append(shard)
+  # One program a signature, and no more shards and padding than there must be.
+  assert all(len(shapes) == 1 for shapes in programs.values())
+  for group in groups.values():
+    count = sum(len(shard.members) for shard in group)
+    fits = max(devices, limit // devices * devices)
+    assert len(group) == -(-count // fits)
+    assert sum(shard.size for shard in group) - count < devices * len(group) + 1
+  # Shards of one signature stand together.
+  order = [shard.signature for shard in shards]
+  assert len(groups) == 1 + sum(a != b for a, b in zip(order, order[1:]))
+
+
+def test_streams_are_the_seeds():
+  cells = SPACE.parse(CELLS[0]), SPACE.parse(CELLS[1])
+  (shard,) = _plan([(c, s) for c in cells for s in (5, 3)])
+  assert shard.streams == (3, 5)
+  one, two = _plan([(cells[0], 1), (cells[1], 2), (cells[0], 3)], 2)
+  assert one.streams == (1, 2) and two.streams == (3, 3)
+  shards = _plan([(c, s) for s in (4, 5) for c in cells], 2)
+  assert [shard.streams for shard in shards] == [(4,), (5,)]
+
+
+def test_a_plan_depends_neither_on_order_nor_on_repetition():
+  members = _random_members(30)
+  expected = _plan(members, 4)
+  rng = np.random.default_rng(1)
+  for _ in range(3):
+    rng.shuffle(members)
+    assert _plan([*members, members[0], members[3]], 4) == expected
+  nested = [(SPACE.nested(arch), np.int64(seed)) for arch, seed in members]
+  assert _plan(nested, 4) == expected
+
+
+def test_a_name_is_a_hash_of_what_matters():
+  ((shard,), names) = _plan(MEMBERS), set()
+  changes = [
+    {},
+    {'recipe': tiny_corpus.variant(lr=1e-3)},
+    {'recipe': tiny_corpus.variant(name='other')},
+    {'recipe': tiny_corpus.variant(decoder='beam')},
+    {'recipe': tiny_corpus.variant(curriculum=(16000,))},
+    {'macro': dataclasses.replace(MACRO, lstm=9)},
+    {'macro': MACRO.with_outputs(7)},
+    {'corpus_fingerprint': 'f'},
+  ]
+  for change in changes:
+    (other,) = _plan(MEMBERS, **change)
+    assert other.members == shard.members
+    names.add(other.name)
+  for members in ([MEMBERS[0]], [(CELLS[0], 8), MEMBERS[1]]):
+    names.add(_plan(members)[0].name)
+  assert len(names) == len(changes) + 2
+  # A corpus may be renamed, and padding is not part of a result.
+  assert _plan(MEMBERS, corpus_name='x')[0].name == shard.name
+  (padded,) = _plan(MEMBERS, devices=4)
+  assert padded.size == 4 and padded.name == shard.name
+
+
+@pytest.mark.parametrize('seed', [-1, 2**31, 1.0, True, '1', None])
+def test_seeds_that_are_none(seed):
+  with pytest.raises(ValueError, match='seed is'):
+    _plan([(CELLS[0], seed)])
+
+
+def test_plans_of_nothing():
+  with pytest.raises(ValueError, match='no members'):
+    _plan([])
+  with pytest.raises(ValueError, match='members_per_shard is 0'):
+    _plan(MEMBERS, 0)
+  with pytest.raises(ValueError, match='7'):
+    _plan([([[7, 0], [0, 0, 0], [0, 0, 0, 0]], 1)])
+
+
+# Rows.
+
+
+def _run(out, members=MEMBERS, recipe=RECIPE, limit=2):
+  """Runs all shards; returns what was told of, and what `run_shard` said."""
+  job, told, did = tiny_corpus.job(recipe), [], []
+  for shard in runs.plan(job, members, limit):
+    prepared = tiny_corpus.prepared(recipe)
+    did.append(runs.run_shard(job, shard, prepared, out, told.append))
+  return told, did
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A finished run of two shards, the second padded; and what it told."""
+  out = tmp_path_factory.mktemp('finished')
+  told, did = _run(out, [*MEMBERS, (CELLS[2], 11)])
+  assert did == [True, True]
+  return out, told
+
+
+def test_rows_say_what_was_trained(finished):
+  out, _ = finished
+  t = table.open(out)
+  rows = t.to_arrow().to_pylist()
+  assert len(rows) == 3
+  for row in rows:
+    arch = np.array(row['arch'], np.int8)
+    assert row['key'] == SPACE.key(arch)
+    assert row['semantic_key'] == SPACE.semantic_key(arch)
+    assert row['params'] == cost.params(SPACE, arch, MACRO)
+    assert row['macs'] == cost.macs(SPACE, arch, MACRO, frames=200)
+    assert (row['macro'], row['corpus']) == ('pocket', 'tiny')
+    assert row['corpus_fingerprint'] == tiny_corpus.corpus().fingerprint
+    assert recipes.Recipe(**json.loads(row['recipe_json'])) == RECIPE
+    np.testing.assert_allclose(row['learning_rate'], [2e-2, 1e-2])
+    assert row['status'] == 'ok' and row['diverged_epoch'] is None
+    assert sum(row['epoch_seconds']) == pytest.approx(row['seconds'], rel=1e-5)
+    assert datetime.datetime.fromisoformat(row['created']).tzinfo
+    assert json.loads(row['versions'])['jax'] == jax.__version__
+  assert t.seeds == (7, 9, 11) and t.recipes == ('pocket',)
+  assert t.shards[0].meta['members'] + t.shards[1].meta['members'] == 3
+  assert {shard.meta['padding'] for shard in t.shards} == {0, 1}
+
+
+def test_params_of_a_row_are_those_of_its_own_network(finished):
+  """Seven taps stand in the population's tree, as many as it has in the row."""
+  out, _ = finished
+  t = table.open(out)
+  for cell, seed in MEMBERS:
+    arch = SPACE.parse(cell)
+    runner = tiny_corpus.runner([(cell, seed)])
+    gates = jax.tree.map(lambda leaf: leaf[0], runner.host_gates)
+    shapes = jax.eval_shape(
+      lambda key, gates=gates, runner=runner: models.initial_params(
+        runner.network, key, gates
+      ),
+      jax.random.key(0),
+    )
+    tree = jax.tree.map(lambda leaf: np.empty(leaf.shape), shapes)
+    own = cost.leaves(models.unpack(SPACE, arch, tree))
+    assert t.query(cell, 'params', seed=seed) == own
+
+
+def test_rows_equal_training_by_hand(finished):
+  """The weights of the best epoch are tested, whichever it was."""
+  out, _ = finished
+  t = table.open(out)
+  runner = tiny_corpus.runner(MEMBERS)
+  state = runner.initial()
+  tested = []
+  for epoch in (1, 2):
+    state = runner.epoch(state, epoch)
+    tested.append(runner.evaluate(state['members'].params, 'test'))
+  for p, (cell, seed) in enumerate(MEMBERS):
+    val_per = state['curves']['val_per'][p]
+    best = 2 if val_per[1] <= val_per[0] else 1
+    loss_p, per_p = tested[best - 1]
+    assert t.query(cell, 'best_epoch', seed=seed) == best
+    assert t.query(cell, 'test_per', seed=seed) == per_p[p]
+    assert t.query(cell, 'test_loss', seed=seed) == np.float32(loss_p[p])
+    for epoch in (1, 2):
+      told = t.query(cell, 'val_per', seed=seed, epoch=epoch)
+      assert told == val_per[epoch - 1]
+
+
+def test_progress_is_told_after_every_epoch(finished):
+  _, told = finished
+  assert [p.epoch for p in told] == [1, 2, 1, 2]
+  assert not any(p.resumed for p in told)
+  for progress in told:
+    assert progress.seconds > 0
+    for name in ('train_loss', 'val_loss', 'val_per'):
+      curves = progress.curves[name]
+      assert curves.shape == (len(progress.shard.members), progress.epoch)
+      assert np.isfinite(curves).all()
+
+
+def test_a_finished_shard_is_left_alone(finished):
+  out, _ = finished
+  files = {p: p.stat().st_mtime_ns for p in out.rglob('*') if p.is_file()}
+  told, did = _run(out, [*MEMBERS, (CELLS[2], 11)])
+  assert (told, did) == ([], [False, False])
+  for path, time in files.items():
+    assert path.stat().st_mtime_ns == time
+
+
+def test_a_run_goes_on_when_only_the_rows_are_missing(finished, tmp_path):
+  out, first = finished
+  shutil.copytree(out / 'checkpoints', tmp_path / 'checkpoints')
+  told, did = _run(tmp_path, [*MEMBERS, (CELLS[2], 11)])
+  assert did == [True, True] and all(p.resumed for p in told)
+  for one, other in zip(first, told, strict=True):
+    assert one.epoch == other.epoch and one.seconds == other.seconds
+    for name, curves in one.curves.items():
+      np.testing.assert_array_equal(curves, other.curves[name])
+  _assert_same_table(out, tmp_path)
+
+
+def test_debris_of_checkpoints_is_not_read(finished, tmp_path):
+  """What a killed writer leaves, and a directory that somebody made."""
+  out, _ = finished
+  for shard in runs.plan(tiny_corpus.job(), [*MEMBERS, (CELLS[2], 11)], 2):
+    directory = tmp_path / 'checkpoints' / shard.name
+    source = out / 'checkpoints' / shard.name / '2'
+    for name in ('1.orbax-checkpoint-tmp', '2.orbax-checkpoint-tmp-17'):
+      shutil.copytree(source, directory / name)
+      shutil.rmtree(directory / name / 'default' / 'd')
+    (directory / '2.orbax-checkpoint-tmp' / 'default').mkdir(parents=True)
+    (directory / 'notes').mkdir()
+  told, did = _run(tmp_path, [*MEMBERS, (CELLS[2], 11)])
+  assert did == [True, True] and not any(p.resumed for p in told)
+  _assert_same_table(out, tmp_path)
+
+
+def test_checkpoints_open_with_orbax_alone(finished):
+  out, _ = finished
+  shards = runs.plan(tiny_corpus.job(), [*MEMBERS, (CELLS[2], 11)], 2)
+  for shard in shards:
+    path = out / 'checkpoints' / shard.name
+    with ocp.CheckpointManager(path) as manager:
+      assert manager.all_steps() == [2]
+      state = manager.restore(2, args=ocp.args.StandardRestore())
+      about = manager.metadata(2).custom_metadata
+    # Without the padding.
+    members = len(shard.members)
+    assert {len(leaf) for leaf in jax.tree.leaves(state['best'])} == {members}
+    assert state['curves']['val_per'].shape == (members, 2)
+    assert [m['seed'] for m in about['members']] == [
+      s for _, s in shard.members
+    ]
+
+
+# Members that diverge.
+
+
+class Poisoned(runs.Runner):
+  """Its second member starts with weights that are not finite."""
+
+  def initial(self):
+    state = super().initial()
+    params = jax.tree.map(np.array, state['members'].params)
+    params['block0_conv']['kernel'][1, 0] = np.nan
+    sharding = jax.tree.leaves(state['members'].params)[0].sharding
+    params = jax.device_put(params, sharding)
+    return state | {'members': state['members']._replace(params=params)}
+
+
+class PoisonedLater(runs.Runner):
+  """Its second member breaks in the second epoch."""
+
+  def epoch(self, state, epoch):
+    if epoch == 2:
+      params = jax.tree.map(np.array, state['members'].params)
+      params['head']['kernel'][1] = np.inf
+      sharding = jax.tree.leaves(state['members'].params)[0].sharding
+      params = jax.device_put(params, sharding)
+      state = state | {'members': state['members']._replace(params=params)}
+    return super().epoch(state, epoch)
+
+
+@pytest.mark.parametrize('kind, epoch', [(Poisoned, 1), (PoisonedLater, 2)])
+def test_the_row_of_a_diverged_member(
+  kind, epoch, finished, tmp_path, monkeypatch
+):
+  out, _ = finished
+  monkeypatch.setattr(runs, 'Runner', kind)
+  assert _run(tmp_path)[1] == [True]
+  rows, healthy = _rows(tmp_path), _rows(out)
+  row = rows[_flat(CELLS[1]), 9]
+  assert row['status'] == 'diverged' and row['diverged_epoch'] == epoch
+  assert np.isnan(row['test_per']) and np.isnan(row['test_loss'])
+  assert row['best_epoch'] == (None if epoch == 1 else 1)
+  for name in ('train_loss', 'val_loss', 'val_per'):
+    before = healthy[_flat(CELLS[1]), 9][name][: epoch - 1]
+    np.testing.assert_array_equal(row[name][: epoch - 1], before)
+    assert np.isnan(row[name][epoch - 1 :]).all()
+  # The other one never knew.
+  member = (_flat(CELLS[0]), 7)
+  for name, value in rows[member].items():
+    np.testing.assert_array_equal(value, healthy[member][name], err_msg=name)
+
+
+# Runs that are killed.
+
+
+@pytest.fixture(scope='module')
+def killed(finished, tmp_path_factory):
+  """Ends of processes by run: one that was let be, and two that were not."""
+  del finished  # it has compiled what they need
+  place = tmp_path_factory.mktemp('killed')
+  first, second = (shard.name for shard in killed_runs.shards())
+  rng = np.random.default_rng(20)
+
+  def moment():
+    return float(rng.uniform(0, 0.1))
+
+  kills = {
+    'whole': [],
+    'chosen': [
+      # Nothing is there yet.
+      ['file', 3],
+      # The first checkpoint is half written.
+      ['path', f'{first}/1.orbax-checkpoint-tmp/default'],
+      ['epoch', 0, 2, moment()],
+      # All epochs are done; then the rows are there, but not their mark.
+      ['path', '/table/'],
+      ['path', f'table/.{first}.json.'],
+      ['epoch', 1, 1, moment()],
+    ],
+    'random': [['file', int(n)] for n in rng.integers(15, 70, 2)],
+  }
+  work = [
+    [str(place / name), kill]
+    for name, these in kills.items()
+    for kill in [*these, None]
+  ]
+  done = subprocess.run(
+    [sys.executable, str(TESTS / 'killed_runs.py'), json.dumps(work)],
+    env=os.environ | {'PYTHONPATH': f'{TESTS}:{TESTS.parent}'},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  ends = iter(json.loads(done.stdout))
+  return place, {
+    name: [next(ends) for _ in range(len(these) + 1)]
+    for name, these in kills.items()
+  }
+
+
+@pytest.mark.parametrize('name', ['chosen', 'random'])
+def test_a_killed_run_ends_with_the_table_of_one_that_was_not(killed, name):
+  place, ends = killed
+  *dead, last = ends[name]
+  assert {end['status'] for end in dead} == {-signal.SIGKILL}
+  assert last['status'] == 0
+  _assert_same_table(place / 'whole', place / name)
+  report = table.verify(place / name / 'table')
+  assert len(report.shards) == 2 and not report.problems
+  assert not report.uncommitted and not report.leftovers
+
+
+@pytest.mark.parametrize('name', ['chosen', 'random'])
+def test_a_killed_run_goes_on_from_its_last_epoch(killed, name):
+  _, ends = killed
+  done = [0, 0]
+  for end in ends[name]:
+    told = {shard: [] for shard in (0, 1)}
+    for shard, epoch, resumed in end['epochs']:
+      told[shard].append((epoch, resumed))
+    for shard, epochs in told.items():
+      if not epochs:
+        continue
+      assert [epoch for epoch, _ in epochs] == list(range(1, len(epochs) + 1))
+      # The last epoch told of may not have reached the disk, all others have.
+      resumed = sum(resumed for _, resumed in epochs)
+      assert done[shard] - 1 <= resumed <= done[shard]
+      done[shard] = max(len(epochs), resumed)
+  assert done == [5, 5]
+
+
+def test_the_interesting_moments_were_met(killed):
+  _, ends = killed
+  chosen = ends['chosen']
+  assert chosen[0]['epochs'] == [] and chosen[0]['leftovers'] == []
+  # Killed before there was a whole checkpoint: begun again.
+  assert chosen[1]['leftovers'] == ['1.orbax-checkpoint-tmp']
+  assert chosen[2]['epochs'][0] == [0, 1, False]
+  # Killed between the last epoch and the rows: no epoch is trained again.
+  assert chosen[4]['epochs'] == [[0, n, True] for n in range(1, 6)]
+  assert chosen[5]['epochs'][:5] == chosen[4]['epochs']
+  # The shard that stands is not opened again.
+  assert {shard for shard, _, _ in chosen[6]['epochs']} == {1}
+  assert not ends['whole'][0]['leftovers'] and not chosen[-1]['leftovers']
