@@ -155,6 +155,22 @@ def init_member(network, recipe, key, gates):
   )
 
 
+def _forward(network, recipe, params, gates, batch, key=None):
+  """Returns the mean loss of a batch, its logits_btv and their lengths."""
+  logits_btv, len_b = network.apply(
+    {'params': params}, batch.x_btf, batch.len_b, gates, key
+  )
+  loss = ctc.mean_ctc_loss(
+    logits_btv,
+    len_b,
+    batch.labels_bl,
+    batch.label_len_b,
+    weight_b=batch.weight_b,
+    normalise=recipe.loss_norm,
+  )
+  return loss, logits_btv, len_b
+
+
 def make_train_step(network, recipe):
   """Returns the update of one network. `vmap` it to train a population."""
   tx = optimiser(recipe)
@@ -165,17 +181,7 @@ def make_train_step(network, recipe):
     )
 
     def objective(params):
-      logits_btv, len_b = network.apply(
-        {'params': params}, batch.x_btf, batch.len_b, gates, key
-      )
-      loss = ctc.mean_ctc_loss(
-        logits_btv,
-        len_b,
-        batch.labels_bl,
-        batch.label_len_b,
-        weight_b=batch.weight_b,
-        normalise=recipe.loss_norm,
-      )
+      loss, _, _ = _forward(network, recipe, params, gates, batch, key)
       return loss + recipe.l2 * models.conv_kernel_norm(params), loss
 
     (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(
@@ -243,17 +249,7 @@ def make_eval_pass(network, recipe, buckets):
   longest = network.macro.output_frames(max(b.frames for b in buckets))
 
   def score(params, gates, batch):
-    logits_btv, len_b = network.apply(
-      {'params': params}, batch.x_btf, batch.len_b, gates
-    )
-    loss = ctc.mean_ctc_loss(
-      logits_btv,
-      len_b,
-      batch.labels_bl,
-      batch.label_len_b,
-      weight_b=batch.weight_b,
-      normalise=recipe.loss_norm,
-    )
+    loss, logits_btv, len_b = _forward(network, recipe, params, gates, batch)
     if recipe.decoder == 'greedy':
       labels_bl, length_b = decoding.greedy(logits_btv, len_b)
     else:
