@@ -5,11 +5,10 @@ depend on its neighbours: its parameters and its dropout come from one key,
 made of (seed, architecture); its batches from (seed, epoch).
 
 All of that is equal bit for bit in every population. So is what training makes
-of it as long as the program is the same, in any place and beside any members,
-diverging ones included. A population of another size, with other streams of
-data or on other devices is another program, whose sums may round otherwise:
-after ten steps of Adam on CPUs parameters and losses agree to 1e-5 (measured:
-8e-7), and the difference grows as training goes on.
+of it in one program, in any place and beside any members, diverging ones
+included. Another size, other streams or devices are another program, which may
+round otherwise: after ten steps on CPUs parameters and losses agree to 1e-5
+(measured: 8e-7); the difference grows with training.
 """
 
 import functools

@@ -1,26 +1,18 @@
-"""Runs: members become shards, shards become rows, whoever dies in between."""
+"""Runs: members become shards, and shards rows of a table."""
 
 import dataclasses
 import datetime
 import json
-import os
-import pathlib
 import shutil
-import signal
-import subprocess
-import sys
 
 import jax
-import killed_runs
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import tiny_corpus
 
 from nasjax import cost, models, recipes, runs, table
-from nasjax.table import schema
 
-TESTS = pathlib.Path(__file__).parent
 SPACE, RECIPE, MACRO = tiny_corpus.SPACE, tiny_corpus.RECIPE, tiny_corpus.MACRO
 CELLS = (
   [[2, 1], [0, 1, 1], [5, 0, 1, 1]],
@@ -32,25 +24,6 @@ MEMBERS = [(CELLS[0], 7), (CELLS[1], 9)]
 
 def _flat(cell):
   return tuple(SPACE.parse(cell).tolist())
-
-
-def _rows(out):
-  """Rows of a table by member, without what two honest runs may differ in."""
-  rows = table.open(out).to_arrow().to_pylist()
-  for row in rows:
-    for name in schema.VOLATILE:
-      if name != 'shard':
-        del row[name]
-  return {(tuple(row['arch']), row['seed']): row for row in rows}
-
-
-def _assert_same_table(out, other):
-  one, two = _rows(out), _rows(other)
-  assert one.keys() == two.keys()
-  for member, row in one.items():
-    assert row.keys() == two[member].keys()
-    for name, value in row.items():
-      np.testing.assert_array_equal(value, two[member][name], err_msg=name)
 
 
 # Plans.
@@ -95,7 +68,8 @@ def test_shards_hold_every_member_once_in_equal_populations(limit, devices):
     count = sum(len(shard.members) for shard in group)
     fits = max(devices, limit // devices * devices)
     assert len(group) == -(-count // fits)
-    assert sum(shard.size for shard in group) - count < devices * len(group) + 1
+    padding = sum(shard.size for shard in group) - count
+    assert padding <= devices * len(group)
   # Shards of one signature stand together.
   order = [shard.signature for shard in shards]
   assert len(groups) == 1 + sum(a != b for a, b in zip(order, order[1:]))
@@ -278,7 +252,7 @@ def test_a_run_goes_on_when_only_the_rows_are_missing(finished, tmp_path):
     assert one.epoch == other.epoch and one.seconds == other.seconds
     for name, curves in one.curves.items():
       np.testing.assert_array_equal(curves, other.curves[name])
-  _assert_same_table(out, tmp_path)
+  tiny_corpus.assert_same_table(out, tmp_path)
 
 
 def test_debris_of_checkpoints_is_not_read(finished, tmp_path):
@@ -294,7 +268,7 @@ def test_debris_of_checkpoints_is_not_read(finished, tmp_path):
     (directory / 'notes').mkdir()
   told, did = _run(tmp_path, [*MEMBERS, (CELLS[2], 11)])
   assert did == [True, True] and not any(p.resumed for p in told)
-  _assert_same_table(out, tmp_path)
+  tiny_corpus.assert_same_table(out, tmp_path)
 
 
 def test_checkpoints_open_with_orbax_alone(finished):
@@ -350,7 +324,7 @@ def test_the_row_of_a_diverged_member(
   out, _ = finished
   monkeypatch.setattr(runs, 'Runner', kind)
   assert _run(tmp_path)[1] == [True]
-  rows, healthy = _rows(tmp_path), _rows(out)
+  rows, healthy = tiny_corpus.results(tmp_path), tiny_corpus.results(out)
   row = rows[_flat(CELLS[1]), 9]
   assert row['status'] == 'diverged' and row['diverged_epoch'] == epoch
   assert np.isnan(row['test_per']) and np.isnan(row['test_loss'])
@@ -363,97 +337,3 @@ def test_the_row_of_a_diverged_member(
   member = (_flat(CELLS[0]), 7)
   for name, value in rows[member].items():
     np.testing.assert_array_equal(value, healthy[member][name], err_msg=name)
-
-
-# Runs that are killed.
-
-
-@pytest.fixture(scope='module')
-def killed(finished, tmp_path_factory):
-  """Ends of processes by run: one that was let be, and two that were not."""
-  del finished  # it has compiled what they need
-  place = tmp_path_factory.mktemp('killed')
-  first, second = (shard.name for shard in killed_runs.shards())
-  rng = np.random.default_rng(20)
-
-  def moment():
-    return float(rng.uniform(0, 0.1))
-
-  kills = {
-    'whole': [],
-    'chosen': [
-      # Nothing is there yet.
-      ['file', 3],
-      # The first checkpoint is half written.
-      ['path', f'{first}/1.orbax-checkpoint-tmp/default'],
-      ['epoch', 0, 2, moment()],
-      # All epochs are done; then the rows are there, but not their mark.
-      ['path', '/table/'],
-      ['path', f'table/.{first}.json.'],
-      ['epoch', 1, 1, moment()],
-    ],
-    'random': [['file', int(n)] for n in rng.integers(15, 70, 2)],
-  }
-  work = [
-    [str(place / name), kill]
-    for name, these in kills.items()
-    for kill in [*these, None]
-  ]
-  done = subprocess.run(
-    [sys.executable, str(TESTS / 'killed_runs.py'), json.dumps(work)],
-    env=os.environ | {'PYTHONPATH': f'{TESTS}:{TESTS.parent}'},
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stderr
-  ends = iter(json.loads(done.stdout))
-  return place, {
-    name: [next(ends) for _ in range(len(these) + 1)]
-    for name, these in kills.items()
-  }
-
-
-@pytest.mark.parametrize('name', ['chosen', 'random'])
-def test_a_killed_run_ends_with_the_table_of_one_that_was_not(killed, name):
-  place, ends = killed
-  *dead, last = ends[name]
-  assert {end['status'] for end in dead} == {-signal.SIGKILL}
-  assert last['status'] == 0
-  _assert_same_table(place / 'whole', place / name)
-  report = table.verify(place / name / 'table')
-  assert len(report.shards) == 2 and not report.problems
-  assert not report.uncommitted and not report.leftovers
-
-
-@pytest.mark.parametrize('name', ['chosen', 'random'])
-def test_a_killed_run_goes_on_from_its_last_epoch(killed, name):
-  _, ends = killed
-  done = [0, 0]
-  for end in ends[name]:
-    told = {shard: [] for shard in (0, 1)}
-    for shard, epoch, resumed in end['epochs']:
-      told[shard].append((epoch, resumed))
-    for shard, epochs in told.items():
-      if not epochs:
-        continue
-      assert [epoch for epoch, _ in epochs] == list(range(1, len(epochs) + 1))
-      # The last epoch told of may not have reached the disk, all others have.
-      resumed = sum(resumed for _, resumed in epochs)
-      assert done[shard] - 1 <= resumed <= done[shard]
-      done[shard] = max(len(epochs), resumed)
-  assert done == [5, 5]
-
-
-def test_the_interesting_moments_were_met(killed):
-  _, ends = killed
-  chosen = ends['chosen']
-  assert chosen[0]['epochs'] == [] and chosen[0]['leftovers'] == []
-  # Killed before there was a whole checkpoint: begun again.
-  assert chosen[1]['leftovers'] == ['1.orbax-checkpoint-tmp']
-  assert chosen[2]['epochs'][0] == [0, 1, False]
-  # Killed between the last epoch and the rows: no epoch is trained again.
-  assert chosen[4]['epochs'] == [[0, n, True] for n in range(1, 6)]
-  assert chosen[5]['epochs'][:5] == chosen[4]['epochs']
-  # The shard that stands is not opened again.
-  assert {shard for shard, _, _ in chosen[6]['epochs']} == {1}
-  assert not ends['whole'][0]['leftovers'] and not chosen[-1]['leftovers']

@@ -10,8 +10,9 @@ import functools
 import jax
 import numpy as np
 
-from nasjax import cells, models, population, recipes, runs, spaces
+from nasjax import cells, models, population, recipes, runs, spaces, table
 from nasjax.data import corpus as corpus_lib
+from nasjax.table import schema
 
 SYMBOLS = ('a', 'b', 'c', 'd', 'e')
 # b and c are scored as one, e not at all.
@@ -116,3 +117,23 @@ def runner(members, recipe=RECIPE, devices=1, size=None, macro=MACRO):
 def variant(**changes):
   """Returns `RECIPE` with changes."""
   return dataclasses.replace(RECIPE, **changes)
+
+
+def results(out):
+  """Rows of a table by member, without what two honest runs may differ in."""
+  rows = table.open(out).to_arrow().to_pylist()
+  for row in rows:
+    for name in schema.VOLATILE:
+      if name != 'shard':
+        del row[name]
+  return {(tuple(row['arch']), row['seed']): row for row in rows}
+
+
+def assert_same_table(out, other):
+  """Compares the results of two runs, floats bit for bit."""
+  one, two = results(out), results(other)
+  assert one.keys() == two.keys()
+  for member, row in one.items():
+    assert row.keys() == two[member].keys()
+    for name, value in row.items():
+      np.testing.assert_array_equal(value, two[member][name], err_msg=name)
