@@ -209,7 +209,12 @@ class Runner:
       members_p, self._plan(epoch), recipe.learning_rate(epoch)
     )
     val_loss_p, val_per_p = self.evaluate(members_p.params, 'validation')
-    alive_p = np.asarray(members_p.alive)
+    # The last step of an epoch may break what no further step would notice.
+    alive_p = (
+      np.asarray(members_p.alive)
+      & np.isfinite(val_loss_p)
+      & (state['diverged_epoch'] == 0)
+    )
     found = dict(
       zip(CURVES, (np.asarray(loss_p), val_loss_p, val_per_p), strict=True)
     )
