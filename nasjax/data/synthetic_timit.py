@@ -20,10 +20,9 @@ import os
 import pathlib
 from collections.abc import Callable
 
-import numpy as np
 import tensorflow_datasets as tfds
 
-from nasjax.data import phones, synthesis
+from nasjax.data import corpus, phones, synthesis
 
 
 @dataclasses.dataclass(eq=False)
@@ -65,20 +64,7 @@ class SyntheticTimit(tfds.core.GeneratorBasedBuilder):
     return tfds.core.DatasetInfo(
       builder=self,
       description='Synthetic speech with phones, by eSpeak NG, 16 kHz.',
-      features=tfds.features.FeaturesDict(
-        {
-          'id': tfds.features.Text(),
-          'audio': tfds.features.Tensor(
-            shape=(None,), dtype=np.int16, encoding='bytes'
-          ),
-          'tokens': tfds.features.Sequence(tfds.features.Text()),
-          'token_samples': tfds.features.Tensor(
-            shape=(None, 2), dtype=np.int32
-          ),
-          'text': tfds.features.Text(),
-          'speaker': tfds.features.Text(),
-        }
-      ),
+      features=corpus.example_features(),
       metadata=tfds.core.MetadataDict(
         name='synthetic_timit',
         alphabet=list(phones.PHONES_61),
@@ -172,17 +158,17 @@ def prepare(
   """
   if workers < 1:
     raise ValueError(f'workers is {workers}; give at least 1')
-  corpus = builder(data_dir, spec)
-  if corpus.data_path.exists():
-    if not corpus.is_prepared():
-      raise OSError(f'{corpus.data_path} is no complete corpus; delete it')
-    return corpus
-  corpus.workers, corpus.progress = workers, progress
+  made = builder(data_dir, spec)
+  if made.data_path.exists():
+    if not made.is_prepared():
+      raise OSError(f'{made.data_path} is no complete corpus; delete it')
+    return made
+  made.workers, made.progress = workers, progress
   tfds.disable_progress_bar()
   try:
-    corpus.download_and_prepare()
+    made.download_and_prepare()
   except OSError:
     # Somebody else may have prepared the same corpus meanwhile.
-    if not corpus.data_path.exists():
+    if not made.data_path.exists():
       raise
   return builder(data_dir, spec)
