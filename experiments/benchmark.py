@@ -23,8 +23,9 @@ flags.DEFINE_string(
 )
 flags.DEFINE_integer(
   'members_per_shard',
-  8,
-  'Largest number of networks trained together.',
+  None,
+  'Largest number of networks trained together; by the free memory if not '
+  'given, and as run.json has it when a run goes on.',
   lower_bound=1,
 )
 flags.DEFINE_bool(
@@ -35,7 +36,34 @@ flags.adopt_module_key_flags(devices)
 flags.adopt_module_key_flags(training)
 
 
-def write_record(job, builder, out):
+def members_per_shard(job, members, prepareds, out):
+  """Returns how many networks a shard may have, and why, in words.
+
+  A run that goes on keeps the number that it began with, whatever memory is
+  free today, for it makes the shards.
+  """
+  if FLAGS.members_per_shard:
+    number = FLAGS.members_per_shard
+    return number, f'at most {number} members a shard, as the flag says'
+  path = out / 'run.json'
+  if path.exists():
+    try:
+      number = json.loads(path.read_text())['members_per_shard']
+    except (ValueError, KeyError, TypeError):
+      raise ValueError(
+        f'{path} does not tell the members of a shard; give '
+        '--members_per_shard, or another --out'
+      ) from None
+    return number, f'at most {number} members a shard, as {path} says'
+  from nasjax import sizing
+
+  # No worker should wait for another's last shard.
+  share = -(-len(members) // len(prepareds))
+  size = sizing.choose(job, members, prepareds[0], share)
+  return size.members, str(size)
+
+
+def write_record(job, builder, number, out):
   """Writes run.json: what this run is, and where its corpus lies."""
   from nasjax import provenance, runs
   from nasjax.table import disk
@@ -43,6 +71,7 @@ def write_record(job, builder, out):
   own_flags = FLAGS.get_key_flags_for_module(sys.argv[0])
   record = runs.describe(job) | {
     'flags': {flag.name: flag.value for flag in own_flags},
+    'members_per_shard': number,
     'prepared_corpus': str(pathlib.Path(builder.data_dir).absolute()),
     'versions': provenance.versions(),
     'commit': provenance.commit(),
@@ -57,11 +86,11 @@ def run():
   corpora.check()
   out = command.directory('out')
   with command.exclusive(out):
-    devices.configure(FLAGS.members_per_shard)
+    devices.configure(FLAGS.members_per_shard or len(members))
     import monitor
     import summary
 
-    from nasjax import population, runs, spaces, table
+    from nasjax import runs, spaces, table, workers
     from nasjax.data import corpus as corpus_lib
 
     with monitor.counter('preparing speech') as tick:
@@ -69,25 +98,23 @@ def run():
     with monitor.counter('computing features') as tick:
       corpus = corpus_lib.load(builder, progress=tick)
     macro = training.macro().with_outputs(1 + len(corpus.symbols))
-    mesh = population.member_mesh()
+    meshes = devices.meshes()
     job = runs.Job(
       spaces.NB_ASR, macro, recipe, corpus.name, corpus.fingerprint
     )
-    shards = runs.plan(job, members, FLAGS.members_per_shard, mesh.size)
-    prepared = runs.prepare(corpus, recipe, mesh)
+    prepareds = [runs.prepare(corpus, recipe, mesh) for mesh in meshes]
+    number, reason = members_per_shard(job, members, prepareds, out)
+    shards = runs.plan(job, members, number, meshes[0].shape['member'])
     runs.check_table(job, shards, out)
-    monitor.print_plan(job, corpus, shards, prepared)
+    monitor.print_plan(job, corpus, shards, prepareds, reason)
     if FLAGS.dry_run:
       done = table.committed(out / 'table')
       todo = [shard for shard in shards if shard.name not in done]
-      monitor.print_projection(job, todo, prepared)
+      monitor.print_projection(job, todo, prepareds)
       return
-    write_record(job, builder, out)
+    write_record(job, builder, number, out)
     with monitor.Bar(shards, recipe.epochs) as bar:
-      for shard in shards:
-        bar.begin(shard)
-        done = runs.run_shard(job, shard, prepared, out, bar.update)
-        bar.finish(shard, skipped=not done)
+      workers.run(job, shards, prepareds, out, bar, monitor.CONSOLE.print)
     rows = table.open(out).select(
       recipe=recipe.name,
       macro=macro.name,

@@ -42,7 +42,8 @@ def run(work):
       sys.exit(f'{name}: {e}')
     except RuntimeError as e:
       # What XLA raises; told by its text, for jax is not imported here.
-      if 'RESOURCE_EXHAUSTED' not in str(e):
+      words = ('RESOURCE_EXHAUSTED', 'Out of memory')
+      if not any(word in str(e) for word in words):
         raise
       sys.exit(
         f'{name}: the device is out of memory; lower --members_per_shard'

@@ -1,5 +1,6 @@
 """What a run shows while it works: plan, projection, progress."""
 
+import concurrent.futures
 import contextlib
 import time
 
@@ -15,7 +16,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from nasjax import cost, runs
+from nasjax import cost, memory, runs
 
 CONSOLE = Console(highlight=False)
 if not CONSOLE.is_terminal:
@@ -47,8 +48,16 @@ def _programs(shards):
   return groups
 
 
-def print_plan(job, corpus, shards, prepared):
-  """Prints corpus, network, recipe, and the programs with their members."""
+def print_plan(job, corpus, shards, prepareds, reason):
+  """Prints corpus, network, recipe, and the programs with their members.
+
+  Args:
+    job: `runs.Job`.
+    corpus: `data.corpus.Corpus`.
+    shards: of `runs.plan`.
+    prepareds: of `runs.prepare`, one for each worker.
+    reason: why shards are of this size.
+  """
   for name in ('train', 'validation', 'test'):
     split = getattr(corpus, name)
     CONSOLE.print(
@@ -56,6 +65,7 @@ def print_plan(job, corpus, shards, prepared):
       f'{len(set(split.speakers))} speakers, '
       f'{split.audio_seconds / 60:.1f} minutes'
     )
+  prepared = prepareds[0]
   shapes = ', '.join(f'{b.batch} x {b.frames} frames' for b in prepared.buckets)
   CONSOLE.print(
     f'macro {job.macro.name}, {job.macro.outputs} outputs; recipe '
@@ -83,36 +93,44 @@ def print_plan(job, corpus, shards, prepared):
   total = sum(len(shard.members) for shard in shards)
   CONSOLE.print(
     f'{len(cells)} cells, {total} networks, {len(shards)} shards, '
-    f'{len(_programs(shards))} programs, on {prepared.mesh.size} x '
-    f'{jax.devices()[0].device_kind}'
+    f'{len(_programs(shards))} programs, on {len(prepareds)} x '
+    f'{prepared.mesh.size} x {jax.devices()[0].device_kind}'
   )
+  data = prepared.mesh.shape['data']
+  divided = f'; each batch divided among {data} devices' if data > 1 else ''
+  CONSOLE.print(reason + divided)
 
 
-def print_projection(job, shards, prepared):
+def print_projection(job, shards, prepareds):
   """Runs a few batches of each program; prints memory and projected time.
 
   Args:
     job: `runs.Job`.
     shards: those that are still to be trained.
-    prepared: of `runs.prepare`.
+    prepareds: of `runs.prepare`, one for each worker; all are timed at once,
+      for they share the machine.
   """
   view = Table(title='calibration')
   for column in ('nodes', 'shards', 'compile s', 'MB', 's / epoch', 'total s'):
     view.add_column(column, justify='left' if column == 'nodes' else 'right')
   total = 0.0
   for (signature, _), group in _programs(shards).items():
-    runner = runs.Runner(job, group[0], prepared)
-    compile_s, step_s, eval_s, memory = _calibrate(runner)
+    runner, *others = [runs.Runner(job, group[0], p) for p in prepareds]
+    with concurrent.futures.ThreadPoolExecutor(len(prepareds)) as pool:
+      futures = [pool.submit(_calibrate, other) for other in others]
+      compile_s, step_s, eval_s, needed = _calibrate(runner)
+      for future in futures:
+        future.result()
     epoch_s = step_s * runner.steps + eval_s
     early = sum(len(plan.bucket_s) for plan in runner.curriculum)
     shard_s = job.recipe.epochs * epoch_s + step_s * early + eval_s
-    seconds = compile_s + len(group) * shard_s
+    seconds = compile_s + len(group) * shard_s / len(prepareds)
     total += seconds
     view.add_row(
       ', '.join(signature),
       str(len(group)),
       f'{compile_s:.1f}',
-      f'{memory / 2**20:,.0f}',
+      f'{needed / 2**20:,.0f}',
       f'{epoch_s:.2f}',
       f'{seconds:,.0f}',
     )
@@ -124,8 +142,8 @@ def print_projection(job, shards, prepared):
 def _calibrate(runner):
   """Returns seconds to compile, of a batch, of an evaluation; and bytes."""
   started = time.perf_counter()
+  needed = memory.program_bytes(runner.compiled())
   state = runner.initial()
-  memory = runner.memory(state)
   # The first batch compiles; more are timed.
   members_p = runner.some_steps(state['members'], 1)
   runner.evaluate(members_p.params, 'validation')
@@ -136,7 +154,7 @@ def _calibrate(runner):
   step_s = (time.perf_counter() - started) / steps
   started = time.perf_counter()
   runner.evaluate(members_p.params, 'validation')
-  return compile_s, step_s, time.perf_counter() - started, memory
+  return compile_s, step_s, time.perf_counter() - started, needed
 
 
 def _clock(seconds):
@@ -154,7 +172,7 @@ class Bar:
   def __init__(self, shards, epochs):
     self._shards, self._epochs = shards, epochs
     self._best = np.inf
-    self._number = self._done = 0
+    self._done = 0
     self._total = sum(len(s.members) for s in shards) * epochs
     self._started = time.perf_counter()
     self._trained = 0
@@ -178,17 +196,18 @@ class Bar:
     self._progress.stop()
 
   def begin(self, shard):
-    self._number += 1
     self._describe(shard, 0)
+
+  def _place(self, shard):
+    return f'shard {self._shards.index(shard) + 1}/{len(self._shards)}'
 
   def _describe(self, shard, epoch):
     best = f'{self._best:.1%}' if np.isfinite(self._best) else '--'
     self._progress.update(
       self._task,
       description=(
-        f'shard {self._number}/{len(self._shards)} '
-        f'({len(shard.members)} networks) epoch {epoch}/{self._epochs}, '
-        f'best validation PER {best}'
+        f'{self._place(shard)} ({len(shard.members)} networks) '
+        f'epoch {epoch}/{self._epochs}, best validation PER {best}'
       ),
     )
 
@@ -206,7 +225,7 @@ class Bar:
       low = f'{alive_p.min():.1%}' if alive_p.size else 'none'
       CONSOLE.print(
         f'{_clock(time.perf_counter() - self._started)} '
-        f'shard {self._number}/{len(self._shards)} '
+        f'{self._place(progress.shard)} '
         f'epoch {progress.epoch}/{self._epochs}: '
         f'best validation PER {low} ({self._best:.1%} so far), '
         f'{len(per_p) - alive_p.size} diverged, {progress.seconds:.1f} s, '

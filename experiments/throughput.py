@@ -2,145 +2,199 @@
 
   python experiments/throughput.py --quick --json=results/throughput.json
 
-Seconds a training step and member (forward, CTC, backward, clipping, Adam,
-dropout; batch 8, 200 frames, float32), each engine in a process of its own, in
-alternation. Utilisation is the model's FLOPs over the matmul peak measured in
-the same process. PyTorch is needed: pip install torch==2.13.0.
+Seconds a training step and member: forward, CTC, backward, clipping, Adam,
+dropout; float32. Engines: nasjax; `loop`, its program of one network called for
+one member after another; `torch`, PyTorch eager with its default threads. Each
+race is a process of its own, and engines alternate. Cells and populations are
+those of `throughput_cells.py`. PyTorch is needed: pip install torch==2.13.0.
+
+--quick races single networks at full width and 16 mixed ones at small width,
+nasjax against PyTorch. Without it all engines race with every population.
 """
 
+import importlib.util
 import json
 import pathlib
 import subprocess
 import sys
+import tempfile
+import time
 
-import numpy as np
-from absl import app, flags
-from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
+import command
+from absl import flags
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_bool(
   'quick', False, 'Only one member at full width, and 16 mixed small ones.'
 )
-flags.DEFINE_string('json', None, 'Where to write the rows.')
-flags.DEFINE_string('figure', None, 'Where to draw the figure (PNG).')
-flags.DEFINE_integer('rounds', 2, 'Processes of each engine.', lower_bound=1)
-flags.DEFINE_integer('steps', 5, 'Timed steps of a process.', lower_bound=1)
+flags.DEFINE_string('json', None, 'Where the rows go, kept up to date.')
+flags.DEFINE_string('figure', None, 'Where the figure goes (.png, .pdf, .svg).')
+flags.DEFINE_list('populations', '2,4,8,16,32', 'Members of the populations.')
+flags.DEFINE_list('cells', 'mixture', 'What seeds and signature are made of.')
+flags.DEFINE_list('engines', 'nasjax,loop,torch', 'Who races.')
+flags.DEFINE_integer('batch', 8, 'Utterances of a step.', lower_bound=1)
+flags.DEFINE_integer('frames', 200, 'Frames of an utterance.', lower_bound=8)
+flags.DEFINE_integer(
+  'rounds',
+  None,
+  'Processes of each race; 2 if not given, 1 with --quick. From the second on '
+  'they find their programs compiled.',
+  lower_bound=1,
+)
+flags.DEFINE_integer(
+  'steps',
+  None,
+  'Steps of a timed pass; 5 if not given, 2 with --quick.',
+  lower_bound=1,
+)
 
 WORKER = pathlib.Path(__file__).with_name('throughput_worker.py')
-CELLS = ('linear', 'conv', 'mixture')
 
 
-def races():
-  """Yields (engine, width, cells, members) in the order of measuring."""
-  for cells in CELLS:
-    for engine in ('nasjax', 'torch'):
-      yield engine, 'full', cells, 1
-  if FLAGS.quick:
-    yield 'nasjax', 'small', 'mixture', 16
-    yield 'torch', 'small', 'mixture', 16
-    return
-  for cells in CELLS:
-    for members in (1, 2, 4, 8, 16, 32):
-      for engine in ('nasjax', 'loop', 'torch'):
-        yield engine, 'small', cells, members
+def races(engines, cells, populations, quick):
+  """Returns the races in the order of a round: engines alternate."""
+  from throughput_cells import CELLS, Race
+
+  kinds = [('full', c, 'single', 1) for c in CELLS]
+  if quick:
+    kinds.append(('small', 'mixture', 'mixed', 16))
+  else:
+    kinds += [('small', c, 'single', 1) for c in CELLS]
+    for members in populations:
+      for kind in ('seeds', 'signature'):
+        kinds += [('small', c, kind, members) for c in cells]
+      kinds.append(('small', 'mixture', 'mixed', members))
+  # A loop over one member is nasjax with one member.
+  return [
+    Race(engine, *kind)
+    for kind in kinds
+    for engine in engines
+    if engine != 'loop' or kind[-1] > 1 and not quick
+  ]
 
 
-def measure(engine, width, cells, members):
-  """Runs one worker; returns its answer."""
-  job = {
-    'engine': engine,
-    'width': width,
-    'cells': cells,
-    'members': members,
-    'steps': FLAGS.steps,
-  }
+def measure(race, settings, cache):
+  """Runs one worker process and returns its answer.
+
+  Args:
+    race: `throughput_cells.Race`.
+    settings: dict of batch, frames, steps.
+    cache: directory of the programs that this race compiles.
+
+  Raises:
+    ChildProcessError: naming the job and the end of the worker's stderr.
+  """
+  job = race._asdict() | settings
+  machine = {'cache': str(cache), 'started': time.time()}
   done = subprocess.run(
-    [sys.executable, WORKER, json.dumps(job)], capture_output=True, text=True
+    [sys.executable, WORKER, json.dumps(job | machine)],
+    capture_output=True,
+    text=True,
   )
   if done.returncode:
-    raise RuntimeError(f'{job} failed:\n{done.stderr[-2000:]}')
+    raise ChildProcessError(
+      f'the worker of {json.dumps(job)} ended with status {done.returncode}:\n'
+      f'{done.stderr.strip()[-2000:]}'
+    )
   return json.loads(done.stdout.splitlines()[-1])
 
 
-def summarise(race, answers):
-  """Returns the row of a race: medians over rounds and steps."""
-  engine, width, cells, members = race
-  seconds = float(np.median([s for a in answers for s in a['seconds']]))
-  peak = max(a['peak'] for a in answers)
-  return {
-    'engine': engine,
-    'width': width,
-    'cells': cells,
-    'members': members,
-    'seconds_per_member_step': seconds,
-    'utilisation': answers[0]['flops'] / seconds / peak,
-    'peak_gflops': peak / 1e9,
-    'compile_s': min(a['compile_s'] for a in answers),
-  }
+def run_rounds(plan, settings, rounds, publish):
+  """Runs every race of `plan` once a round, one process after another.
+
+  Args:
+    plan: list of `throughput_cells.Race`.
+    settings: as in `measure`.
+    rounds: how often.
+    publish: called after each race with the rows so far.
+
+  Returns:
+    the rows (`throughput_report.rows`).
+  """
+  import throughput_report as report
+
+  answers = {race: [] for race in plan}
+  with tempfile.TemporaryDirectory(prefix='nasjax-throughput-') as caches:
+    for number in range(rounds):
+      for i, race in enumerate(plan):
+        # A cache for each race: the first round compiles, whoever came before.
+        cache = pathlib.Path(caches, str(i))
+        answer = measure(race, settings, cache)
+        answers[race].append(answer)
+        ms = 1e3 * sum(answer['seconds']) / len(answer['seconds'])
+        print(
+          f'round {number + 1} of {rounds}, {i + 1} of {len(plan)}: '
+          f'{" ".join(map(str, race))}, {ms:,.1f} ms',
+          flush=True,
+        )
+        publish(report.rows(answers, settings))
+  return report.rows(answers, settings)
 
 
-def show(rows):
-  """Prints the rows, each with its ratio to PyTorch."""
-  torch = {
-    (r['width'], r['cells'], r['members']): r['seconds_per_member_step']
-    for r in rows
-    if r['engine'] == 'torch'
-  }
-  view = Table(title='training step, per member')
-  for column in ('width', 'cells', 'members', 'engine', 'ms', 'of matmul peak',
-                 'times PyTorch'):  # fmt: skip
-    view.add_column(column, justify='right')
-  for r in rows:
-    key = r['width'], r['cells'], r['members']
-    view.add_row(
-      r['width'],
-      r['cells'],
-      str(r['members']),
-      r['engine'],
-      f'{1e3 * r["seconds_per_member_step"]:.1f}',
-      f'{r["utilisation"]:.0%}',
-      f'{torch[key] / r["seconds_per_member_step"]:.2f}x',
-    )
-  Console(width=100).print(view)
+def _chosen(flag, allowed):
+  values = FLAGS[flag].value
+  for value in values:
+    if value not in allowed:
+      raise ValueError(f'--{flag}: {value!r} is none of {", ".join(allowed)}')
+  return values
 
 
-def draw(rows, path):
-  """Draws milliseconds a member against members, one line an engine."""
-  figure = Figure(figsize=(9, 4), layout='constrained')
-  for ax, cells in zip(figure.subplots(1, 3, sharey=True), CELLS, strict=True):
-    for engine in ('nasjax', 'loop', 'torch'):
-      chosen = [
-        (r['members'], 1e3 * r['seconds_per_member_step'])
-        for r in rows
-        if (r['engine'], r['cells'], r['width']) == (engine, cells, 'small')
-      ]
-      if chosen:
-        ax.plot(*zip(*chosen, strict=True), marker='o', label=engine)
-    ax.set(title=cells, xlabel='members', xscale='log', ylim=(0, None))
-  figure.axes[0].set_ylabel('ms a member and step, small width')
-  figure.axes[0].legend()
+def _members():
+  values = FLAGS.populations
+  for value in values:
+    if not value.isdecimal() or int(value) < 1:
+      raise ValueError(f'--populations: {value!r} is no number from 1 on')
+  return sorted({int(value) for value in values})
+
+
+def _file(flag):
+  """The file that a flag names, its directory made; None if not given."""
+  if not FLAGS[flag].value:
+    return None
+  path = pathlib.Path(FLAGS[flag].value).expanduser()
   path.parent.mkdir(parents=True, exist_ok=True)
-  figure.savefig(path)
+  return path
 
 
-def main(argv):
-  del argv
-  answers = {race: [] for race in races()}
-  for _ in range(FLAGS.rounds):
-    for race in answers:
-      answers[race].append(measure(*race))
-  rows = [summarise(race, found) for race, found in answers.items()]
-  show(rows)
-  if FLAGS.json:
-    path = pathlib.Path(FLAGS.json)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, indent=2))
-  if FLAGS.figure:
-    draw(rows, pathlib.Path(FLAGS.figure))
+def run():
+  """Checks the flags, runs the races, prints and draws the rows."""
+  import throughput_cells as race_lib
+
+  engines = _chosen('engines', race_lib.ENGINES)
+  cells = _chosen('cells', tuple(race_lib.CELLS))
+  plan = races(engines, cells, _members(), FLAGS.quick)
+  for race in plan:  # too large a population is refused now
+    race_lib.archs(race.cells, race.population, race.members)
+  if 'torch' in engines and not importlib.util.find_spec('torch'):
+    raise ValueError(
+      'PyTorch is not installed: pip install torch==2.13.0, or race without '
+      'it, --engines=nasjax,loop'
+    )
+  path, figure = _file('json'), _file('figure')
+  settings = {
+    'batch': FLAGS.batch,
+    'frames': FLAGS.frames,
+    'steps': FLAGS.steps or (2 if FLAGS.quick else 5),
+  }
+  rounds = FLAGS.rounds or (1 if FLAGS.quick else 2)
+
+  def publish(rows):
+    if path:
+      path.write_text(json.dumps(rows, indent=1) + '\n')
+
+  import throughput_report as report
+
+  try:
+    rows = run_rounds(plan, settings, rounds, publish)
+  except KeyboardInterrupt:
+    sys.exit('throughput.py: stopped; --json has what was measured until then')
+  report.show(rows)
+  if figure:
+    from nasjax import plots
+
+    plots.save(report.draw(rows), figure)
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command.run(run)

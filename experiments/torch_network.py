@@ -2,48 +2,59 @@
 
 PyTorch is an optional requirement of that benchmark alone:
 pip install torch==2.13.0
+
+As fast as PyTorch's eager mode was found to be on two AVX-512 cores (batch 8,
+200 frames): tensors are [b, c, 1, t] with channels last in memory, so that
+convolutions, dense layers and layer norms all read them in place. Against
+[b, c, t] and Conv1d with transposes a full-width step fell from 1.61 to 1.30 s
+(three convolutions, all skips), 1.88 to 1.75 s (mixture) and 2.52 to 2.48 s
+(three linear); fused Adam took 24 ms of it, foreach 84, plain 92.
 """
 
 import torch
 from torch import nn
 
-from nasjax import ops as ops_lib
 from nasjax import spaces
+from nasjax.taps import CONVOLUTIONS, reach
 
 
 class ClippedConv(nn.Module):
-  """Zero padding, convolution in time, ReLU clipped at 20. Layout [b, c, t]."""
+  """Zero padding, convolution in time, ReLU clipped at 20."""
 
   def __init__(self, channels, width, kernel, dilation, stride, groups):
     super().__init__()
-    self.pad = nn.ConstantPad1d(ops_lib.reach(kernel, dilation, stride), 0.0)
-    self.conv = nn.Conv1d(channels, width, kernel, stride, 0, dilation, groups)
+    self.pad = nn.ZeroPad2d((*reach(kernel, dilation, stride), 0, 0))
+    self.conv = nn.Conv2d(
+      channels, width, (1, kernel), (1, stride), 0, (1, dilation), groups
+    )
+    self.clip = nn.Hardtanh(0, 20, inplace=True)
 
   def forward(self, x):
-    return torch.clamp(self.conv(self.pad(x)), 0, 20)
+    return self.clip(self.conv(self.pad(x)))
 
 
-class ClippedLinear(nn.Module):
-  """Dense layer over channels, ReLU clipped at 20. Layout [b, c, t]."""
+class OverChannels(nn.Module):
+  """Applies a layer to the channels of each frame; moves no data."""
 
-  def __init__(self, width):
+  def __init__(self, layer):
     super().__init__()
-    self.linear = nn.Linear(width, width)
+    self.layer = layer
 
   def forward(self, x):
-    y = self.linear(x.transpose(1, 2)).transpose(1, 2)
-    return torch.clamp(y, 0, 20)
+    return self.layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-class ChannelNorm(nn.Module):
-  """Layer normalisation over channels of [b, c, t]."""
+def _operation(name, width, macro):
+  if name == 'linear':
+    # The clip changes the product itself, not a view of it.
+    clip = nn.Hardtanh(0, 20, inplace=True)
+    return OverChannels(nn.Sequential(nn.Linear(width, width), clip))
+  kernel, dilation = CONVOLUTIONS[name]
+  return ClippedConv(width, width, kernel, dilation, 1, macro.groups)
 
-  def __init__(self, width, epsilon):
-    super().__init__()
-    self.norm = nn.LayerNorm(width, eps=epsilon)
 
-  def forward(self, x):
-    return self.norm(x.transpose(1, 2)).transpose(1, 2)
+def _norm(width, macro):
+  return OverChannels(nn.LayerNorm(width, eps=macro.epsilon))
 
 
 class Cell(nn.Module):
@@ -52,26 +63,23 @@ class Cell(nn.Module):
   def __init__(self, arch, width, macro, rate):
     super().__init__()
     self.skips = spaces.NB_ASR.skip_matrix(arch)
-    self.ops = nn.ModuleList()
-    for name in spaces.NB_ASR.main_ops(arch):
-      if name == 'zero':
-        self.ops.append(None)
-        continue
-      if name == 'linear':
-        op = ClippedLinear(width)
-      else:
-        kernel, dilation = ops_lib.CONVOLUTIONS[name]
-        op = ClippedConv(width, width, kernel, dilation, 1, macro.groups)
-      self.ops.append(nn.Sequential(op, nn.Dropout(rate)))
-    self.norm = ChannelNorm(width, macro.epsilon)
+    self.nodes = nn.ModuleList(
+      None
+      if name == 'zero'
+      else nn.Sequential(_operation(name, width, macro), nn.Dropout(rate))
+      for name in spaces.NB_ASR.main_ops(arch)
+    )
+    self.norm = _norm(width, macro)
 
   def forward(self, x):
     xs = [x]
-    for n, op in enumerate(self.ops):
-      y = torch.zeros_like(x) if op is None else op(xs[-1])
-      for m, past in enumerate(xs):
-        if self.skips[n, m]:
-          y = y + past
+    for n, node in enumerate(self.nodes):
+      terms = [past for m, past in enumerate(xs) if self.skips[n, m]]
+      if node is not None:
+        terms.insert(0, node(xs[-1]))
+      y = terms[0] if terms else torch.zeros_like(x)
+      for term in terms[1:]:
+        y = y + term
       xs.append(y)
     return self.norm(xs[-1])
 
@@ -86,37 +94,45 @@ class Network(nn.Module):
       macro.filters, macro.cells, macro.strides, strict=True
     ):
       layers.append(ClippedConv(channels, width, macro.kernel, 1, stride, 1))
-      layers.append(ChannelNorm(width, macro.epsilon))
+      layers.append(_norm(width, macro))
       layers.extend(Cell(arch, width, macro, rate) for _ in range(cells))
       channels = width
     self.body = nn.Sequential(*layers)
     self.drop = nn.Dropout(rate)
     self.lstm = nn.LSTM(channels, macro.lstm, batch_first=True)
     self.head = nn.Linear(macro.lstm, macro.outputs)
+    self.to(memory_format=torch.channels_last)
 
   def forward(self, x):
-    x = self.body(x.transpose(1, 2)).transpose(1, 2)
-    return self.head(self.lstm(self.drop(x))[0])
+    x = self.body(x.transpose(1, 2).unsqueeze(2))
+    return self.head(self.lstm(self.drop(x.squeeze(2).transpose(1, 2)))[0])
+
+
+def loss_of(model, macro, x, labels):
+  """Mean CTC loss over output frames + 1; utterances fill the batch."""
+  batch, frames = x.shape[:2]
+  out = macro.output_frames(frames)
+  log_probs = model(x).log_softmax(-1).transpose(0, 1)
+  nll = nn.functional.ctc_loss(
+    log_probs,
+    labels,
+    torch.full((batch,), out),
+    torch.full((batch,), labels.shape[1]),
+    reduction='none',
+  )
+  return (nll / (out + 1)).mean()
 
 
 def make_step(arch, macro, recipe, device):
   """Returns a function of one batch: loss, gradient, clipping, Adam."""
   model = Network(arch, macro, recipe.dropout).to(device)
   optimiser = torch.optim.Adam(
-    model.parameters(), lr=recipe.lr, eps=recipe.adam_epsilon
+    model.parameters(), lr=recipe.lr, eps=recipe.adam_epsilon, fused=True
   )
-  kernels = [m.weight for m in model.modules() if isinstance(m, nn.Conv1d)]
 
-  def step(x_btf, len_b, labels_bl, label_len_b):
+  def step(x, labels):
     optimiser.zero_grad(set_to_none=True)
-    logits = model(x_btf).log_softmax(-1).transpose(0, 1)
-    out_b = macro.output_frames(len_b)
-    nll_b = nn.functional.ctc_loss(
-      logits, labels_bl, out_b, label_len_b, reduction='none'
-    )
-    loss = (nll_b / (out_b + 1)).mean()
-    if recipe.l2:
-      loss = loss + recipe.l2 * sum(w.square().sum() for w in kernels)
+    loss = loss_of(model, macro, x, labels)
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
     optimiser.step()

@@ -75,6 +75,12 @@ flags.DEFINE_bool(
 flags.DEFINE_enum(
   'decoder', None, ['beam', 'greedy'], 'Decoder. Overrides the recipe.'
 )
+flags.DEFINE_enum(
+  'precision',
+  None,
+  ['float32', 'bfloat16'],
+  'Of the factors of dense products. Overrides the recipe.',
+)
 
 
 def recipe():
@@ -82,7 +88,7 @@ def recipe():
   base = recipes.RECIPES[FLAGS.recipe]
   changes = {
     name: FLAGS[name].value
-    for name in (*_NUMBERS, 'loss_norm', 'decoder', 'conv_dropout')
+    for name in (*_NUMBERS, 'loss_norm', 'decoder', 'precision', 'conv_dropout')
     if FLAGS[name].value is not None
   }
   for name, value in changes.items():

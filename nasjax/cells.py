@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nasjax import kernels as kernels_lib
 from nasjax import ops as ops_lib
 
 
@@ -66,6 +67,8 @@ class Cell(nn.Module):
     site: number of the first dropout site in the network.
     epsilon: of the layer normalisation.
     conv_dropout: whether convolutions drop, too.
+    kernels: 'native' or 'xla', as `ops.Conv` has it.
+    precision: of dense products, as in `ops.matmul`.
   """
 
   ops: tuple[tuple[str, ...], ...]
@@ -75,6 +78,8 @@ class Cell(nn.Module):
   site: int = 0
   epsilon: float = 1e-3
   conv_dropout: bool = True
+  kernels: str = 'xla'
+  precision: str = 'float32'
 
   @nn.compact
   def __call__(self, x_btc, len_b, gates, key=None):
@@ -100,6 +105,8 @@ class Cell(nn.Module):
           self.groups,
           self.rate if drops else 0.0,
           site,
+          self.kernels,
+          self.precision,
           name=f'node{n}_{name}',
         )
         ys.append(op(xs[-1], len_b, gates.place_nuk[n], key))
@@ -111,19 +118,27 @@ class Cell(nn.Module):
       for m, x in enumerate(xs):
         y_btc = y_btc + gates.skip_nm[n, m] * x
       xs.append(y_btc)
-    return LayerNorm(self.epsilon, name='norm')(xs[-1])
+    return LayerNorm(self.epsilon, self.kernels, name='norm')(xs[-1])
 
 
 class LayerNorm(nn.Module):
-  """Layer normalisation over channels, in two passes for accuracy."""
+  """Layer normalisation over channels, in two passes for accuracy.
+
+  Attributes:
+    epsilon: added to the variance.
+    kernels: 'native' or 'xla', as `ops.Conv` has it.
+  """
 
   epsilon: float = 1e-3
+  kernels: str = 'xla'
 
   @nn.compact
   def __call__(self, x_btc):
     width = x_btc.shape[-1]
     scale_c = self.param('scale', nn.initializers.ones, (width,))
     bias_c = self.param('bias', nn.initializers.zeros, (width,))
+    if self.kernels == 'native':
+      return kernels_lib.layer_norm(x_btc, scale_c, bias_c, self.epsilon)
     x_btc = x_btc - jnp.mean(x_btc, -1, keepdims=True)
     variance = jnp.mean(jnp.square(x_btc), -1, keepdims=True)
     y_btc = x_btc * jax.lax.rsqrt(variance + self.epsilon)

@@ -22,7 +22,8 @@ def keep_mask(key, site, shape, rate):
   """Draws which elements survive.
 
   Args:
-    key: uint32 (2,), raw bits of a key that is fresh at every step.
+    key: uint32 (2,), raw bits of a key that is fresh at every step; or (3,),
+      see `from_row`.
     site: int, tells the places of one network apart.
     shape: of the mask; at most 2**32 elements.
     rate: probability of dropping, in [0, 1).
@@ -33,8 +34,10 @@ def keep_mask(key, site, shape, rate):
   position = jnp.zeros(shape, jnp.uint32)
   stride = 1
   for axis in reversed(range(len(shape))):
-    iota = lax.broadcasted_iota(jnp.uint32, shape, axis)
-    position = position + iota * jnp.uint32(stride)
+    index = lax.broadcasted_iota(jnp.uint32, shape, axis)
+    if axis == 0 and key.shape[0] == 3:
+      index = index + key[2]
+    position = position + index * jnp.uint32(stride)
     stride *= shape[axis]
   salt = _mix(key[1] ^ jnp.uint32((site * 0x9E3779B9) & 0xFFFFFFFF))
   bits = _mix(_mix(position ^ key[0]) + salt)
@@ -46,7 +49,7 @@ def dropout(x, key, site, rate):
 
   Args:
     x: any array.
-    key: uint32 (2,) as in `keep_mask`, or None to return `x` as it is.
+    key: as in `keep_mask`, or None to return `x` as it is.
     site: int, the place in the network.
     rate: probability in [0, 1).
 
@@ -56,9 +59,19 @@ def dropout(x, key, site, rate):
   if key is None or rate == 0:
     return x
   keep = keep_mask(key, site, x.shape, rate)
-  return jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))
+  # A product, not a quotient: what is clipped is then at the scaled cap.
+  return jnp.where(keep, x * (1 / (1 - rate)), jnp.zeros((), x.dtype))
 
 
 def step_key(key, step):
   """Returns uint32 (2,): the dropout key of one training step."""
   return jax.random.key_data(jax.random.fold_in(key, step))
+
+
+def from_row(key, row):
+  """Returns uint32 (3,): the key for the rows of a batch from `row` on.
+
+  A device that has only some rows of a batch drops in them what one that has
+  all of them does.
+  """
+  return jnp.append(key, row.astype(key.dtype))

@@ -103,12 +103,16 @@ class Network(nn.Module):
     ops: candidate operations of each node of every cell, as in `cells.Cell`.
     rate: dropout of the cells' operations and of the LSTM's input.
     conv_dropout: whether the cells' convolutions drop, too.
+    kernels: 'native' or 'xla', as `ops.Conv` has it.
+    precision: of dense products, as in `ops.matmul`.
   """
 
   macro: Macro
   ops: tuple[tuple[str, ...], ...]
   rate: float = 0.0
   conv_dropout: bool = True
+  kernels: str = 'xla'
+  precision: str = 'float32'
 
   @nn.compact
   def __call__(self, x_btf, len_b, gates, key=None):
@@ -129,10 +133,16 @@ class Network(nn.Module):
     x_btc = x_btf
     for block, width in enumerate(macro.filters):
       conv = ops_lib.MacroConv(
-        width, macro.kernel, macro.strides[block], name=f'block{block}_conv'
+        width,
+        macro.kernel,
+        macro.strides[block],
+        self.precision,
+        name=f'block{block}_conv',
       )
       x_btc, len_b = conv(x_btc, len_b)
-      norm = cells_lib.LayerNorm(macro.epsilon, name=f'block{block}_norm')
+      norm = cells_lib.LayerNorm(
+        macro.epsilon, self.kernels, name=f'block{block}_norm'
+      )
       x_btc = norm(x_btc)
       for i in range(macro.cells[block]):
         cell = cells_lib.Cell(
@@ -143,18 +153,16 @@ class Network(nn.Module):
           number * sites,
           macro.epsilon,
           self.conv_dropout,
+          self.kernels,
+          self.precision,
           name=f'block{block}_cell{i}',
         )
         x_btc = cell(x_btc, len_b, gates, key)
         number += 1
     if macro.lstm:
       x_btc = drop.dropout(x_btc, key, number * sites, self.rate)
-      x_btc = ops_lib.LSTM(macro.lstm, name='lstm')(x_btc)
-    head = nn.Dense(
-      macro.outputs,
-      kernel_init=nn.initializers.glorot_uniform(),
-      name='head',
-    )
+      x_btc = ops_lib.LSTM(macro.lstm, self.precision, name='lstm')(x_btc)
+    head = ops_lib.Dense(macro.outputs, self.precision, name='head')
     return head(x_btc), len_b
 
 

@@ -16,124 +16,25 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from nasjax import dropout as drop
+from nasjax import kernels as kernels_lib
+from nasjax.functions import (
+  CLIP,
+  clip_dropout,
+  grouped_conv,
+  matmul,
+  recurrence,
+)
+from nasjax.functions import (
+  clipped_relu as clipped_relu,
+)
 from nasjax.taps import CONVOLUTIONS, MAX_TAPS, UNION, offsets, reach
 from nasjax.taps import placement as placement
-
-CLIP = 20.0
-
-
-def clipped_relu(x):
-  """min(max(x, 0), 20), out of place."""
-  return jnp.clip(x, 0, CLIP)
 
 
 def mask_frames(x_btc, len_b):
   """Zeroes the frames past each utterance's end."""
   valid_bt = jnp.arange(x_btc.shape[1])[None] < len_b[:, None]
   return jnp.where(valid_bt[:, :, None], x_btc, 0)
-
-
-def _split(x_btc, groups, pad):
-  """Pads in time and splits channels: [b, pad + t + pad, c, G]."""
-  b, _, channels = x_btc.shape
-  x_btc = jnp.pad(x_btc, ((0, 0), pad, (0, 0)))
-  return x_btc.reshape(b, -1, channels // groups, groups)
-
-
-def _shifted_sum(x_btc, kernel_kijg, shifts):
-  """Sum over taps and input channels, as multiply-adds over whole tensors."""
-  taps, c, _, groups = kernel_kijg.shape
-  frames = x_btc.shape[1]
-  left, right = max(0, -min(shifts)), max(0, max(shifts))
-  x_btig = _split(x_btc, groups, (left, right))
-  y_btjg = 0
-  for k in range(taps):
-    start = left + shifts[k]
-    x_k = x_btig[:, start : start + frames]
-    for i in range(c):
-      y_btjg = y_btjg + x_k[:, :, i, None, :] * kernel_kijg[None, None, k, i]
-  return y_btjg.reshape(x_btc.shape)
-
-
-def grouped_conv(x_btc, kernel_kijg, shifts):
-  """Grouped convolution in time, output as long as the input.
-
-  XLA's own grouped convolution has a gradient that is slower by an order of
-  magnitude on CPUs, more so under `vmap`. Groups of one or two channels are
-  multiply-adds of whole tensors; their number grows with the square of the
-  group, so larger groups are block-diagonal matrix products.
-
-  Args:
-    x_btc: input, channels in (c, G) order.
-    kernel_kijg: weight of tap k from channel i to channel j of group g.
-    shifts: frame offset that each tap reads, a tuple of ints.
-
-  Returns:
-    y_btc with y[b, t, (j, g)] = sum_ki x[b, t + shifts[k], (i, g)] w[k,i,j,g].
-  """
-  if kernel_kijg.shape[1] > 2:
-    return _block_products(x_btc, kernel_kijg, shifts)
-  return _multiply_adds(x_btc, kernel_kijg, shifts)
-
-
-def _block_products(x_btc, kernel_kijg, shifts, most=5):
-  """The convolution as products of blocks of up to `most` groups."""
-  taps, c, _, groups = kernel_kijg.shape
-  b, frames, _ = x_btc.shape
-  size = next(s for s in range(most, 0, -1) if groups % s == 0)
-  blocks = groups // size
-  left, right = max(0, -min(shifts)), max(0, max(shifts))
-  x_btig = _split(x_btc, groups, (left, right))
-  x_kbtins = jnp.stack(
-    [x_btig[:, left + s : left + s + frames] for s in shifts]
-  ).reshape(taps, b, frames, c, blocks, size)
-  # Zero between different groups of a block.
-  kernel_kijns = kernel_kijg.reshape(taps, c, c, blocks, size)
-  kernel_kijnsr = (
-    kernel_kijns[..., None] * jnp.eye(size)[None, None, None, None]
-  )
-  y_btjnr = jnp.einsum('kbtins,kijnsr->btjnr', x_kbtins, kernel_kijnsr)
-  return y_btjnr.reshape(x_btc.shape)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _multiply_adds(x_btc, kernel_kijg, shifts):
-  return _shifted_sum(x_btc, kernel_kijg, shifts)
-
-
-def _multiply_adds_fwd(x_btc, kernel_kijg, shifts):
-  return _shifted_sum(x_btc, kernel_kijg, shifts), (x_btc, kernel_kijg)
-
-
-def _multiply_adds_bwd(shifts, residuals, dy_btc):
-  x_btc, kernel_kijg = residuals
-  dx_btc = _shifted_sum(
-    dy_btc, jnp.swapaxes(kernel_kijg, 1, 2), tuple(-s for s in shifts)
-  )
-  groups = kernel_kijg.shape[-1]
-  frames = x_btc.shape[1]
-  left, right = max(0, -min(shifts)), max(0, max(shifts))
-  x_btig = _split(x_btc, groups, (left, right))
-  dy_btjg = _split(dy_btc, groups, (0, 0))
-  # A reduction over leading axes alone is 13 times slower on CPUs than sums
-  # of whole tensors: add up to 16 slices of the batch first, then reduce.
-  batch = x_btc.shape[0]
-  parts = next(n for n in range(min(16, batch), 0, -1) if batch % n == 0)
-  size = batch // parts
-  partial_k = []
-  for shift in shifts:
-    start = left + shift
-    total = 0
-    for p in range(parts):
-      rows = slice(p * size, (p + 1) * size)
-      x_p = x_btig[rows, start : start + frames, :, None, :]
-      total = total + x_p * dy_btjg[rows, :, None]
-    partial_k.append(total)
-  return dx_btc, jnp.sum(jnp.stack(partial_k), (1, 2))
-
-
-_multiply_adds.defvjp(_multiply_adds_fwd, _multiply_adds_bwd)
 
 
 def glorot(fan_in, fan_out):
@@ -146,6 +47,20 @@ def glorot(fan_in, fan_out):
   return init
 
 
+class Dense(nn.Module):
+  """Affine map of each frame; `precision` as in `matmul`."""
+
+  width: int
+  precision: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x_btk):
+    shape = (x_btk.shape[-1], self.width)
+    kernel_kn = self.param('kernel', nn.initializers.glorot_uniform(), shape)
+    bias_n = self.param('bias', nn.initializers.zeros, (self.width,))
+    return matmul(x_btk, kernel_kn, self.precision) + bias_n[None, None]
+
+
 class Linear(nn.Module):
   """Dense, clipped ReLU, dropout: applied to each frame."""
 
@@ -153,14 +68,14 @@ class Linear(nn.Module):
   groups: int
   rate: float
   site: int
+  kernels: str = 'xla'
+  precision: str = 'float32'
 
   @nn.compact
   def __call__(self, x_btc, len_b, place_uk, key):
     del len_b, place_uk
-    y_btc = nn.Dense(self.width, kernel_init=nn.initializers.glorot_uniform())(
-      x_btc
-    )
-    return drop.dropout(clipped_relu(y_btc), key, self.site, self.rate)
+    y_btc = Dense(self.width, self.precision)(x_btc)
+    return clip_dropout(y_btc, key, self.site, self.rate)
 
 
 class Conv(nn.Module):
@@ -170,6 +85,8 @@ class Conv(nn.Module):
     width: channels in and out.
     groups: divides `width`.
     rate, site: of dropout.
+    kernels: 'native' for the CPU kernels of `nasjax.kernels`, 'xla' for what
+      runs anywhere and can be differentiated twice.
     op: one of `CONVOLUTIONS`, or None to take the taps from `place_uk`.
   """
 
@@ -177,6 +94,8 @@ class Conv(nn.Module):
   groups: int
   rate: float
   site: int
+  kernels: str = 'xla'
+  precision: str = 'float32'
   op: str | None = None
 
   @nn.compact
@@ -197,12 +116,35 @@ class Conv(nn.Module):
       return kernel_kijg * used_k[:, None, None, None]
 
     kernel_kijg = self.param('kernel', init, shape)
+    bias_c = self.param('bias', nn.initializers.zeros, (self.width,))
+    if self.kernels == 'native':
+      return kernels_lib.conv_clip_dropout(
+        x_btc,
+        kernel_kijg,
+        bias_c,
+        self._taps(place_uk),
+        len_b,
+        jnp.zeros(2, jnp.uint32) if key is None else key,
+        self.site,
+        0.0 if key is None else self.rate,
+        CLIP,
+      )
     if not self.op:
       kernel_kijg = jnp.einsum('uk,kijg->uijg', place_uk, kernel_kijg)
-    bias_c = self.param('bias', nn.initializers.zeros, (self.width,))
-    y_btc = grouped_conv(mask_frames(x_btc, len_b), kernel_kijg, shifts)
-    y_btc = clipped_relu(y_btc + bias_c[None, None])
-    return drop.dropout(y_btc, key, self.site, self.rate)
+    y_btc = grouped_conv(
+      mask_frames(x_btc, len_b), kernel_kijg, shifts, self.precision
+    )
+    y_btc = y_btc + bias_c[None, None]
+    return clip_dropout(y_btc, key, self.site, self.rate)
+
+  def _taps(self, place_uk):
+    """Returns int32: how many taps are used, and the frame that each reads."""
+    if self.op:
+      shifts = offsets(self.op)
+      return jnp.array((len(shifts), *shifts), jnp.int32)
+    shift_k = jnp.array(UNION, jnp.float32) @ place_uk
+    taps = jnp.sum(place_uk)[None]
+    return jnp.concatenate([taps, shift_k]).astype(jnp.int32)
 
 
 class Zero(nn.Module):
@@ -212,6 +154,8 @@ class Zero(nn.Module):
   groups: int
   rate: float
   site: int
+  kernels: str = 'xla'
+  precision: str = 'float32'
 
   def __call__(self, x_btc, len_b, place_uk, key):
     del len_b, place_uk, key
@@ -237,6 +181,7 @@ class MacroConv(nn.Module):
   width: int
   kernel: int
   stride: int
+  precision: str = 'float32'
 
   @nn.compact
   def __call__(self, x_btc, len_b):
@@ -263,8 +208,26 @@ class MacroConv(nn.Module):
       (self.kernel * channels, self.width),
     )
     bias_c = self.param('bias', nn.initializers.zeros, (self.width,))
-    y_btc = clipped_relu(x_btk @ kernel_kc + bias_c[None, None])
+    y_btc = matmul(x_btk, kernel_kc, self.precision) + bias_c[None, None]
+    y_btc = clip_dropout(y_btc, None, 0, 0.0)
     return y_btc, -(-len_b // self.stride)
+
+
+def orthonormal_rows(key, shape, dtype=jnp.float32):
+  """Draws a wide matrix uniformly from those with orthonormal rows.
+
+  It is the polar factor of a Gaussian one, found by the iteration of Newton
+  and Schulz, so by products alone: LAPACK's QR, run on several CPU devices at
+  once, waits for itself for ever. Singular values of a Gaussian matrix four
+  times as wide as high lie within 1 to 3, and reach 1 in ten iterations.
+  """
+  rows, columns = shape
+  x_rc = jax.random.normal(key, shape, dtype) / (rows**0.5 + columns**0.5)
+
+  def improve(_, x_rc):
+    return 1.5 * x_rc - 0.5 * (x_rc @ x_rc.T) @ x_rc
+
+  return jax.lax.fori_loop(0, 14, improve, x_rc)
 
 
 def _forget_one(key, shape, dtype=jnp.float32):
@@ -282,27 +245,19 @@ class LSTM(nn.Module):
   """
 
   width: int
+  precision: str = 'float32'
 
   @nn.compact
   def __call__(self, x_btc):
-    b, _, channels = x_btc.shape
+    channels = x_btc.shape[-1]
     hidden = self.width
     wx_ch = self.param(
       'input_kernel', glorot(channels, 4 * hidden), (channels, 4 * hidden)
     )
     wh_hh = self.param(
-      'recurrent_kernel', nn.initializers.orthogonal(), (hidden, 4 * hidden)
+      'recurrent_kernel', orthonormal_rows, (hidden, 4 * hidden)
     )
     bias_h = self.param('bias', _forget_one, (4 * hidden,))
-    z_tbh = jnp.swapaxes(x_btc @ wx_ch + bias_h[None, None], 0, 1)
-
-    def step(carry, z_bh):
-      h_bh, c_bh = carry
-      i, f, g, o = jnp.split(z_bh + h_bh @ wh_hh, 4, axis=-1)
-      c_bh = jax.nn.sigmoid(f) * c_bh + jax.nn.sigmoid(i) * jnp.tanh(g)
-      h_bh = jax.nn.sigmoid(o) * jnp.tanh(c_bh)
-      return (h_bh, c_bh), h_bh
-
-    zeros = jnp.zeros((b, hidden), x_btc.dtype)
-    _, y_tbh = jax.lax.scan(step, (zeros, zeros), z_tbh)
-    return jnp.swapaxes(y_tbh, 0, 1)
+    z_bth = matmul(x_btc, wx_ch, self.precision) + bias_h[None, None]
+    z_tbh = jnp.swapaxes(z_bth, 0, 1)
+    return jnp.swapaxes(recurrence(z_tbh, wh_hh), 0, 1)

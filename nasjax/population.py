@@ -12,204 +12,143 @@ round otherwise: after ten steps on CPUs parameters and losses agree to 1e-5
 """
 
 import functools
-import hashlib
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from nasjax import cells, decoding, dropout, models
-from nasjax.losses import ctc
+from nasjax import cells, kernels, models
+from nasjax.data import batching
+from nasjax.member import Data as Data
+from nasjax.member import device_data as device_data
+from nasjax.member import (
+  gather,
+  init_member,
+  make_score,
+  make_train_step,
+)
+from nasjax.member import member_key as member_key
 
 
-class Member(NamedTuple):
-  """Training state of one network.
+def members_at_once(members):
+  """Returns how many of a device's members are mapped together.
 
-  Attributes:
-    params: of the network.
-    opt_state: of Adam.
-    step: int32, updates so far.
-    alive: bool, False from the first non-finite loss or gradient on; the state
-      then stays as it was before that step.
-    key: uint32 (2,), the source of dropout.
+  An accelerator is filled by all of them. On a CPU one runs its whole pass
+  after the other: activations and weights then stay in the cache, products
+  need no member axis, and a member's result is the same bits in any population
+  (experiments/PERFORMANCE.md).
+  """
+  return 1 if jax.default_backend() == 'cpu' else members
+
+
+def _divisor(members, most):
+  """Returns the largest divisor of `members` up to `most`, at least 1."""
+  return max(
+    n for n in range(1, members + 1) if members % n == 0 and n <= max(most, 1)
+  )
+
+
+def _group(tree_p, start, size):
+  """Returns `size` members of a population from `start` on."""
+  return jax.tree.map(
+    lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size), tree_p
+  )
+
+
+def _only(tree_p):
+  """Takes the one member of a population out of it."""
+  return jax.tree.map(lambda leaf: leaf[0], tree_p)
+
+
+def _population(tree):
+  """Makes a population of one member."""
+  return jax.tree.map(lambda leaf: leaf[None], tree)
+
+
+def _unmapped(function, axes):
+  del axes
+  return function
+
+
+def _train_in_turns(train_pass, size_of):
+  """Lets groups of `size_of(members)` run the whole pass one after the other.
+
+  So the weights of each group are copied once a pass, not once a step.
   """
 
-  params: dict
-  opt_state: optax.OptState
-  step: jax.Array
-  alive: jax.Array
-  key: jax.Array
+  def train(members_p, gates_p, row_p, *shared):
+    members = members_p.step.shape[0]
+    size = size_of(members)
+    if size == members:
+      return train_pass(members_p, gates_p, row_p, *shared)
+
+    # The population is what the loop carries, so that it changes in place.
+    def body(g, carry):
+      start = g * size
+      new = train_pass(
+        *_group((carry[0], gates_p, row_p), start, size), *shared
+      )
+      return jax.tree.map(
+        lambda all_p, new_p: lax.dynamic_update_slice_in_dim(
+          all_p, new_p, start, 0
+        ),
+        carry,
+        new,
+      )
+
+    zeros_p = jnp.zeros_like(members_p.step, jnp.float32)
+    return lax.fori_loop(0, members // size, body, (members_p, zeros_p))
+
+  return train
 
 
-class Data(NamedTuple):
-  """A split on the device.
+def _eval_in_turns(eval_pass, size_of):
+  """As `_train_in_turns`, for the evaluation, which changes no population."""
 
-  Attributes:
-    x_nf: features of all utterances one after another, and one bucket of
-      zeros at the end.
-    offset_u: first frame of each utterance.
-    frames_u: its length.
-    labels_ul: its transcript, padded with 0.
-    label_len_u: length of its transcript.
-  """
-
-  x_nf: jax.Array
-  offset_u: jax.Array
-  frames_u: jax.Array
-  labels_ul: jax.Array
-  label_len_u: jax.Array
-
-
-class Batch(NamedTuple):
-  """One batch, padded to its bucket; rows of weight 0 are empty."""
-
-  x_btf: jax.Array
-  len_b: jax.Array
-  labels_bl: jax.Array
-  label_len_b: jax.Array
-  weight_b: jax.Array
-
-
-def device_data(split, buckets, frames=0, utterances=0):
-  """Returns the `Data` of a `data.corpus.Split`, as NumPy arrays.
-
-  Args:
-    split: the utterances.
-    buckets: shapes into which they will be cut.
-    frames, utterances: pad to so many, so that two splits share a program.
-  """
-  count = max(len(split.labels), utterances)
-  labels_ul = np.zeros((count, max(b.labels for b in buckets)), np.int32)
-  for u, labels in enumerate(split.labels):
-    labels_ul[u, : len(labels)] = labels
-  rows, width = split.features.shape
-  x_nf = np.zeros((max(rows, frames) + buckets[-1].frames, width), np.float32)
-  x_nf[:rows] = split.features
-
-  def padded(values):
-    return np.pad(np.asarray(values, np.int32), (0, count - len(values)))
-
-  return Data(
-    x_nf,
-    padded(split.offset_u),
-    padded(split.frames_u),
-    labels_ul,
-    padded([len(labels) for labels in split.labels]),
-  )
-
-
-def member_key(seed, cell_key):
-  """The key of (seed, architecture), whatever population it stands in.
-
-  Args:
-    seed: int.
-    cell_key: hexadecimal digest of the architecture (`Space.key`).
-  """
-  digest = hashlib.sha256(f'{seed}/{cell_key}'.encode()).digest()
-  return jax.random.wrap_key_data(
-    jnp.asarray(np.frombuffer(digest[:8], np.uint32)), impl='threefry2x32'
-  )
-
-
-def gather(data, index_b, bucket):
-  """Cuts one batch out of the split; a negative index is an empty row."""
-  safe_b = jnp.maximum(index_b, 0)
-  real_b = index_b >= 0
-  width = data.x_nf.shape[1]
-  x_btf = jax.vmap(
-    lambda n: lax.dynamic_slice(data.x_nf, (n, 0), (bucket.frames, width))
-  )(data.offset_u[safe_b])
-  len_b = jnp.where(real_b, data.frames_u[safe_b], 0)
-  valid_bt = jnp.arange(bucket.frames)[None] < len_b[:, None]
-  return Batch(
-    jnp.where(valid_bt[:, :, None], x_btf, 0),
-    len_b,
-    data.labels_ul[safe_b, : bucket.labels],
-    jnp.where(real_b, data.label_len_u[safe_b], 0),
-    real_b.astype(jnp.float32),
-  )
-
-
-def optimiser(recipe):
-  """Adam behind a clip of the global norm; the learning rate comes later."""
-  return optax.chain(
-    optax.clip_by_global_norm(recipe.clip),
-    optax.scale_by_adam(eps=recipe.adam_epsilon),
-  )
-
-
-def init_member(network, recipe, key, gates):
-  """Returns the first state of one network."""
-  params = models.initial_params(network, jax.random.fold_in(key, 0), gates)
-  return Member(
-    params,
-    optimiser(recipe).init(params),
-    jnp.zeros((), jnp.int32),
-    jnp.ones((), bool),
-    jax.random.key_data(jax.random.fold_in(key, 1)),
-  )
-
-
-def _forward(network, recipe, params, gates, batch, key=None):
-  """Returns the mean loss of a batch, its logits_btv and their lengths."""
-  logits_btv, len_b = network.apply(
-    {'params': params}, batch.x_btf, batch.len_b, gates, key
-  )
-  loss = ctc.mean_ctc_loss(
-    logits_btv,
-    len_b,
-    batch.labels_bl,
-    batch.label_len_b,
-    weight_b=batch.weight_b,
-    normalise=recipe.loss_norm,
-  )
-  return loss, logits_btv, len_b
-
-
-def make_train_step(network, recipe):
-  """Returns the update of one network. `vmap` it to train a population."""
-  tx = optimiser(recipe)
-
-  def train_step(member, gates, batch, lr):
-    key = dropout.step_key(
-      jax.random.wrap_key_data(member.key, impl='threefry2x32'), member.step
+  def evaluate(params_p, gates_p, *shared):
+    members = jax.tree.leaves(params_p)[0].shape[0]
+    size = size_of(members)
+    if size == members:
+      return eval_pass(params_p, gates_p, *shared)
+    results = lax.map(
+      lambda g: eval_pass(
+        *_group((params_p, gates_p), g * size, size), *shared
+      ),
+      jnp.arange(members // size),
+    )
+    return jax.tree.map(
+      lambda leaf: leaf.reshape(members, *leaf.shape[2:]), results
     )
 
-    def objective(params):
-      loss, _, _ = _forward(network, recipe, params, gates, batch, key)
-      return loss + recipe.l2 * models.conv_kernel_norm(params), loss
-
-    (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(
-      member.params
-    )
-    finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
-    alive = member.alive & finite
-    updates, opt_state = tx.update(grads, member.opt_state, member.params)
-    params = jax.tree.map(lambda p, u: p - lr * u, member.params, updates)
-    new = Member(params, opt_state, member.step + 1, alive, member.key)
-    new = jax.tree.map(
-      lambda after, before: jnp.where(alive, after, before), new, member
-    )
-    return new._replace(alive=alive), loss
-
-  return train_step
+  return evaluate
 
 
-def make_train_pass(network, recipe, buckets):
+def make_train_pass(network, recipe, buckets, axis=None):
   """Returns the program of one pass over a plan, for a population.
 
   Its arguments: members_p, gates_p, row_p (the data stream of each member),
   data, plan, steps (batches of the plan to run), lr. It returns the members
   and the mean over batches of each member's training loss, without L2.
+
+  Args:
+    network: the `Network` that all members share.
+    recipe: `Recipe`.
+    buckets: shapes of the batches, as one device has them.
+    axis: as in `member.make_train_step`.
   """
-  step = make_train_step(network, recipe)
+  step = make_train_step(network, recipe, axis)
 
   def train_pass(members_p, gates_p, row_p, data, plan, steps, lr):
     shared = plan.index_skb.shape[1] == 1
+    # One member is not mapped: a product with a member axis of one makes XLA
+    # copy weights that it would else read where they are.
+    alone = row_p.shape[0] == 1
+    over_members = _unmapped if alone else jax.vmap
+    if alone:
+      members_p, gates_p, row_p = _only((members_p, gates_p, row_p))
 
     def run(bucket, index_kb, members_p):
       batch = jax.vmap(lambda index_b: gather(data, index_b, bucket))(
@@ -217,9 +156,11 @@ def make_train_pass(network, recipe, buckets):
       )
       if shared:
         batch = jax.tree.map(lambda leaf: leaf[0], batch)
-        return jax.vmap(step, (0, 0, None, None))(members_p, gates_p, batch, lr)
-      batch = jax.tree.map(lambda leaf: leaf[row_p], batch)
-      return jax.vmap(step, (0, 0, 0, None))(members_p, gates_p, batch, lr)
+        train = over_members(step, (0, 0, None, None))
+      else:
+        batch = jax.tree.map(lambda leaf: leaf[row_p], batch)
+        train = over_members(step, (0, 0, 0, None))
+      return train(members_p, gates_p, batch, lr)
 
     def body(s, carry):
       members_p, total_p = carry
@@ -231,42 +172,34 @@ def make_train_pass(network, recipe, buckets):
 
     zeros_p = jnp.zeros_like(members_p.step, jnp.float32)
     members_p, total_p = lax.fori_loop(0, steps, body, (members_p, zeros_p))
-    return members_p, total_p / jnp.maximum(steps, 1)
+    results = members_p, total_p / jnp.maximum(steps, 1)
+    return _population(results) if alone else results
 
   return train_pass
 
 
-def make_eval_pass(network, recipe, buckets):
+def make_eval_pass(network, recipe, buckets, axis=None):
   """Returns the program that scores and decodes a split, for a population.
 
   Its arguments: params_p, gates_p, data, plan, steps. It returns
   loss_ps [p, batches], the sum over each batch of the normalised loss;
   count_ps, the utterances in that sum (those that have an alignment);
   labels_psbl, the decoded symbols (int16, 0 behind the end); label_len_psb.
+  The arguments here are those of `make_train_pass`. Decoded rows come back as
+  they are spread over the devices of `axis`.
   """
   widest = max(b.batch for b in buckets)
   longest = network.macro.output_frames(max(b.frames for b in buckets))
 
-  def score(params, gates, batch):
-    loss, logits_btv, len_b = _forward(network, recipe, params, gates, batch)
-    if recipe.decoder == 'greedy':
-      labels_bl, length_b = decoding.greedy(logits_btv, len_b)
-    else:
-      labels_bl, length_b, _ = decoding.beam_search(
-        logits_btv, len_b, width=recipe.beam_width
-      )
-    rows, columns = widest - labels_bl.shape[0], longest - labels_bl.shape[1]
-    labels_bl = jnp.pad(labels_bl.astype(jnp.int16), ((0, rows), (0, columns)))
-    # The mean was over the rows that have an alignment: so must the sum be.
-    needed_b = ctc.required_frames(batch.labels_bl, batch.label_len_b)
-    count = jnp.sum(batch.weight_b * (needed_b <= len_b))
-    return loss * count, count, labels_bl, jnp.pad(length_b, (0, rows))
+  score = make_score(network, recipe, widest, longest)
 
   def eval_pass(params_p, gates_p, data, plan, steps):
     members = jax.tree.leaves(params_p)[0].shape[0]
 
     def run(bucket, index_kb):
       batch = gather(data, index_kb[0, : bucket.batch], bucket)
+      if members == 1:
+        return _population(score(*_only((params_p, gates_p)), batch))
       return jax.vmap(score, (0, 0, None))(params_p, gates_p, batch)
 
     def body(s, out):
@@ -287,15 +220,40 @@ def make_eval_pass(network, recipe, buckets):
       jnp.zeros((members, batches, widest, longest), jnp.int16),
       jnp.zeros((members, batches, widest), jnp.int32),
     )
-    return lax.fori_loop(0, steps, body, start)
+    loss_ps, count_ps, *decoded = lax.fori_loop(0, steps, body, start)
+    if axis is not None:
+      loss_ps, count_ps = lax.psum((loss_ps, count_ps), axis)
+    return loss_ps, count_ps, *decoded
 
   return eval_pass
 
 
-def member_mesh(devices=None):
-  """Returns the mesh over which members are spread."""
+def member_mesh(devices=None, data=1):
+  """Returns the mesh over which members and the rows of batches are spread.
+
+  Args:
+    devices: all there are if None.
+    data: devices among which each batch is divided.
+
+  Returns:
+    a mesh of axes 'member' and 'data', (devices / data, data).
+
+  Raises:
+    ValueError: `data` does not divide the devices.
+  """
   devices = jax.devices() if devices is None else devices
-  return jax.sharding.Mesh(np.array(devices), ('member',))
+  if data < 1 or len(devices) % data:
+    raise ValueError(
+      f'{data} devices a batch do not divide the {len(devices)} devices; '
+      'take a divisor of their number'
+    )
+  return jax.sharding.Mesh(
+    np.array(devices).reshape(-1, data), ('member', 'data')
+  )
+
+
+# Each device of the data axis has its own rows of every batch.
+_PLAN = batching.Plan(PartitionSpec(), PartitionSpec(None, None, 'data'))
 
 
 class Programs(NamedTuple):
@@ -308,12 +266,31 @@ class Programs(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def programs(network, recipe, buckets, mesh):
-  """Returns the jitted programs that all populations of a signature share."""
+def programs(network, recipe, buckets, mesh, at_once=None):
+  """Returns the jitted programs that all populations of a signature share.
+
+  Args:
+    network: the `Network` of the signature.
+    recipe: `Recipe`.
+    buckets: shapes of the batches.
+    mesh: of `member_mesh`.
+    at_once: members of a device that are mapped together, or the largest
+      divisor of the members below it; None leaves it to `members_at_once`.
+  """
   member, everyone = PartitionSpec('member'), PartitionSpec()
+  data = mesh.shape['data']
+  local = tuple(b._replace(batch=-(-b.batch // data)) for b in buckets)
+  shape = (network, recipe, local, 'data' if data > 1 else None)
+  rows = PartitionSpec('member', None, 'data')
+
+  def size_of(members):
+    if at_once is None:
+      return members_at_once(members)
+    return _divisor(members, at_once)
 
   def mapped(function, in_specs, out_specs, donate=()):
-    # Members never talk to each other: each device runs its own.
+    # By hand, not left to the compiler: members never talk to each other, and
+    # kernels of our own cannot be divided.
     return jax.jit(
       jax.shard_map(
         function,
@@ -326,14 +303,17 @@ def programs(network, recipe, buckets, mesh):
     )
 
   def init(keys_p, gates_p):
-    return jax.vmap(
-      lambda bits, gates: init_member(
+    # Not mapped: products of several members at once may round otherwise, and
+    # a member starts with the same bits in any population.
+    return lax.map(
+      lambda member: init_member(
         network,
         recipe,
-        jax.random.wrap_key_data(bits, impl='threefry2x32'),
-        gates,
-      )
-    )(keys_p, gates_p)
+        jax.random.wrap_key_data(member[0], impl='threefry2x32'),
+        member[1],
+      ),
+      (keys_p, gates_p),
+    )
 
   def keep_best(better_p, params_p, best_p):
     def choose(new, old):
@@ -343,19 +323,17 @@ def programs(network, recipe, buckets, mesh):
     return jax.tree.map(choose, params_p, best_p)
 
   return Programs(
-    # Not mapped over devices: the QR of the orthogonal start, run on several
-    # CPU devices at once, waits for itself.
     jax.jit(init),
     mapped(
-      make_train_pass(network, recipe, buckets),
-      (member, member, member, everyone, everyone, everyone, everyone),
+      _train_in_turns(make_train_pass(*shape), size_of),
+      (member, member, member, everyone, _PLAN, everyone, everyone),
       member,
       donate=(0,),
     ),
     mapped(
-      make_eval_pass(network, recipe, buckets),
-      (member, member, everyone, everyone, everyone),
-      member,
+      _eval_in_turns(make_eval_pass(*shape), size_of),
+      (member, member, everyone, _PLAN, everyone),
+      (member, member, rows, rows),
     ),
     mapped(keep_best, (member, member, member), member, donate=(2,)),
   )
@@ -369,12 +347,19 @@ def network_of(space, arch, macro, recipe):
     tuple((kind,) for kind in kinds),
     recipe.dropout,
     recipe.conv_dropout,
+    kernels.choose(),
+    recipe.precision,
   )
 
 
 def on_members(tree, mesh):
   """Moves arrays to the mesh, their leading axis spread over members."""
-  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec('member')))
+  return jax.device_put(tree, member_sharding(mesh))
+
+
+def member_sharding(mesh):
+  """Returns how the arrays of a population lie: their leading axis spread."""
+  return NamedSharding(mesh, PartitionSpec('member'))
 
 
 def on_all(tree, mesh):
@@ -382,12 +367,20 @@ def on_all(tree, mesh):
   return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
+def on_rows(plan, buckets, mesh):
+  """Moves a `Plan` to the mesh, the rows of its batches spread over 'data'."""
+  plan = batching.spread(plan, buckets, mesh.shape['data'])
+  return jax.device_put(
+    plan, jax.tree.map(functools.partial(NamedSharding, mesh), _PLAN)
+  )
+
+
 def labels_of(labels_psbl, length_psb, plan):
   """Unpacks decoded batches into [p][utterance] label arrays.
 
   Args:
     labels_psbl, length_psb: what the evaluation program returned.
-    plan: the `Plan` it ran.
+    plan: the `Plan` it ran, as `batching.spread` laid it out.
 
   Returns:
     labels_pul (int16) and length_pu, utterances in the order of the split.

@@ -32,6 +32,8 @@ class Recipe:
       CTC mean), 'none' by nothing.
     decoder: 'beam' or 'greedy'.
     beam_width: of the prefix beam search.
+    precision: 'float32', or 'bfloat16' to round the factors of dense products;
+      sums, weights and all else stay float32.
   """
 
   name: str
@@ -52,6 +54,7 @@ class Recipe:
   loss_norm: str = 'frames_plus_one'
   decoder: str = 'beam'
   beam_width: int = 12
+  precision: str = 'float32'
 
   def __post_init__(self):
     object.__setattr__(self, 'curriculum', tuple(self.curriculum))
@@ -80,6 +83,7 @@ class Recipe:
       'loss_norm': self.loss_norm in ('frames_plus_one', 'labels', 'none'),
       'decoder': self.decoder in ('beam', 'greedy'),
       'beam_width': self.beam_width >= 1,
+      'precision': self.precision in ('float32', 'bfloat16'),
     }
     for field, good in checks.items():
       if not good:

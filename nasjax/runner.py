@@ -76,6 +76,24 @@ def prepare(corpus, recipe, mesh):
   )
 
 
+def records(members, epochs):
+  """Returns the part of a state that stands on the host, with nothing in it."""
+  return {
+    'curves': {name: np.full((members, epochs), np.nan) for name in CURVES},
+    'seconds': np.full(epochs, np.nan),
+    'best_epoch': np.zeros(members, np.int64),
+    'diverged_epoch': np.zeros(members, np.int64),
+  }
+
+
+def by_member(function, state):
+  """Maps every array of a state whose leading axis is members."""
+  return {
+    part: tree if part == 'seconds' else jax.tree.map(function, tree)
+    for part, tree in state.items()
+  }
+
+
 class Runner:
   """Trains one shard, an epoch at a time. Keeps the state of the loop."""
 
@@ -94,37 +112,55 @@ class Runner:
     self.gates = population.on_members(self.host_gates, mesh)
     rows = [shard.streams.index(seed) for _, seed in self.members]
     self.row_p = population.on_members(np.array(rows, np.int32), mesh)
-    self.steps = len(self._plan(1).bucket_s)
+    self.steps = len(self.plan(1).bucket_s)
     self.curriculum = self._curriculum()
 
   def initial(self):
     """Returns the state before the first epoch."""
-    keys_p = np.stack(
-      [
-        np.asarray(
-          jax.random.key_data(
-            population.member_key(seed, self.job.space.key(np.array(arch)))
-          )
-        )
-        for arch, seed in self.members
-      ]
-    )
-    members_p = self.programs.init(keys_p, self.host_gates)
-    epochs = self.job.recipe.epochs
+    members_p = self.programs.init(self._keys(), self.host_gates)
     return {
       'members': population.on_members(members_p, self.prepared.mesh),
       'best': population.on_members(
         jax.tree.map(np.array, members_p.params), self.prepared.mesh
       ),
-      'curves': {
-        name: np.full((self.shard.size, epochs), np.nan) for name in CURVES
-      },
-      'seconds': np.full(epochs, np.nan),
-      'best_epoch': np.zeros(self.shard.size, np.int64),
-      'diverged_epoch': np.zeros(self.shard.size, np.int64),
-    }
+    } | records(self.shard.size, self.job.recipe.epochs)
 
-  def _plan(self, number, keep_u=None):
+  def _keys(self):
+    keys = [
+      population.member_key(seed, self.job.space.key(np.array(arch)))
+      for arch, seed in self.members
+    ]
+    return np.stack([np.asarray(jax.random.key_data(key)) for key in keys])
+
+  def shapes(self):
+    """Returns the `Member` of the population as shapes; nothing is computed."""
+    keys_p = jax.ShapeDtypeStruct((self.shard.size, 2), np.uint32)
+    return jax.eval_shape(self.programs.init, keys_p, self.host_gates)
+
+  def load(self, host):
+    """Returns a state from what `unload` made of it, padded again."""
+    real = len(self.shard.members)
+
+    def pad(leaf_p):
+      spare = np.repeat(leaf_p[:1], self.shard.size - real, 0)
+      return np.concatenate([leaf_p, spare])
+
+    state = by_member(pad, host)
+    for part in ('members', 'best'):
+      state[part] = population.on_members(state[part], self.prepared.mesh)
+    return state
+
+  def unload(self, state):
+    """Copies the states of real members to the host.
+
+    What is saved must not depend on the padding, which follows the number of
+    devices; and it must be a copy, for the next epoch's program writes into the
+    devices' buffers while the checkpoint is still on its way to the disk.
+    """
+    real = len(self.shard.members)
+    return by_member(lambda leaf_p: np.array(leaf_p)[:real], state)
+
+  def plan(self, number, keep_u=None):
     return batching.train_plan(
       self.prepared.bucket_u,
       self.prepared.buckets,
@@ -139,41 +175,45 @@ class Runner:
     for i, limit in enumerate(self.job.recipe.curriculum):
       keep_u = self.prepared.samples_u < limit
       if keep_u.any():
-        plans.append(self._plan(_CURRICULUM_PASS + i, keep_u))
+        plans.append(self.plan(_CURRICULUM_PASS + i, keep_u))
     return plans
 
   def train_arguments(self, members_p, plan, lr):
     """Returns the arguments of the training program for one pass."""
     # All of it is put there now: a pass moves nothing between host and device.
-    plan, steps, lr = population.on_all(
-      (
-        batching.pad_plan(plan, self.steps),
-        np.int32(len(plan.bucket_s)),
-        np.float32(lr),
-      ),
-      self.prepared.mesh,
+    prepared = self.prepared
+    rows = population.on_rows(
+      batching.pad_plan(plan, self.steps), prepared.buckets, prepared.mesh
+    )
+    steps, lr = population.on_all(
+      (np.int32(len(plan.bucket_s)), np.float32(lr)), prepared.mesh
     )
     return (
       members_p,
       self.gates,
       self.row_p,
-      self.prepared.train,
-      plan,
+      prepared.train,
+      rows,
       steps,
       lr,
     )
 
-  def memory(self, state):
-    """Returns bytes that the training program needs on one device."""
+  def compiled(self):
+    """Returns the training program as it will run, before there is a state."""
+    sharding = population.member_sharding(self.prepared.mesh)
+
+    def spread(leaf):
+      return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    members_p = jax.tree.map(spread, self.shapes())
     arguments = self.train_arguments(
-      state['members'], self._plan(1), self.job.recipe.lr
+      members_p, self.plan(1), self.job.recipe.lr
     )
-    analysis = self.programs.train.lower(*arguments).compile().memory_analysis()
-    return analysis.temp_size_in_bytes + analysis.argument_size_in_bytes
+    return self.programs.train.lower(*arguments).compile()
 
   def some_steps(self, members_p, steps):
     """Trains for the first `steps` batches of an epoch, to time them."""
-    plan = self._plan(1)
+    plan = self.plan(1)
     plan = type(plan)(plan.bucket_s[:steps], plan.index_skb[:steps])
     members_p, _ = self._pass(members_p, plan, self.job.recipe.lr)
     return jax.block_until_ready(members_p)
@@ -189,12 +229,17 @@ class Runner:
       params_p,
       self.gates,
       prepared.evaluation[split],
-      *population.on_all((plan, np.int32(steps)), prepared.mesh),
+      population.on_rows(plan, prepared.buckets, prepared.mesh),
+      population.on_all(np.int32(steps), prepared.mesh),
     )
     refs = prepared.refs[split]
     total_p = np.asarray(loss_ps, np.float64)[:, :steps].sum(1)
     loss_p = total_p / np.maximum(np.asarray(count_ps)[:, :steps].sum(1), 1)
-    hyps = population.labels_of(labels, lengths, plan)
+    hyps = population.labels_of(
+      labels,
+      lengths,
+      batching.spread(plan, prepared.buckets, prepared.mesh.shape['data']),
+    )
     return loss_p, error_rates.population_per(*hyps, refs, prepared.fold_v)
 
   def epoch(self, state, epoch):
@@ -206,7 +251,7 @@ class Runner:
       for plan in self.curriculum:
         members_p, _ = self._pass(members_p, plan, recipe.lr)
     members_p, loss_p = self._pass(
-      members_p, self._plan(epoch), recipe.learning_rate(epoch)
+      members_p, self.plan(epoch), recipe.learning_rate(epoch)
     )
     val_loss_p, val_per_p = self.evaluate(members_p.params, 'validation')
     # The last step of an epoch may break what no further step would notice.

@@ -9,22 +9,24 @@ skipped, a killed one goes on from its last epoch, and its rows appear whole.
 """
 
 import dataclasses
-import datetime
+import gc
 import hashlib
 import json
 import pathlib
+import threading
 from typing import NamedTuple
 
-import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from nasjax import cells, cost, population, provenance, table
-from nasjax.runner import CURVES, Runner
+from nasjax import cells, memory, rows, table
+from nasjax.parts import Parts
+from nasjax.runner import Runner as Runner
 from nasjax.runner import prepare as prepare
+from nasjax.runner import records
 
 # Raise when a change of the code changes what a shard's result is.
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,49 +132,34 @@ def _name(job, members):
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+# Two managers of one process that save at the same moment wait for each other
+# for ever (orbax 0.12.8).
+_SAVING = threading.Lock()
+
+
 def _manager(directory):
-  return ocp.CheckpointManager(
-    directory.absolute(),
-    options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True),
-  )
+  with _SAVING:
+    return ocp.CheckpointManager(
+      directory.absolute(),
+      options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True),
+    )
 
 
-def _restore(manager, runner):
-  """Returns (epoch, state): the last one saved, or the initial one."""
-  state = runner.initial()
+def _restore(manager, parts):
+  """Takes the last state saved, or the initial one.
+
+  Returns:
+    its epoch, and the state as it was saved (None before the first).
+  """
   epoch = manager.latest_step()
   if epoch is None:
-    return 0, state
-  real, size = len(runner.shard.members), runner.shard.size
-  host = manager.restore(
-    epoch, args=ocp.args.StandardRestore(_without_padding(state, real))
-  )
-
-  def pad(leaf_p):
-    return np.concatenate([leaf_p, np.repeat(leaf_p[:1], size - real, 0)])
-
-  host = _by_member(pad, host)
-  for part in ('members', 'best'):
-    host[part] = population.on_members(host[part], runner.prepared.mesh)
+    parts.begin()
+    return 0, None
+  target = ocp.args.StandardRestore(parts.target())
+  with _SAVING:
+    host = manager.restore(epoch, args=target)
+  parts.resume(host)
   return epoch, host
-
-
-def _by_member(function, state):
-  """Maps every array of a state whose leading axis is members."""
-  return {
-    part: tree if part == 'seconds' else jax.tree.map(function, tree)
-    for part, tree in state.items()
-  }
-
-
-def _without_padding(state, real):
-  """Copies the states of real members to the host.
-
-  What is saved must not depend on the padding, which follows the number of
-  devices; and it must be a copy, for the next epoch's program writes into the
-  devices' buffers while the checkpoint is still on its way to the disk.
-  """
-  return _by_member(lambda leaf_p: np.array(leaf_p)[:real], state)
 
 
 def check_table(job, shards, out):
@@ -191,12 +178,12 @@ def check_table(job, shards, out):
   directory = pathlib.Path(out) / 'table'
   if not table.committed(directory):
     return
-  rows = table.open(directory).to_arrow().to_pylist()
+  written = table.open(directory).to_arrow().to_pylist()
   planned = {member for shard in shards for member in shard.members}
   names = {shard.name for shard in shards}
-  for row in rows:
+  for row in written:
     if row['recipe'] == job.recipe.name and (
-      row['recipe_json'] != _recipe_json(job)
+      row['recipe_json'] != rows.recipe_json(job)
     ):
       raise ValueError(
         f'{directory} has rows of another recipe named {job.recipe.name!r}; '
@@ -217,8 +204,20 @@ def check_table(job, shards, out):
       )
 
 
-def run_shard(job, shard, prepared, out, on_epoch=lambda progress: None):
+def run_shard(
+  job,
+  shard,
+  prepared,
+  out,
+  on_epoch=lambda progress: None,
+  at_once=None,
+  say=print,
+):
   """Trains a shard, or what is left of it, and writes its rows.
+
+  Where memory runs out, half as many members stand on the devices at a time,
+  and the shard goes on from its last checkpoint. Members that do not fit even
+  alone get rows of status 'oom'.
 
   Args:
     job: `Job`.
@@ -226,41 +225,123 @@ def run_shard(job, shard, prepared, out, on_epoch=lambda progress: None):
     prepared: of `prepare`.
     out: directory of the run.
     on_epoch: called with a `Progress` after every epoch.
+    at_once: dict from signatures to the members that fit on the devices; what
+      is learnt of it is written there, for the shards that follow.
+    say: called with a line of text when memory ran out.
 
   Returns:
     True if there was anything to do.
+
+  Raises:
+    TooLargeError: memory ran out where it once was enough.
   """
   out = pathlib.Path(out)
   if shard.name in table.committed(out / 'table'):
     return False
-  runner = Runner(job, shard, prepared)
+  told = 0
+
+  def tell(progress):
+    # What is read again from a checkpoint was told of before.
+    nonlocal told
+    if progress.epoch > told:
+      told = progress.epoch
+      on_epoch(progress)
+
+  at_once = {} if at_once is None else at_once
+  size = min(at_once.get(shard.signature, shard.size), shard.size)
+  while size:
+    try:
+      state, scores = _train(job, shard, prepared, out, tell, size)
+      break
+    except (MemoryError, RuntimeError) as e:
+      if not memory.exhausted(e):
+        raise
+      reason = str(e).partition('\n')[0]
+    # Here the error is gone, and with it all that its frames held.
+    gc.collect()
+    size = _less(shard, prepared, out, size, reason, say)
+    if size:
+      at_once[shard.signature] = size
+  if not size:
+    state, scores = _untrained(job, shard)
+  found = rows.rows_of(job, shard, state, *scores, 'ok' if size else 'oom')
+  meta = rows.meta(shard, prepared, size)
+  table.write_shard(out / 'table', shard.name, found, meta)
+  return True
+
+
+def _less(shard, prepared, out, size, reason, say):
+  """Returns how many members to train at a time where `size` were too many.
+
+  Args:
+    shard: in training.
+    prepared: of `prepare`.
+    out: directory of the run.
+    size: members that were on the devices when memory ran out.
+    reason: what was said then.
+    say: called with what is done about it.
+
+  Returns:
+    half of them, rounded up to what the devices divide; 0 if that are no
+    fewer.
+
+  Raises:
+    TooLargeError: they are no fewer, but some epochs had enough memory.
+  """
+  devices = prepared.mesh.shape['member']
+  half = -(-size // (2 * devices)) * devices
+  epoch = _last_epoch(out, shard)
+  fault = f'shard {shard.name}: out of memory with {size} networks on'
+  if half < size:
+    say(
+      f'{fault} the devices; going on from epoch {epoch + 1} with {half} of '
+      f'its {len(shard.members)} at a time ({reason})'
+    )
+    return half
+  if epoch:
+    raise memory.TooLargeError(
+      f'{fault} {devices} devices, the fewest there can be, though the first '
+      f'{epoch} epochs had enough; make room and give the same command again '
+      f'({reason})'
+    )
+  say(
+    f'{fault} {devices} devices, the fewest there can be; its rows get the '
+    f'status oom ({reason})'
+  )
+  return 0
+
+
+def _last_epoch(out, shard):
   with _manager(out / 'checkpoints' / shard.name) as manager:
-    done, state = _restore(manager, runner)
-    about = _about(job, shard)
+    return manager.latest_step() or 0
+
+
+def _train(job, shard, prepared, out, tell, at_once):
+  """Returns the last state and (test_loss_p, test_per_p) of a shard."""
+  parts = Parts(job, shard, prepared, at_once)
+  about = _about(job, shard)
+  with _manager(out / 'checkpoints' / shard.name) as manager:
+    done, state = _restore(manager, parts)
     for epoch in range(1, job.recipe.epochs + 1):
       if epoch > done:
-        state = runner.epoch(state, epoch)
-        host = _without_padding(state, len(shard.members))
-        manager.save(
-          epoch, args=ocp.args.StandardSave(host), custom_metadata=about
-        )
-      on_epoch(
-        Progress(
-          shard,
-          epoch,
-          {
-            name: values[: len(shard.members), :epoch]
-            for name, values in state['curves'].items()
-          },
-          float(state['seconds'][epoch - 1]),
-          epoch <= done,
-        )
-      )
+        parts.epoch(epoch)
+        state = parts.host()
+        with _SAVING:
+          manager.save(
+            epoch, args=ocp.args.StandardSave(state), custom_metadata=about
+          )
+      curves = {name: v[:, :epoch] for name, v in state['curves'].items()}
+      seconds = float(state['seconds'][epoch - 1])
+      tell(Progress(shard, epoch, curves, seconds, epoch <= done))
     manager.wait_until_finished()
-  test_loss_p, test_per_p = runner.evaluate(state['best'], 'test')
-  rows = _rows(runner, state, test_loss_p, test_per_p)
-  table.write_shard(out / 'table', shard.name, rows, _meta(shard, runner))
-  return True
+  return state, parts.test()
+
+
+def _untrained(job, shard):
+  """Returns the state and the scores of members that do not fit."""
+  members, epochs = len(shard.members), job.recipe.epochs
+  state = records(members, epochs) | {'seconds': np.zeros(epochs)}
+  return state, np.full((2, members), np.nan)
 
 
 def describe(job):
@@ -278,62 +359,3 @@ def _about(job, shard):
   """Returns what a checkpoint says of itself: whose states it holds."""
   members = [{'arch': list(arch), 'seed': seed} for arch, seed in shard.members]
   return describe(job) | {'shard': shard.name, 'members': members}
-
-
-def _recipe_json(job):
-  return json.dumps(dataclasses.asdict(job.recipe), sort_keys=True)
-
-
-def _meta(shard, runner):
-  return {
-    'signature': list(shard.signature),
-    'members': len(shard.members),
-    'padding': shard.size - len(shard.members),
-    'buckets': [list(bucket) for bucket in runner.prepared.buckets],
-  }
-
-
-def _rows(runner, state, test_loss_p, test_per_p):
-  """Returns the table's rows of a finished shard."""
-  job, shard = runner.job, runner.shard
-  epochs = job.recipe.epochs
-  rates = [job.recipe.learning_rate(e) for e in range(1, epochs + 1)]
-  share = float(state['seconds'].sum()) / len(shard.members)
-  common = {
-    'space': job.space.name,
-    'recipe': job.recipe.name,
-    'recipe_json': _recipe_json(job),
-    'macro': job.macro.name,
-    'corpus': job.corpus_name,
-    'corpus_fingerprint': job.corpus_fingerprint,
-    'epochs': epochs,
-    'learning_rate': rates,
-    'epoch_seconds': state['seconds'] / len(shard.members),
-    'seconds': share,
-    'versions': json.dumps(provenance.versions(), sort_keys=True),
-    'commit': provenance.commit(),
-    'created': datetime.datetime.now(datetime.UTC).isoformat(),
-  }
-  rows = []
-  for p, (arch, seed) in enumerate(shard.members):
-    diverged = int(state['diverged_epoch'][p])
-    best = int(state['best_epoch'][p])
-    cell = np.array(arch, np.int8)
-    rows.append(
-      common
-      | {name: state['curves'][name][p] for name in CURVES}
-      | {
-        'arch': cell,
-        'key': job.space.key(cell),
-        'semantic_key': job.space.semantic_key(cell),
-        'seed': seed,
-        'test_per': np.nan if diverged else float(test_per_p[p]),
-        'test_loss': np.nan if diverged else float(test_loss_p[p]),
-        'best_epoch': best or None,
-        'params': cost.params(job.space, cell, job.macro),
-        'macs': cost.macs(job.space, cell, job.macro, frames=200),
-        'status': 'diverged' if diverged else 'ok',
-        'diverged_epoch': diverged or None,
-      }
-    )
-  return rows

@@ -246,3 +246,22 @@ def test_what_fits_nowhere_is_named():
     batching.assign(np.array([80, 81]), np.array([3, 3]), BUCKETS)
   with pytest.raises(ValueError, match='utterance 0 with 80 frames and 13 lab'):
     batching.assign(np.array([80, 81]), np.array([13, 3]), BUCKETS)
+
+
+@pytest.mark.parametrize('devices', [1, 2, 3, 4])
+def test_devices_share_a_batch(devices):
+  plan = batching.train_plan(BUCKET_U, BUCKETS, (1, 2), 3)
+  spread = batching.spread(plan, BUCKETS, devices)
+  np.testing.assert_array_equal(spread.bucket_s, plan.bucket_s)
+  rows = -(-4 // devices)
+  assert spread.index_skb.shape == (*plan.index_skb.shape[:2], devices * rows)
+  for k, index_kb, new_kb in zip(*plan, spread.index_skb):
+    # A program of a smaller bucket reads the first rows of every device.
+    share = -(-BUCKETS[k].batch // devices)
+    parts = new_kb.reshape(2, devices, rows)
+    assert (parts[:, :, share:] == -1).all()
+    joined = parts[:, :, :share].reshape(2, -1)
+    np.testing.assert_array_equal(
+      joined[:, : BUCKETS[k].batch], index_kb[:, : BUCKETS[k].batch]
+    )
+    assert (joined[:, BUCKETS[k].batch :] == -1).all()

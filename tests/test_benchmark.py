@@ -26,6 +26,10 @@ def _rows(out):
   return sorted(rows, key=lambda row: (row['arch'], row['seed']))
 
 
+def _record(tiny_run):
+  return json.loads((tiny_run.out / 'run.json').read_text())
+
+
 def test_table_has_every_member(tiny_run):
   t = table.open(tiny_run.out)
   assert len(t) == 4
@@ -76,7 +80,7 @@ def test_draws_figures(tiny_run):
 
 
 def test_record_tells_where_the_corpus_lies(tiny_run):
-  record = json.loads((tiny_run.out / 'run.json').read_text())
+  record = _record(tiny_run)
   t = table.open(tiny_run.out)
   assert {record['corpus_fingerprint']} == set(t.column('corpus_fingerprint'))
   assert record['prepared_corpus'].startswith(str(tiny_run.data_dir))
@@ -112,12 +116,15 @@ def _kill_after(out, flags, line):
 
 
 def test_killed_run_ends_with_the_same_table(tiny_run, tmp_path):
+  """One worker ends what two did in the run that it is compared with."""
   out = tmp_path / 'out'
-  _kill_after(out, tiny_run.flags, 'shard 1/2 epoch 1/')
+  _kill_after(out, tiny_run.flags, 'epoch 1/')
+  flags = [*tiny_run.flags, '--cpu_devices=1']
+  _kill_after(out, flags, 'shard 1/2 epoch 1/')
   assert table.committed(out / 'table') == ()
-  _kill_after(out, tiny_run.flags, 'shard 2/2 epoch 1/')
+  _kill_after(out, flags, 'shard 2/2 epoch 1/')
   assert len(table.committed(out / 'table')) == 1
-  status, output, errors = launcher.finish(f'--out={out}', *tiny_run.flags)
+  status, output, errors = launcher.finish(f'--out={out}', *flags)
   assert status == 0, errors
   assert 'shard 1/2' not in output
   rows, expected = _rows(out), _rows(tiny_run.out)
@@ -137,6 +144,52 @@ def test_dry_run_plans_and_writes_no_rows(tiny_run, tmp_path):
     assert word in output
   assert 'projected time: 0:0' in output
   assert [path.name for path in tmp_path.iterdir()] == ['.lock']
+
+
+def _planned(tiny_run, out, *more):
+  """Returns what a dry run without --members_per_shard prints."""
+  flags = [f for f in tiny_run.flags if 'members_per_shard' not in f]
+  return launcher.finish('--dry_run', f'--out={out}', *flags, *more)
+
+
+def test_free_memory_chooses_the_shards_of_a_new_run_alone(tiny_run, tmp_path):
+  status, output, errors = _planned(tiny_run, tmp_path, '--cpu_devices=2')
+  assert status == 0, errors
+  assert '2 members a shard (' in output  # one for each worker
+  status, output, errors = _planned(tiny_run, tmp_path, '--cpu_devices=1')
+  assert status == 0, errors
+  assert '3 cells, 4 networks, 1 shards, 1 programs' in output
+  found = re.search(r'4 members a shard \((\S+) GB of (\S+) GB free\)', output)
+  assert 0 < float(found[1]) < float(found[2])
+  # What began keeps its shards, or its epochs would be lost.
+  assert _record(tiny_run)['members_per_shard'] == 2
+  record = tmp_path / 'run.json'
+  record.write_text(json.dumps(_record(tiny_run)))
+  status, output, errors = _planned(tiny_run, tmp_path)
+  assert status == 0, errors
+  assert '3 cells, 4 networks, 2 shards, 1 programs' in output
+  assert 'at most 2 members a shard, as' in output
+  record.write_text('{}')
+  status, _, errors = _planned(tiny_run, tmp_path)
+  assert status == 1 and errors.count('\n') == 1
+  assert 'run.json does not tell the members of a shard' in errors
+
+
+def test_workers_and_batches_divided_among_devices_are_reported(
+  tiny_run, tmp_path
+):
+  status, output, errors = _planned(
+    tiny_run,
+    tmp_path,
+    '--members_per_shard=3',
+    '--cpu_devices=6',
+    '--data_devices=2',
+  )
+  assert status == 0, errors
+  assert 'each batch divided among 2 devices' in output
+  assert '2 shards, 1 programs, on 3 x 2 x cpu' in output
+  # Two shards of two members each, none of them padding.
+  assert re.search(r'linear, conv\S*, linear +│ +2 │ +2 │ +0 │', output)
 
 
 def test_help_lists_the_flags():
@@ -171,6 +224,10 @@ _MISTAKES = {
   '--lr=nan --random_cells=1': '--lr=nan',
   '--members_per_shard=0': '--members_per_shard=0',
   '--cpu_devices=0': '--cpu_devices=0',
+  '--data_devices=0': '--data_devices=0',
+  '--random_cells=1 --cpu_devices=4 --data_devices=3': (
+    '--data_devices=3 does not divide --cpu_devices=4'
+  ),
   '--synth_utterances=5': '--synth_utterances=5',
   '--synth_words=3 --random_cells=1': '--synth_words=3',
   '--seeds=a': '--seeds=a',

@@ -3,6 +3,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import native
 import numpy as np
 import pytest
 
@@ -89,22 +90,30 @@ def _assert_valid_frames_equal(y_btc, expected_btc):
     )
 
 
+@pytest.mark.parametrize('kernels', native.KINDS)
 @pytest.mark.parametrize('arch', ARCHS)
-def test_cell_against_a_plain_loop(arch):
+def test_cell_against_a_plain_loop(arch, kernels):
   names = tuple((name,) for name in SPACE.main_ops(SPACE.parse(arch)))
-  cell = cells.Cell(names, WIDTH, GROUPS)
+  cell = cells.Cell(names, WIDTH, GROUPS, kernels=kernels)
   gates = cells.gates(SPACE, SPACE.parse(arch))
   params = _drawn(cell, gates)
   y_btc = _apply(cell, params, _input(), gates)
   _assert_valid_frames_equal(y_btc, _slow_cell(arch, params))
 
 
+@pytest.mark.parametrize('kernels', native.KINDS)
 @pytest.mark.parametrize('conv_dropout', [True, False])
-def test_every_node_drops_at_a_site_of_its_own(conv_dropout):
+def test_every_node_drops_at_a_site_of_its_own(conv_dropout, kernels):
   arch, rate, first = ARCHS[1], 0.4, 12
   names = tuple((name,) for name in SPACE.main_ops(SPACE.parse(arch)))
   cell = cells.Cell(
-    names, WIDTH, GROUPS, rate, first, conv_dropout=conv_dropout
+    names,
+    WIDTH,
+    GROUPS,
+    rate,
+    first,
+    conv_dropout=conv_dropout,
+    kernels=kernels,
   )
   gates = cells.gates(SPACE, SPACE.parse(arch))
   params = _drawn(cell, gates)
@@ -149,7 +158,8 @@ def test_candidates_are_mixed_by_their_gates():
   _assert_valid_frames_equal(y_btc, _slow_norm(x3, nodes['norm']))
 
 
-def test_a_population_of_cells_equals_each_alone():
+@pytest.mark.parametrize('kernels', native.KINDS)
+def test_a_population_of_cells_equals_each_alone(kernels):
   archs = [
     SPACE.parse(nested)
     for nested in (
@@ -160,7 +170,8 @@ def test_a_population_of_cells_equals_each_alone():
   ]
   assert len({cells.signature(SPACE, arch) for arch in archs}) == 1
   gates_p = cells.stack([cells.gates(SPACE, arch) for arch in archs])
-  cell = cells.Cell((('conv',), ('linear',), ('conv',)), WIDTH, GROUPS)
+  names = (('conv',), ('linear',), ('conv',))
+  cell = cells.Cell(names, WIDTH, GROUPS, kernels=kernels)
   first = jax.tree.map(lambda leaf: leaf[0], gates_p)
   drawn = [_drawn(cell, first, seed) for seed in range(3)]
   params_p = jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)

@@ -164,6 +164,17 @@ def test_mask_follows_the_written_recipe():
   np.testing.assert_array_equal(np.ravel(mask), expected)
 
 
+@pytest.mark.parametrize('shape', [(6,), (6, 5), (6, 3, 4)])
+def test_rows_of_a_batch_drop_what_the_whole_batch_does(shape):
+  key = _keys(1)[0]
+  whole = np.asarray(_mask(key, 3, shape, 0.4))
+  assert 0 < whole.mean() < 1
+  for first, last in ((0, 6), (0, 2), (2, 6), (5, 6)):
+    own = dropout.from_row(key, jnp.int32(first))
+    rows = _mask(own, 3, (last - first, *shape[1:]), 0.4)
+    np.testing.assert_array_equal(rows, whole[first:last])
+
+
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_type_is_kept(dtype):
   x = jnp.ones((4, 4), dtype)

@@ -18,8 +18,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # of lower rows, and a package its own parts. A new module joins the row above
 # the highest that it needs; WORKSPACE.md tells what each layer is for.
 LAYERS = (
-  ('spaces', 'recipes', 'dropout', 'provenance', 'taps'),
-  ('data',),
+  ('spaces', 'recipes', 'dropout', 'provenance', 'taps', 'memory', 'kernels'),
+  ('data', 'adam', 'functions'),
   ('losses', 'decoding', 'error_rates'),
   ('table', 'published'),
   ('search',),
@@ -27,9 +27,12 @@ LAYERS = (
   ('cells',),
   ('models',),
   ('cost',),
+  ('member',),
   ('population',),
   ('runner',),
+  ('parts', 'rows'),
   ('runs',),
+  ('sizing', 'workers'),
   ('oneshot',),
   ('analysis',),
   ('plots',),

@@ -4,6 +4,7 @@ import json
 
 import jax
 import jax.numpy as jnp
+import native
 import numpy as np
 import pytest
 import reference
@@ -167,6 +168,50 @@ def test_population_program_equals_plain_networks():
     )
     np.testing.assert_allclose(logits_pbtv[i], logits_btv, atol=2e-5)
     assert cost.leaves(params) == cost.params(SPACE, arch, models.TINY)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _pulled(network, params, x_btf, len_b, gates, key, dy_btv):
+  logits_btv, pull = jax.vjp(
+    lambda p: network.apply({'params': p}, x_btf, len_b, gates, key)[0], params
+  )
+  return logits_btv, pull(jnp.asarray(dy_btv, jnp.float32))[0]
+
+
+@native.needed
+@pytest.mark.parametrize(
+  'macro, names',
+  [
+    (models.TINY, ('conv7', 'linear', 'conv5d2')),
+    # Three channels a group; one block, for XLA compiles it for seconds.
+    (
+      dataclasses.replace(models.TINY, filters=(24,), cells=(1,), strides=(4,)),
+      ('conv', 'linear', 'conv'),
+    ),
+  ],
+)
+def test_native_kernels_change_nothing(macro, names):
+  gates = cells.gates(SPACE, SPACE.parse(MIXED))
+  x_btf, len_b = _features(29, batch=3), jnp.array([29, 14, 0])
+  dy_btv = np.random.default_rng(1).normal(size=(3, 8, macro.outputs))
+  dy_btv[np.arange(8) >= [[8], [4], [0]]] = 0
+  key = np.array([3, 4], np.uint32)
+  results = []
+  for kernels in ('xla', 'native'):
+    network = models.Network(
+      macro, tuple((name,) for name in names), 0.2, kernels=kernels
+    )
+    logits_btv, gradient = _pulled(
+      network, _drawn(network, gates), x_btf, len_b, gates, key, dy_btv
+    )
+    norm = np.sqrt(sum(np.sum(g**2) for g in jax.tree.leaves(gradient)))
+    assert norm > 1
+    gradient = jax.tree.map(lambda g, norm=norm: g / norm, gradient)
+    results.append((logits_btv, gradient))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+    *results,
+  )
 
 
 def test_supernet_with_one_hot_gates_equals_the_single_operation():

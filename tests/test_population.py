@@ -357,8 +357,8 @@ def test_all_may_diverge():
 def test_a_break_in_the_last_step_is_noticed(monkeypatch):
   """Loss and gradient of the only step are finite; its result is not usable."""
   runner = tiny_corpus.runner(FIRST, tiny_corpus.variant(lr=1e30))
-  first_step = jax.tree.map(lambda leaf: leaf[:1], runner._plan(1))
-  monkeypatch.setattr(runner, '_plan', lambda number: first_step)
+  first_step = jax.tree.map(lambda leaf: leaf[:1], runner.plan(1))
+  monkeypatch.setattr(runner, 'plan', lambda number: first_step)
   state = runner.epoch(runner.initial(), 1)
   assert np.asarray(state['members'].alive).all()
   np.testing.assert_array_equal(state['diverged_epoch'], 1)

@@ -9,7 +9,7 @@ import plain_training
 import pytest
 import tiny_corpus
 
-from nasjax import cells, decoding, models, runner
+from nasjax import cells, decoding, memory, models, runner
 
 SPACE, RECIPE, MACRO = tiny_corpus.SPACE, tiny_corpus.RECIPE, tiny_corpus.MACRO
 PAIR = (
@@ -228,11 +228,47 @@ def test_a_curriculum_comes_before_the_first_epoch():
     jax.tree.map(np.testing.assert_array_equal, by_hand[name], again[name])
 
 
-def test_memory_counts_at_least_what_goes_in():
-  pair = tiny_corpus.runner(PAIR)
-  state = pair.initial()
+def test_what_is_compiled_ahead_is_what_runs():
+  """The program whose memory was read is not compiled a second time."""
+  compiled = []
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda name, seconds, **kwargs: (
+      compiled.append(kwargs.get('fun_name'))
+      if name == '/jax/core/compile/backend_compile_duration'
+      else None
+    )
+  )
+  try:
+    # A recipe that no other test has.
+    pair = tiny_corpus.runner(PAIR, tiny_corpus.variant(clip=0.4321))
+    program = pair.compiled()
+    assert compiled.count('jit(train)') == 1
+    compiled.clear()
+    state = pair.epoch(pair.initial(), 1)
+  finally:
+    jax.monitoring.clear_event_listeners()
+  assert 'jit(train)' not in compiled and 'jit(keep_best)' in compiled
   inside = jax.tree.leaves((state['members'], pair.prepared.train))
-  assert pair.memory(state) > sum(leaf.nbytes for leaf in inside)
+  assert memory.program_bytes(program) > sum(leaf.nbytes for leaf in inside)
+
+
+def test_shapes_are_those_of_the_first_state():
+  pair = tiny_corpus.runner(PAIR, size=3)
+  jax.tree.map(
+    lambda shape, leaf: np.testing.assert_equal(
+      (shape.shape, shape.dtype), (leaf.shape, leaf.dtype)
+    ),
+    pair.shapes(),
+    pair.initial()['members'],
+  )
+
+
+def test_states_come_back_from_the_host_with_new_padding():
+  pair = tiny_corpus.runner(PAIR, size=3)
+  state = pair.epoch(pair.initial(), 1)
+  host = pair.unload(state)
+  assert {len(leaf) for leaf in jax.tree.leaves(host['members'])} == {2}
+  jax.tree.map(np.testing.assert_array_equal, pair.load(host), state)
 
 
 def test_some_steps_are_some_steps():

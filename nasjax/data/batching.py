@@ -191,3 +191,37 @@ def pad_plan(plan, steps):
     np.pad(plan.bucket_s, (0, extra)),
     np.pad(plan.index_skb, ((0, extra), (0, 0), (0, 0)), constant_values=-1),
   )
+
+
+def spread(plan, buckets, devices):
+  """Lays the rows of each batch out so that devices may have a slice each.
+
+  Every device gets equally many, in order; what is left over is empty.
+
+  Args:
+    plan: `Plan`.
+    buckets: shapes of its batches.
+    devices: among which each batch is divided.
+
+  Returns:
+    `Plan` with index_skb [s, k, devices * rows], where device d has the rows
+    from d * rows on, as many first as its share of the bucket's batch is.
+  """
+  if devices == 1:
+    return plan
+  rows = -(-max(b.batch for b in buckets) // devices)
+  steps, seeds, _ = plan.index_skb.shape
+  index_skdr = np.full((steps, seeds, devices, rows), -1, np.int32)
+  for k, bucket in enumerate(buckets):
+    share = -(-bucket.batch // devices)
+    spare = share * devices - bucket.batch
+    chosen_s = plan.bucket_s == k
+    index_skb = np.pad(
+      plan.index_skb[chosen_s, :, : bucket.batch],
+      ((0, 0), (0, 0), (0, spare)),
+      constant_values=-1,
+    )
+    index_skdr[chosen_s, :, :, :share] = index_skb.reshape(
+      -1, seeds, devices, share
+    )
+  return Plan(plan.bucket_s, index_skdr.reshape(steps, seeds, -1))

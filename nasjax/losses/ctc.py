@@ -102,6 +102,7 @@ def mean_ctc_loss(
   weight_b=None,
   normalise='frames_plus_one',
   blank=0,
+  axis=None,
 ):
   """Mean CTC loss of a batch, as one number.
 
@@ -116,9 +117,13 @@ def mean_ctc_loss(
       plus one, as the released TensorFlow code of NAS-Bench-ASR; 'labels': its
       labels (1 if it has none); 'none': nothing.
     blank: the symbol that stands for no label.
+    axis: name of a mapped axis over which the rows of the batch are spread, or
+      None.
 
   Returns:
-    The weighted mean over the rows that are feasible; 0 if there is none.
+    The weighted mean over the rows that are feasible; 0 if there is none. With
+    an `axis`, what the rows here contribute to the mean of all: the sum over
+    the axis is that mean, and so it is for gradients.
 
   Raises:
     ValueError: as `ctc_loss`, and for an unknown `normalise`.
@@ -140,6 +145,8 @@ def mean_ctc_loss(
   # A row of weight 0 may hold NaN, which a product with 0 would keep.
   total = jnp.sum(jnp.where(weight_b > 0, weight_b * nll_b, 0.0))
   weight = weight_b.sum()
+  if axis is not None:
+    weight = jax.lax.psum(weight, axis)
   return total / jnp.where(weight > 0, weight, 1.0)
 
 

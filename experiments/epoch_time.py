@@ -1,0 +1,134 @@
+"""Shows where the time of an epoch goes: training, data, decoding, logging.
+
+  python experiments/epoch_time.py --flagfile=experiments/flags/an4.flags \\
+    --corpus_path=AN4/manifest.jsonl --macro=small --recipe=e40
+
+Takes the flags of benchmark.py and trains the first shard of their plan for two
+epochs, the second of which is timed, part by part.
+"""
+
+import pathlib
+import tempfile
+import time
+
+import command
+import corpora
+import devices
+import training
+from absl import flags
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string('out', None, 'Ignored, for the flagfiles of benchmark.py.')
+flags.DEFINE_integer('members_per_shard', 2, 'Networks.', lower_bound=1)
+flags.DEFINE_string('json', None, 'Where the seconds of each part go.')
+flags.adopt_module_key_flags(corpora)
+flags.adopt_module_key_flags(devices)
+flags.adopt_module_key_flags(training)
+
+
+class Clock:
+  """Seconds of named parts."""
+
+  def __init__(self):
+    self.parts = {}
+
+  def time(self, name, function, *arguments):
+    """Calls a function and waits for what it computes."""
+    import jax
+
+    started = time.perf_counter()
+    result = jax.block_until_ready(function(*arguments))
+    seconds = time.perf_counter() - started
+    self.parts[name] = self.parts.get(name, 0.0) + seconds
+    return result
+
+
+def measure(job, shard, prepared):
+  """Returns seconds of each part of an epoch.
+
+  Decoding is what an evaluation takes longer than one that reads the best
+  symbol of each frame, which costs next to nothing.
+  """
+  import dataclasses
+
+  import orbax.checkpoint as ocp
+
+  from nasjax import runs
+
+  greedy = dataclasses.replace(
+    job, recipe=dataclasses.replace(job.recipe, decoder='greedy')
+  )
+  runner, quick = (runs.Runner(j, shard, prepared) for j in (job, greedy))
+  state = runner.epoch(runner.initial(), 1)
+  quick.evaluate(state['members'].params, 'validation')
+  clock = Clock()
+  arguments = clock.time(
+    'data',
+    lambda: runner.train_arguments(
+      state['members'], runner.plan(2), job.recipe.lr
+    ),
+  )
+  members_p, _ = clock.time('training', runner.programs.train, *arguments)
+  clock.time('evaluation', quick.evaluate, members_p.params, 'validation')
+  clock.time('both', runner.evaluate, members_p.params, 'validation')
+  clock.parts['decoding'] = max(
+    0.0, clock.parts.pop('both') - clock.parts['evaluation']
+  )
+  state = state | {'members': members_p}
+  host = clock.time('logging', runner.unload, state)
+  with tempfile.TemporaryDirectory() as directory:
+    path = pathlib.Path(directory).absolute() / 'checkpoints'
+    with ocp.CheckpointManager(path) as manager:
+      # As in training, which does not wait for the disk either.
+      clock.time(
+        'logging',
+        lambda: manager.save(1, args=ocp.args.StandardSave(host)),
+      )
+  return clock.parts
+
+
+def show(parts):
+  """Prints seconds and shares."""
+  from monitor import CONSOLE
+  from rich.table import Table
+
+  total = sum(parts.values())
+  view = Table(title='an epoch')
+  for column in ('part', 'seconds', 'share'):
+    view.add_column(column, justify='left' if column == 'part' else 'right')
+  for name, seconds in parts.items():
+    view.add_row(name, f'{seconds:.2f}', f'{seconds / total:.1%}')
+  CONSOLE.print(view)
+  spent = sum(parts[name] for name in ('data', 'decoding', 'logging'))
+  CONSOLE.print(f'data, decoding and logging: {spent / total:.1%}')
+
+
+def run():
+  """The way of benchmark.py up to its first shard."""
+  recipe, members = training.recipe(), training.members()
+  corpora.check()
+  devices.configure(1)
+  import json
+
+  import monitor
+
+  from nasjax import runs, spaces
+  from nasjax.data import corpus as corpus_lib
+
+  with monitor.counter('preparing speech') as tick:
+    builder = corpora.prepare(tick)
+  with monitor.counter('computing features') as tick:
+    corpus = corpus_lib.load(builder, progress=tick)
+  macro = training.macro().with_outputs(1 + len(corpus.symbols))
+  job = runs.Job(spaces.NB_ASR, macro, recipe, corpus.name, corpus.fingerprint)
+  shard = runs.plan(job, members, FLAGS.members_per_shard)[0]
+  prepared = runs.prepare(corpus, recipe, devices.meshes()[0])
+  parts = measure(job, shard, prepared)
+  show(parts)
+  if FLAGS.json:
+    pathlib.Path(FLAGS.json).write_text(json.dumps(parts, indent=1))
+
+
+if __name__ == '__main__':
+  command.run(run)

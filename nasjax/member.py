@@ -1,0 +1,246 @@
+"""Training of one network: its state, its batches, its update.
+
+Written for one member; `population` maps it and spreads it over devices.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from nasjax import adam, decoding, dropout, models
+from nasjax.losses import ctc
+
+
+class Member(NamedTuple):
+  """Training state of one network.
+
+  Attributes:
+    params: of the network.
+    opt_state: of Adam.
+    step: int32, updates so far.
+    alive: bool, False from the first non-finite loss or gradient on; the state
+      then stays as it was before that step.
+    key: uint32 (2,), the source of dropout.
+  """
+
+  params: dict
+  opt_state: optax.OptState
+  step: jax.Array
+  alive: jax.Array
+  key: jax.Array
+
+
+class Data(NamedTuple):
+  """A split on the device.
+
+  Attributes:
+    x_nf: features of all utterances one after another, and one bucket of
+      zeros at the end.
+    offset_u: first frame of each utterance.
+    frames_u: its length.
+    labels_ul: its transcript, padded with 0.
+    label_len_u: length of its transcript.
+  """
+
+  x_nf: jax.Array
+  offset_u: jax.Array
+  frames_u: jax.Array
+  labels_ul: jax.Array
+  label_len_u: jax.Array
+
+
+class Batch(NamedTuple):
+  """One batch, padded to its bucket; rows of weight 0 are empty."""
+
+  x_btf: jax.Array
+  len_b: jax.Array
+  labels_bl: jax.Array
+  label_len_b: jax.Array
+  weight_b: jax.Array
+
+
+def device_data(split, buckets, frames=0, utterances=0):
+  """Returns the `Data` of a `data.corpus.Split`, as NumPy arrays.
+
+  Args:
+    split: the utterances.
+    buckets: shapes into which they will be cut.
+    frames, utterances: pad to so many, so that two splits share a program.
+  """
+  count = max(len(split.labels), utterances)
+  labels_ul = np.zeros((count, max(b.labels for b in buckets)), np.int32)
+  for u, labels in enumerate(split.labels):
+    labels_ul[u, : len(labels)] = labels
+  rows, width = split.features.shape
+  x_nf = np.zeros((max(rows, frames) + buckets[-1].frames, width), np.float32)
+  x_nf[:rows] = split.features
+
+  def padded(values):
+    return np.pad(np.asarray(values, np.int32), (0, count - len(values)))
+
+  return Data(
+    x_nf,
+    padded(split.offset_u),
+    padded(split.frames_u),
+    labels_ul,
+    padded([len(labels) for labels in split.labels]),
+  )
+
+
+def member_key(seed, cell_key):
+  """The key of (seed, architecture), whatever population it stands in.
+
+  Args:
+    seed: int.
+    cell_key: hexadecimal digest of the architecture (`Space.key`).
+  """
+  digest = hashlib.sha256(f'{seed}/{cell_key}'.encode()).digest()
+  return jax.random.wrap_key_data(
+    jnp.asarray(np.frombuffer(digest[:8], np.uint32)), impl='threefry2x32'
+  )
+
+
+def gather(data, index_b, bucket):
+  """Cuts one batch out of the split; a negative index is an empty row."""
+  safe_b = jnp.maximum(index_b, 0)
+  real_b = index_b >= 0
+  width = data.x_nf.shape[1]
+  x_btf = jax.vmap(
+    lambda n: lax.dynamic_slice(data.x_nf, (n, 0), (bucket.frames, width))
+  )(data.offset_u[safe_b])
+  len_b = jnp.where(real_b, data.frames_u[safe_b], 0)
+  valid_bt = jnp.arange(bucket.frames)[None] < len_b[:, None]
+  return Batch(
+    jnp.where(valid_bt[:, :, None], x_btf, 0),
+    len_b,
+    data.labels_ul[safe_b, : bucket.labels],
+    jnp.where(real_b, data.label_len_u[safe_b], 0),
+    real_b.astype(jnp.float32),
+  )
+
+
+def init_member(network, recipe, key, gates):
+  """Returns the first state of one network."""
+  params = models.initial_params(network, jax.random.fold_in(key, 0), gates)
+  return Member(
+    params,
+    adam.init(recipe, params),
+    jnp.zeros((), jnp.int32),
+    jnp.ones((), bool),
+    jax.random.key_data(jax.random.fold_in(key, 1)),
+  )
+
+
+def forward(network, recipe, params, gates, batch, key=None, axis=None):
+  """Runs a network on a batch.
+
+  Args:
+    network: `Network`.
+    recipe: `Recipe`.
+    params: of the network.
+    gates: `cells.Gates`.
+    batch: `Batch`.
+    key: of dropout, None to switch it off.
+    axis: as in `ctc.mean_ctc_loss`.
+
+  Returns:
+    the mean loss of the batch, its logits_btv and their lengths.
+  """
+  logits_btv, len_b = network.apply(
+    {'params': params}, batch.x_btf, batch.len_b, gates, key
+  )
+  loss = ctc.mean_ctc_loss(
+    logits_btv,
+    len_b,
+    batch.labels_bl,
+    batch.label_len_b,
+    weight_b=batch.weight_b,
+    normalise=recipe.loss_norm,
+    axis=axis,
+  )
+  return loss, logits_btv, len_b
+
+
+def make_train_step(network, recipe, axis=None):
+  """Returns the update of one network. `vmap` it to train a population.
+
+  Args:
+    network: `Network`.
+    recipe: `Recipe`.
+    axis: name of the mapped axis over whose devices the rows of each batch are
+      spread, in order and equally many on each; None if they are together.
+      Every device then makes the same update.
+  """
+
+  def train_step(member, gates, batch, lr):
+    key = dropout.step_key(
+      jax.random.wrap_key_data(member.key, impl='threefry2x32'), member.step
+    )
+    if axis is not None:
+      rows = batch.weight_b.shape[0]
+      key = dropout.from_row(key, lax.axis_index(axis) * rows)
+    # What each device computes is summed over all: L2 must count once.
+    devices = 1 if axis is None else lax.axis_size(axis)
+    l2 = recipe.l2 / devices
+
+    def objective(params):
+      loss, _, _ = forward(network, recipe, params, gates, batch, key, axis)
+      if not recipe.l2:
+        return loss, loss
+      return loss + l2 * models.conv_kernel_norm(params), loss
+
+    (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(
+      member.params
+    )
+    if axis is not None:
+      loss, grads = lax.psum((loss, grads), axis)
+    params, opt_state, alive = adam.update(
+      recipe,
+      grads,
+      member.opt_state,
+      member.params,
+      lr,
+      member.alive & jnp.isfinite(loss),
+      network.kernels,
+    )
+    step = member.step + alive
+    return Member(params, opt_state, step, alive, member.key), loss
+
+  return train_step
+
+
+def make_score(network, recipe, widest, longest):
+  """Returns the evaluation of one network on a batch.
+
+  Args:
+    network: `Network`.
+    recipe: `Recipe`, for its decoder.
+    widest, longest: rows and columns that decoded labels are padded to.
+
+  Returns:
+    function of (params, gates, batch) that returns the sum of the normalised
+    losses, the number of utterances in it (those that have an alignment),
+    labels_bl (int16, 0 behind the end) and their lengths.
+  """
+
+  def score(params, gates, batch):
+    loss, logits_btv, len_b = forward(network, recipe, params, gates, batch)
+    if recipe.decoder == 'greedy':
+      labels_bl, length_b = decoding.greedy(logits_btv, len_b)
+    else:
+      labels_bl, length_b, _ = decoding.beam_search(
+        logits_btv, len_b, width=recipe.beam_width
+      )
+    rows, columns = widest - labels_bl.shape[0], longest - labels_bl.shape[1]
+    labels_bl = jnp.pad(labels_bl.astype(jnp.int16), ((0, rows), (0, columns)))
+    # The mean was over the rows that have an alignment: so must the sum be.
+    needed_b = ctc.required_frames(batch.labels_bl, batch.label_len_b)
+    count = jnp.sum(batch.weight_b * (needed_b <= len_b))
+    return loss * count, count, labels_bl, jnp.pad(length_b, (0, rows))
+
+  return score

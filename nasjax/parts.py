@@ -1,0 +1,97 @@
+"""A shard in training with only a part of its members on the devices.
+
+Where the whole population does not fit, one part of it trains an epoch after
+the other, with one smaller program; the states of the rest wait on the host.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from nasjax.runner import Runner, by_member, records
+
+
+def cut(shard, at_once):
+  """Cuts a shard into shards of `at_once` members, the last one padded."""
+  if at_once >= shard.size:
+    return [shard]
+  return [
+    dataclasses.replace(
+      shard, members=shard.members[start : start + at_once], size=at_once
+    )
+    for start in range(0, len(shard.members), at_once)
+  ]
+
+
+class Parts:
+  """Trains a shard, an epoch at a time, and keeps its state.
+
+  Attributes:
+    runners: one for each part.
+  """
+
+  def __init__(self, job, shard, prepared, at_once):
+    self._job, self._shard = job, shard
+    self.runners = [Runner(job, part, prepared) for part in cut(shard, at_once)]
+    # What is alone stays on the devices between epochs.
+    self._alone = len(self.runners) == 1
+    self._states = []
+
+  def begin(self):
+    """Makes the state before the first epoch."""
+    self._states = [self._stored(r, r.initial()) for r in self.runners]
+
+  def resume(self, host):
+    """Takes a state that `host` once gave."""
+    starts = np.cumsum([len(r.shard.members) for r in self.runners])[:-1]
+    self._states = []
+    for i, runner in enumerate(self.runners):
+      state = by_member(lambda leaf_p, i=i: np.split(leaf_p, starts)[i], host)
+      if i:
+        # Seconds are of the shard: the first part keeps those that are gone.
+        gone_e = host['seconds']
+        state['seconds'] = np.where(np.isnan(gone_e), gone_e, 0)
+      self._states.append(runner.load(state) if self._alone else state)
+
+  def epoch(self, epoch):
+    """Trains a counted epoch (1-based)."""
+    for i, runner in enumerate(self.runners):
+      state = runner.epoch(self._loaded(i), epoch)
+      self._states[i] = self._stored(runner, state)
+      # Before the next part comes, this one must go.
+      del state
+
+  def host(self):
+    """Returns the state of all real members as a copy on the host."""
+    states = self._states
+    if self._alone:
+      states = [self.runners[0].unload(states[0])]
+    merged = jax.tree.map(lambda *leaves: np.concatenate(leaves), *states)
+    return merged | {'seconds': np.sum([s['seconds'] for s in states], 0)}
+
+  def target(self):
+    """Returns a state of what `host` returns, with arbitrary numbers."""
+    members = len(self._shard.members)
+    member = jax.tree.map(
+      lambda leaf: np.empty((members, *leaf.shape[1:]), leaf.dtype),
+      self.runners[0].shapes(),
+    )
+    return {'members': member, 'best': member.params} | records(
+      members, self._job.recipe.epochs
+    )
+
+  def test(self):
+    """Returns (loss_p, per_p) of the best weights on the test split."""
+    found = []
+    for i, runner in enumerate(self.runners):
+      result = runner.evaluate(self._loaded(i)['best'], 'test')
+      found.append([v[: len(runner.shard.members)] for v in result])
+    return [np.concatenate(values) for values in zip(*found, strict=True)]
+
+  def _loaded(self, i):
+    state = self._states[i]
+    return state if self._alone else self.runners[i].load(state)
+
+  def _stored(self, runner, state):
+    return state if self._alone else runner.unload(state)

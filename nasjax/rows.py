@@ -1,0 +1,79 @@
+"""What the table keeps of a shard: a row for each member, and a mark."""
+
+import dataclasses
+import datetime
+import json
+
+import numpy as np
+
+from nasjax import cost, provenance
+from nasjax.runner import CURVES
+
+
+def recipe_json(job):
+  """Returns the recipe as a row has it."""
+  return json.dumps(dataclasses.asdict(job.recipe), sort_keys=True)
+
+
+def meta(shard, prepared, at_once):
+  """Returns what the mark of a shard says of how it was trained.
+
+  `padding` are members that only filled the devices, `at_once` those that were
+  on the devices together when it ended.
+  """
+  return {
+    'signature': list(shard.signature),
+    'members': len(shard.members),
+    'padding': shard.size - len(shard.members),
+    'at_once': at_once,
+    'mesh': dict(prepared.mesh.shape),
+    'buckets': [list(bucket) for bucket in prepared.buckets],
+  }
+
+
+def rows_of(job, shard, state, test_loss_p, test_per_p, status):
+  """Returns the table's rows of a shard, `status` those of who did not diverge.
+
+  NaN stands where nothing was trained.
+  """
+  epochs = job.recipe.epochs
+  rates = [job.recipe.learning_rate(e) for e in range(1, epochs + 1)]
+  share = float(state['seconds'].sum()) / len(shard.members)
+  common = {
+    'space': job.space.name,
+    'recipe': job.recipe.name,
+    'recipe_json': recipe_json(job),
+    'macro': job.macro.name,
+    'corpus': job.corpus_name,
+    'corpus_fingerprint': job.corpus_fingerprint,
+    'epochs': epochs,
+    'learning_rate': rates,
+    'epoch_seconds': state['seconds'] / len(shard.members),
+    'seconds': share,
+    'versions': json.dumps(provenance.versions(), sort_keys=True),
+    'commit': provenance.commit(),
+    'created': datetime.datetime.now(datetime.UTC).isoformat(),
+  }
+  rows = []
+  for p, (arch, seed) in enumerate(shard.members):
+    diverged = int(state['diverged_epoch'][p])
+    best = int(state['best_epoch'][p])
+    cell = np.array(arch, np.int8)
+    rows.append(
+      common
+      | {name: state['curves'][name][p] for name in CURVES}
+      | {
+        'arch': cell,
+        'key': job.space.key(cell),
+        'semantic_key': job.space.semantic_key(cell),
+        'seed': seed,
+        'test_per': np.nan if diverged else float(test_per_p[p]),
+        'test_loss': np.nan if diverged else float(test_loss_p[p]),
+        'best_epoch': best or None,
+        'params': cost.params(job.space, cell, job.macro),
+        'macs': cost.macs(job.space, cell, job.macro, frames=200),
+        'status': 'diverged' if diverged else status,
+        'diverged_epoch': diverged or None,
+      }
+    )
+  return rows

@@ -1,0 +1,108 @@
+"""Shards trained side by side, each worker on devices of its own.
+
+Members exchange nothing, so devices need not keep step with each other. On a
+CPU every device is a worker: none trains padding, or waits for the others.
+"""
+
+import concurrent.futures
+import threading
+
+from nasjax import runs
+
+
+class _Stopped(Exception):
+  """Another worker failed."""
+
+
+class _Queue:
+  """Hands out shards, those of one signature to one worker if it can."""
+
+  def __init__(self, shards):
+    self._left, self._workers = {}, {}
+    for shard in shards:
+      self._left.setdefault(shard.signature, []).append(shard)
+      self._workers[shard.signature] = 0
+
+  def take(self, last):
+    """Returns the next shard, or None.
+
+    Args:
+      last: signature of the worker's last shard, whose programs it has
+        compiled; None at first.
+    """
+    left = [kind for kind, shards in self._left.items() if shards]
+    if not left:
+      return None
+
+    def rank(kind):
+      work = sum(len(shard.members) for shard in self._left[kind])
+      return kind == last, -self._workers[kind], work
+
+    kind = max(left, key=rank)
+    if kind != last:
+      self._workers[kind] += 1
+    return self._left[kind].pop(0)
+
+
+def run(job, shards, prepareds, out, watch, say=print):
+  """Trains shards, or what is left of them, and writes their rows.
+
+  Args:
+    job: `runs.Job`.
+    shards: of `runs.plan`.
+    prepareds: of `runs.prepare`, one for each worker, on devices of its own.
+    out: directory of the run.
+    watch: its methods `begin(shard)`, `update(progress)` after every epoch and
+      `finish(shard, skipped)` are called, one at a time.
+    say: called with a line of text when memory ran out.
+
+  Raises:
+    whatever a worker raised first. The others end after their epoch.
+  """
+  queue, at_once = _Queue(shards), {}
+  lock, stop = threading.Lock(), threading.Event()
+
+  def on_epoch(progress):
+    with lock:
+      if stop.is_set():
+        raise _Stopped
+      try:
+        watch.update(progress)
+      except BaseException:
+        # At once: what is being saved is saved before the shard is left, time
+        # in which the others would begin more.
+        stop.set()
+        raise
+
+  failures = []
+
+  def work(prepared):
+    last = None
+    try:
+      while not stop.is_set():
+        with lock:
+          shard = queue.take(last)
+          if shard is None:
+            return
+          watch.begin(shard)
+        last = shard.signature
+        done = runs.run_shard(job, shard, prepared, out, on_epoch, at_once, say)
+        with lock:
+          watch.finish(shard, skipped=not done)
+    except _Stopped:
+      pass
+    except BaseException as e:
+      failures.append(e)
+      stop.set()
+
+  if len(prepareds) == 1:
+    work(prepareds[0])
+  else:
+    with concurrent.futures.ThreadPoolExecutor(len(prepareds)) as pool:
+      try:
+        concurrent.futures.wait([pool.submit(work, p) for p in prepareds])
+      finally:
+        # Also when the user interrupts this thread.
+        stop.set()
+  if failures:
+    raise failures[0]

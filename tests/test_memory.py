@@ -1,0 +1,106 @@
+"""Memory: what there is, what a program takes, what says that it ran out."""
+
+import resource
+import subprocess
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nasjax import memory, population
+
+MESSAGES = (
+  'RESOURCE_EXHAUSTED: Out of memory allocating 1073741824 bytes.',
+  'INTERNAL: Error dispatching computation: Out of memory allocating 8 bytes.',
+  'RESOURCE_EXHAUSTED: Failed to allocate request for 1.2GiB on device',
+)
+
+
+@pytest.mark.parametrize('text', MESSAGES)
+def test_what_xla_says_when_memory_ran_out(text):
+  assert memory.exhausted(jax.errors.JaxRuntimeError(text))
+
+
+def test_what_is_another_matter():
+  assert memory.exhausted(MemoryError())
+  for error in (
+    jax.errors.JaxRuntimeError('INTERNAL: a bug'),
+    RuntimeError('dictionary changed size during iteration'),
+    ValueError('RESOURCE_EXHAUSTED'),
+  ):
+    assert not memory.exhausted(error)
+
+
+def test_a_program_takes_arguments_temporaries_and_results():
+  size = 1 << 16
+  x = jax.ShapeDtypeStruct((size,), jnp.float32)
+  plain = jax.jit(lambda x: x + 1).lower(x).compile()
+  assert memory.program_bytes(plain) == 8 * size
+  in_place = jax.jit(lambda x: x + 1, donate_argnums=0).lower(x).compile()
+  assert memory.program_bytes(in_place) == 4 * size
+  held = jax.jit(lambda x: jnp.sort(x) * jnp.sort(-x)).lower(x).compile()
+  assert memory.program_bytes(held) > memory.program_bytes(plain)
+
+
+def test_cpu_devices_share_their_host():
+  """Each is a worker, or may be one."""
+  one = memory.free(population.member_mesh(jax.devices()[:1]))
+  assert 2**20 < one < 0.8 * memory.host_free()
+
+
+def test_a_limit_of_addresses_is_seen():
+  code = (
+    'import resource; from nasjax import memory; '
+    'resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31)); '
+    'print(memory.host_free())'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=True
+  )
+  # Python and JAX themselves have taken some of it.
+  assert 2**30 < int(done.stdout) < 2**31
+  assert resource.getrlimit(resource.RLIMIT_AS)[0] != 2**31
+
+
+def test_a_limit_of_the_control_group_is_seen(tmp_path, monkeypatch):
+  monkeypatch.setattr(memory, '_CGROUP', tmp_path)
+  whole = memory.host_free()
+  for name, text in {
+    'memory.max': '3000\n',
+    'memory.current': '1500\n',
+    'memory.stat': 'anon 1\nfile 700\ninactive_file 500\n',
+  }.items():
+    (tmp_path / name).write_text(text)
+  assert memory.host_free() == 2000
+  (tmp_path / 'memory.current').write_text('4000')
+  assert memory.host_free() == 0
+  (tmp_path / 'memory.max').write_text('max\n')
+  assert memory.host_free() > whole / 2
+
+
+class _Device:
+  platform, device_kind = 'gpu', 'a GPU'
+
+  def __init__(self, stats):
+    self._stats = stats
+
+  def memory_stats(self):
+    return self._stats
+
+
+def _mesh(*stats):
+  """As much of a mesh of GPUs as is looked at."""
+  devices = np.array([_Device(s) for s in stats], object)
+  return types.SimpleNamespace(devices=devices)
+
+
+def test_accelerators_are_asked():
+  full = {'bytes_limit': 100, 'bytes_in_use': 70}
+  half = {'bytes_limit': 100, 'bytes_in_use': 50}
+  assert memory.free(_mesh(half, full, half)) == 30
+  for silent in (None, {}):
+    with pytest.raises(ValueError, match='a GPU does not tell'):
+      memory.free(_mesh(half, silent))
