@@ -26,6 +26,15 @@ flags.DEFINE_integer(
   'random_cells', None, 'Train so many distinct cells, drawn uniformly.'
 )
 flags.DEFINE_integer('cells_seed', 0, 'Seed of --random_cells.', lower_bound=0)
+flags.DEFINE_list(
+  'ops',
+  None,
+  'Train all cells of these operations and of the skips of --skips, one of '
+  'each function: a benchmark that is closed under search.',
+)
+flags.DEFINE_list(
+  'skips', None, 'Skips that cells of --ops may have: s00, s10, s11, s20, ..'
+)
 flags.DEFINE_list('seeds', ['1234'], 'Training seeds of every cell.')
 flags.DEFINE_enum(
   'recipe',
@@ -113,19 +122,41 @@ def macro():
   return models.MACROS[FLAGS.macro]
 
 
+def seeds():
+  """Returns the training seeds that the flags name."""
+  found = _integers('--seeds', FLAGS.seeds)
+  if not found:
+    raise ValueError('--seeds is empty; name at least one')
+  return found
+
+
 def members():
   """Returns the (architecture, seed) pairs that the flags name."""
   space = spaces.NB_ASR
-  seeds = _integers('--seeds', FLAGS.seeds)
-  if not seeds:
-    raise ValueError('--seeds is empty; name at least one')
-  if FLAGS.cells:
-    for other in ('random_cells', 'cells_seed'):
-      if FLAGS[other].present:
-        raise ValueError(f'--cells and --{other} contradict; give one of them')
-    return _read_cells(space, pathlib.Path(FLAGS.cells).expanduser(), seeds)
-  if FLAGS.random_cells is None:
-    raise ValueError('no cells; give --cells=FILE or --random_cells=NUMBER')
+  own_seeds = seeds()
+  sources = {
+    'cells': (),
+    'ops': ('skips',),
+    'random_cells': ('cells_seed',),
+  }
+  given = [name for name in sources if FLAGS[name].value is not None]
+  if not given:
+    raise ValueError(
+      'no cells; give --cells=FILE, --ops=NAMES or --random_cells=NUMBER'
+    )
+  source, *others = given
+  for other, belonging in sources.items():
+    if other != source:
+      others += [name for name in belonging if FLAGS[name].present]
+  if others:
+    raise ValueError(
+      f'--{source} and --{others[0]} contradict; give one of them'
+    )
+  if source == 'cells':
+    return _read_cells(space, pathlib.Path(FLAGS.cells).expanduser(), own_seeds)
+  if source == 'ops':
+    product = space.product(FLAGS.ops, FLAGS.skips or ())
+    return [(arch, seed) for arch in product for seed in own_seeds]
   unique = space.unique()
   if not 1 <= FLAGS.random_cells <= len(unique):
     raise ValueError(
@@ -133,7 +164,7 @@ def members():
     )
   rng = np.random.default_rng(FLAGS.cells_seed)
   chosen = rng.choice(len(unique), FLAGS.random_cells, replace=False)
-  return [(unique[i], seed) for i in chosen for seed in seeds]
+  return [(unique[i], seed) for i in chosen for seed in own_seeds]
 
 
 def _read_cells(space, path, seeds):

@@ -211,6 +211,42 @@ class Space:
     _, first_p = np.unique(keys_p, return_index=True)
     return archs_pd[np.sort(first_p)]
 
+  def product(self, ops, skips):
+    """All architectures of some operations and skips, one of each function.
+
+    Args:
+      ops: names of the operations that every node may have.
+      skips: names (of `fields`) of the skips that may be present; the others
+        are absent.
+
+    Returns:
+      archs_pd, int8, in the order of `enumerate`.
+
+    Raises:
+      ValueError: naming an operation or a skip that is unknown or named twice.
+    """
+    all_skips = [name for name in self.fields if name.startswith('s')]
+    for what, names, known in ('op', ops, self.ops), ('skip', skips, all_skips):
+      for name in names:
+        if name not in known or list(names).count(name) > 1:
+          raise ValueError(
+            f'{self.name}: {what} {name!r} is unknown or named twice; there '
+            f'are {", ".join(known)}'
+          )
+    if not ops:
+      raise ValueError(f'{self.name}: no operation; name at least one')
+    op_digits = [self.ops.index(name) for name in ops]
+    archs_pd = self.enumerate()
+    allowed_p = np.ones(len(archs_pd), bool)
+    for d, name in enumerate(self.fields):
+      if d in self.op_positions:
+        allowed_p &= np.isin(archs_pd[:, d], op_digits)
+      elif name not in skips:
+        allowed_p &= archs_pd[:, d] == 0
+    archs_pd = archs_pd[allowed_p]
+    _, first_p = np.unique(self.semantic_keys(archs_pd), return_index=True)
+    return archs_pd[np.sort(first_p)]
+
   # Which architectures are the same.
 
   def key(self, arch):
