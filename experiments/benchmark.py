@@ -13,6 +13,7 @@ import sys
 import command
 import corpora
 import devices
+import jobs
 import training
 from absl import flags
 
@@ -86,39 +87,29 @@ def run():
   corpora.check()
   out = command.directory('out')
   with command.exclusive(out):
-    devices.configure(FLAGS.members_per_shard or len(members))
+    work = jobs.prepare(recipe, FLAGS.members_per_shard or len(members))
     import monitor
     import summary
 
-    from nasjax import runs, spaces, table, workers
-    from nasjax.data import corpus as corpus_lib
+    from nasjax import runs, table, workers
 
-    with monitor.counter('preparing speech') as tick:
-      builder = corpora.prepare(tick)
-    with monitor.counter('computing features') as tick:
-      corpus = corpus_lib.load(builder, progress=tick)
-    macro = training.macro().with_outputs(1 + len(corpus.symbols))
-    meshes = devices.meshes()
-    job = runs.Job(
-      spaces.NB_ASR, macro, recipe, corpus.name, corpus.fingerprint
-    )
-    prepareds = [runs.prepare(corpus, recipe, mesh) for mesh in meshes]
+    job, prepareds = work.job, work.prepareds
     number, reason = members_per_shard(job, members, prepareds, out)
-    shards = runs.plan(job, members, number, meshes[0].shape['member'])
+    shards = runs.plan(job, members, number, work.mesh.shape['member'])
     runs.check_table(job, shards, out)
-    monitor.print_plan(job, corpus, shards, prepareds, reason)
+    monitor.print_plan(job, work.corpus, shards, prepareds, reason)
     if FLAGS.dry_run:
       done = table.committed(out / 'table')
       todo = [shard for shard in shards if shard.name not in done]
       monitor.print_projection(job, todo, prepareds)
       return
-    write_record(job, builder, number, out)
+    write_record(job, work.builder, number, out)
     with monitor.Bar(shards, recipe.epochs) as bar:
       workers.run(job, shards, prepareds, out, bar, monitor.CONSOLE.print)
     rows = table.open(out).select(
       recipe=recipe.name,
-      macro=macro.name,
-      corpus_fingerprint=corpus.fingerprint,
+      macro=job.macro.name,
+      corpus_fingerprint=job.corpus_fingerprint,
     )
     summary.write(rows, out)
 

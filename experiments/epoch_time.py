@@ -14,6 +14,7 @@ import time
 import command
 import corpora
 import devices
+import jobs
 import training
 from absl import flags
 
@@ -108,23 +109,13 @@ def run():
   """The way of benchmark.py up to its first shard."""
   recipe, members = training.recipe(), training.members()
   corpora.check()
-  devices.configure(1)
+  work = jobs.prepare(recipe, 1)
   import json
 
-  import monitor
+  from nasjax import runs
 
-  from nasjax import runs, spaces
-  from nasjax.data import corpus as corpus_lib
-
-  with monitor.counter('preparing speech') as tick:
-    builder = corpora.prepare(tick)
-  with monitor.counter('computing features') as tick:
-    corpus = corpus_lib.load(builder, progress=tick)
-  macro = training.macro().with_outputs(1 + len(corpus.symbols))
-  job = runs.Job(spaces.NB_ASR, macro, recipe, corpus.name, corpus.fingerprint)
-  shard = runs.plan(job, members, FLAGS.members_per_shard)[0]
-  prepared = runs.prepare(corpus, recipe, devices.meshes()[0])
-  parts = measure(job, shard, prepared)
+  shard = runs.plan(work.job, members, FLAGS.members_per_shard)[0]
+  parts = measure(work.job, shard, work.prepareds[0])
   show(parts)
   if FLAGS.json:
     pathlib.Path(FLAGS.json).write_text(json.dumps(parts, indent=1))
