@@ -10,7 +10,7 @@ import random
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from table_rows import row
+from table_rows import Bomb, reseal, row
 
 from nasjax import table
 from nasjax.table import schema, shards
@@ -31,19 +31,6 @@ def results(directory):
   """Returns all rows of a table by shard, as plain values."""
   found = table.open(directory).to_arrow().to_pylist()
   return sorted(json.dumps(r, sort_keys=True) for r in found)
-
-
-def reseal(directory, name, **changes):
-  """Rewrites a commit mark so that all of its digests are right again."""
-  path = directory / f'{name}.json'
-  content = json.loads(path.read_text())
-  del content['mark_sha256']
-  payload = (directory / f'{name}.parquet').read_bytes()
-  content |= {
-    'sha256': hashlib.sha256(payload).hexdigest(),
-    'size': len(payload),
-  }
-  path.write_bytes(shards.seal(content | changes))
 
 
 def test_writing_again_keeps_what_stands(two):
@@ -220,16 +207,6 @@ def test_other_versions(two, version):
   with pytest.raises(table.SchemaError):
     table.write_shard(two, 'a', [row(LINEAR), row(MIXED)])
   assert (two / 'a.parquet').exists()
-
-
-class Bomb:
-  """Leaves a mark on whoever unpickles it."""
-
-  def __init__(self, path):
-    self.path = path
-
-  def __reduce__(self):
-    return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.parametrize('verify', [True, False])

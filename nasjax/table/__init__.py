@@ -2,16 +2,21 @@
 
   t = table.open('runs/first')
   t.query([[1, 0], [1, 0, 0], [1, 0, 0, 0]], 'test_per', seed=1234)
+  t.latency([[1, 0], [1, 0, 0], [1, 0, 0, 0]], batch=1, frames=200)
 
 A table is a directory of Parquet shards, each with a commit mark beside it that
 holds its SHA-256; see `shards` for the layout and `schema` for the columns.
+Shards whose names begin with `latency-` hold measured latencies, all others
+runs.
 """
 
+from nasjax.table.latency import Setting
 from nasjax.table.merging import merge
 from nasjax.table.reader import Table
 from nasjax.table.reader import open_table as open
 from nasjax.table.schema import (
   CURVES,
+  LATENCY_SCHEMA,
   SCHEMA,
   STATUSES,
   ConflictError,
@@ -28,12 +33,14 @@ __all__ = [
   'CURVES',
   'ConflictError',
   'DamagedShardError',
+  'LATENCY_SCHEMA',
   'MissingEntryError',
   'QueryError',
   'Report',
   'SCHEMA',
   'STATUSES',
   'SchemaError',
+  'Setting',
   'Shard',
   'Table',
   'TableError',

@@ -29,13 +29,15 @@ def merge(paths, out):
     raise schema.TableError('no tables to merge; give at least one')
   standing = []
   if out.is_dir():
-    standing = [shards.load(out, name) for name in shards.committed(out)]
+    names = shards.committed(out, kind=None)
+    standing = [shards.load(out, name) for name in names]
   by_name = {shard.name: shard for shard in standing}
-  for shard in (s for t in tables for s in t.shards):
+  for shard in (s for t in tables for s in t.shards + t.latency_shards):
     other = by_name.setdefault(shard.name, shard)
     if other.sha256 != shard.sha256:
       writing.check_same(other, shards.read(shard))
-  _check_conflicts(reader.Table(out, tuple(by_name.values())))
+  runs = (s for s in by_name.values() if schema.kind_of(s.name) is schema.RUNS)
+  _check_conflicts(reader.Table(out, tuple(runs)))
   for shard in by_name.values():
     if shard.path.parent != out:
       writing.put(

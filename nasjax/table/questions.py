@@ -5,10 +5,12 @@ import numpy as np
 from nasjax.table import index as index_lib
 from nasjax.table import reductions, schema
 
+_REDUCTIONS = ', '.join(map(repr, reductions.NAMES))
+
 
 def is_integer(value):
   """Returns whether a value is an integer and no truth value."""
-  return isinstance(value, int | np.integer) and not isinstance(value, bool)
+  return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def is_one(arch, digits):
@@ -31,7 +33,7 @@ def _is_sequence(value):
 
 def seed_of(table, seed, reduce):
   """Returns the seed, an int, or the name of a reduction over seeds."""
-  names = ', '.join(map(repr, reductions.NAMES))
+  names = _REDUCTIONS
   if seed is not None and reduce is not None:
     raise schema.QueryError(
       f'seed={seed!r} and reduce={reduce!r}: give one of the two'
@@ -86,6 +88,42 @@ def check_epoch(column, is_curve, epoch):
     )
 
 
+def rows_of_one(index, place, seed, recipe):
+  """Returns the row that answers for one cell, or all there are to reduce.
+
+  The common question, in Python integers: 20 us less than through NumPy.
+
+  Args:
+    index: an Index.
+    place: place of the cell in the space.
+    seed: what `seed_of` returned.
+    recipe: what `recipe_of` returned.
+
+  Returns:
+    A list of integers; None where `rows_of` must look, or refuse.
+  """
+  entry = index.functions.entry_a.item(place)
+  if entry < 0:
+    return None
+  c = index.recipes[recipe]
+  if isinstance(seed, int):
+    row = index.row_esc.item(entry, index.seeds[seed], c)
+    return [row] if row >= 0 else None
+  rows = index.row_esc[entry, :, c].tolist()
+  if len(rows) >= reductions.FEW or index_lib.CONFLICT in rows:
+    return None
+  return [row for row in rows if row != index_lib.MISSING] or None
+
+
+def check_range(epoch, last):
+  """Raises unless an epoch is an integer from 1 to the last there is."""
+  if not is_integer(epoch) or not 1 <= epoch <= last:
+    raise schema.QueryError(
+      f'epoch={epoch!r} is not in 1..{last}, the epochs of that recipe; '
+      "give an integer of these, 'last' or 'best'"
+    )
+
+
 def rows_of(table, index, places, seed, recipe):
   """Returns the rows that answer, all of them there.
 
@@ -97,23 +135,18 @@ def rows_of(table, index, places, seed, recipe):
     recipe: what `recipe_of` returned.
 
   Returns:
-    rows and whether each counts; with a reduction both have one more axis, the
-    seeds, and a seed that a cell lacks repeats another's row.
+    rows and whether each counts, None if all do; with a reduction both have one
+    more axis, the seeds, and a seed that a cell lacks repeats another's row.
   """
-  if type(places) is type(seed) is int:
-    # The common question, in Python integers: 20 us less than through NumPy.
-    entry = index.entry_a.item(places)
-    if entry >= 0:
-      row = index.row_esc.item(entry, index.seeds[seed], index.recipes[recipe])
-      if row >= 0:
-        return row, True
-  found = index_lib.entries(index, table.space, places)
+  found = index.functions.entries(table.space, places)
   absent = found < 0
   if absent.any():
     raise _no_cell(table, np.asarray(places)[absent].flat[0])
   c = index.recipes[recipe]
   if isinstance(seed, str):
     rows = index.row_esc[found, :, c]
+    if rows.min(initial=0) >= 0:
+      return rows, None
     there = rows >= 0
     answered = there.any(axis=-1)
   else:
@@ -141,7 +174,8 @@ def conflict_message(table):
   )
 
 
-def _cell(table, place):
+def cell_text(table, place):
+  """Returns what messages call the cell at a place of the space."""
   arch = table.space.from_index(int(place))
   return f'cell {table.space.nested(arch)}'
 
@@ -151,7 +185,7 @@ def _no_cell(table, place):
   arch = table.space.from_index(int(place))
   twin = table.space.key(arch) in set(table.column('key'))
   return schema.MissingEntryError(
-    f'{_cell(table, place)} is not in {table.path}, nor is another of its '
+    f'{cell_text(table, place)} is not in {table.path}, nor is another of its '
     f'function; {len(table.archs)} cells are, see archs'
     + (' (one shares its released hash, but not its function)' if twin else '')
   )
@@ -170,6 +204,6 @@ def _no_run(table, place, seed, recipe):
   )
   wanted = 'any seed' if isinstance(seed, str) else f'seed {seed}'
   return schema.MissingEntryError(
-    f'{_cell(table, place)} has no run of recipe {recipe!r} with {wanted} in '
-    f'{table.path}; it has {there}'
+    f'{cell_text(table, place)} has no run of recipe {recipe!r} with {wanted} '
+    f'in {table.path}; it has {there}'
   )

@@ -9,10 +9,13 @@ import pyarrow as pa
 
 from nasjax.table import columns as columns_lib
 from nasjax.table import index as index_lib
+from nasjax.table import latency as latency_lib
 from nasjax.table import questions, reductions, schema, shards
 
 # Cell, seed and recipe say which row is meant only where these are all alike.
 CONTEXT = ('space', 'macro', 'corpus', 'corpus_fingerprint')
+_COLUMNS = tuple(schema.SCHEMA.names)
+_TEXTS = frozenset(f.name for f in schema.SCHEMA if pa.types.is_string(f.type))
 
 
 def open_table(path, verify=True):
@@ -42,8 +45,13 @@ def open_table(path, verify=True):
       + (f' (uncommitted: {", ".join(waiting)})' if waiting else '')
       + '; run the generator of the table, again if it was stopped'
     )
+  latency_names = shards.committed(directory, schema.LATENCY)
   return Table(
-    directory, tuple(shards.load(directory, name, verify) for name in names)
+    directory,
+    tuple(shards.load(directory, name, verify) for name in names),
+    latency_shards=tuple(
+      shards.load(directory, name, verify) for name in latency_names
+    ),
   )
 
 
@@ -57,11 +65,13 @@ class Table:
     path: directory of the shards.
     shards: what their commit marks say.
     rows: which rows of the shards are meant; None for all.
+    latency_shards: marks of the shards that hold latencies, not rows.
   """
 
   path: pathlib.Path
   shards: tuple[shards.Shard, ...]
   rows: np.ndarray | None = None
+  latency_shards: tuple[shards.Shard, ...] = ()
   _read: dict = dataclasses.field(default_factory=dict, init=False)
 
   def __len__(self):
@@ -79,30 +89,33 @@ class Table:
   def __contains__(self, arch):
     """Whether a cell of the function of `arch` has a row."""
     place = self.space.index(arch)
-    return bool(index_lib.entries(self._index, self.space, place) >= 0)
+    return bool(self._index.functions.entries(self.space, place) >= 0)
 
   # What there is.
 
   @property
   def columns(self):
     """Names of the columns."""
-    return tuple(schema.SCHEMA.names)
+    return _COLUMNS
 
   @functools.cached_property
   def archs(self):
     """The cells as they were trained, distinct, int8 [n, d], in space order."""
-    return self.space.from_index(np.unique(self.space.indices(self.row_archs)))
+    places = columns_lib.distinct(self.space.indices(self.row_archs))
+    return self.space.from_index(places)
 
   @functools.cached_property
   def seeds(self):
     """The seeds, a sorted tuple of int."""
-    return tuple(np.unique(self.column('seed')).tolist())
+    return tuple(columns_lib.distinct(self.column('seed')).tolist())
 
   @functools.cached_property
   def recipes(self):
     """Names of the recipes, a tuple, fewest epochs first."""
-    epochs = dict(zip(self.column('recipe'), self.column('epochs').tolist()))
-    return tuple(sorted(epochs, key=lambda name: (epochs[name], name)))
+    names = self.codes('recipe')
+    epochs = np.zeros(len(names.names), np.int64)
+    epochs[names.code_r] = self.column('epochs')
+    return tuple(name for _, name in sorted(zip(epochs.tolist(), names.names)))
 
   @property
   def uncommitted(self):
@@ -145,24 +158,27 @@ class Table:
     """
     if self._is_curve(name):
       raise schema.QueryError(f'{name!r} has a value an epoch; use curves()')
-    return self._scalars(name)
+    if name in _TEXTS:
+      return self.codes(name).at(slice(None))
+    return self._column(name)
+
+  def codes(self, name):
+    """Returns a column of strings as `columns.Codes`."""
+    return self._column(name)
 
   def curves(self, name):
     """Returns a per-epoch column [r, epoch], NaN where nothing was run."""
     if not self._is_curve(name):
       raise schema.QueryError(f'{name!r} has one value a row; use column()')
-    return self._lists(name).padded(int(self._scalars('epochs').max()))
+    return self._column(name).padded(int(self._column('epochs').max()))
 
   @functools.cached_property
   def row_archs(self):
     """The cell of each row, int8 [r, d]."""
-    cells = self._lists('arch')
-    digits = len(self.space.sizes)
-    if np.any(cells.length_r != digits):
-      raise schema.SchemaError(
-        f'{self.path} has cells that do not have {digits} digits'
-      )
-    return cells.padded(digits)
+    # What stands in the array is not needed as lists again.
+    cells = columns_lib.cells(self._column('arch'), self.space, self.path)
+    del self._read['arch']
+    return cells
 
   def select(
     self,
@@ -184,9 +200,9 @@ class Table:
     wanted = {n: value for n, value in wanted.items() if value is not None}
     keep_r = np.ones(len(self), bool)
     for name, value in wanted.items():
-      keep_r &= self._scalars(name) == value
+      keep_r &= self.column(name) == value
     if not keep_r.any():
-      there = {n: sorted(set(self._scalars(n))) for n in wanted}
+      there = {n: sorted(self.codes(n).names) for n in wanted}
       raise schema.MissingEntryError(f'no row has {wanted}; there are {there}')
     rows = np.arange(len(self)) if self.rows is None else self.rows
     return dataclasses.replace(self, rows=rows[keep_r])
@@ -231,20 +247,69 @@ class Table:
     questions.check_epoch(column, is_curve, epoch)
     seed = questions.seed_of(self, seed, reduce)
     recipe = questions.recipe_of(self, recipe)
-    if questions.is_one(arch, len(self.space.sizes)):
-      places = self.space.index(arch)
-    else:
-      places = self.space.indices(arch)
+    places = self._places(arch)
+    if isinstance(places, int):
+      rows = questions.rows_of_one(self._index, places, seed, recipe)
+      if rows is not None:
+        values = self._at_few(column, rows, epoch)
+        if isinstance(seed, int):
+          return values[0]
+        if column not in _TEXTS:
+          return reductions.over_few(values, seed)
     rows, there = questions.rows_of(self, self._index, places, seed, recipe)
-    if is_curve:
-      values = self._at_epoch(column, rows, epoch)
-    else:
-      values = self._scalars(column)[rows]
+    values = self._at(column, rows, epoch)
     if isinstance(seed, str):
       if values.dtype == object:
         raise schema.QueryError(f'{column!r} is text, which has no {seed}')
       values = reductions.over_last(values, there, seed)
     return values.item() if isinstance(values, np.generic) else values
+
+  @property
+  def latencies(self):
+    """The settings of latency: (device, batch, frames, macro), sorted."""
+    return self._latencies.settings if self._latencies else ()
+
+  def latency(
+    self,
+    arch,
+    *,
+    device=None,
+    batch=None,
+    frames=None,
+    macro=None,
+    quantile=0.5,
+  ):
+    """Looks up seconds of a forward pass, of one cell or each of many.
+
+    Cells are looked up by function, as in `query`. Of several measurements of
+    one cell the last answers.
+
+    Args:
+      arch: as in `query`.
+      device, batch, frames, macro: of a setting in `latencies`. Each may be
+        left out where the rest leaves one choice, and the macro network also
+        where the table's rows are all of one: then it is theirs.
+      quantile: 0.5 for the median; 0.25 or 0.75 for a quartile.
+
+    Returns:
+      A float, or for many cells an array of them.
+
+    Raises:
+      ValueError: a cell is malformed; names position and value.
+      QueryError: the question is malformed or has more than one meaning.
+      MissingEntryError: nothing of the kind was measured; says what was.
+    """
+    setting = self._setting(device, batch, frames, macro)
+    return latency_lib.seconds_of(
+      self, self._latencies, setting, self._places(arch), quantile
+    )
+
+  def latency_archs(self, *, device=None, batch=None, frames=None, macro=None):
+    """Returns the cells measured in a setting, int8 [n, d], in space order."""
+    setting = self._setting(device, batch, frames, macro)
+    rows = self._latencies.row_es[:, setting]
+    places = self._latencies.place_r[rows[rows >= 0]]
+    return self.space.from_index(np.sort(places))
 
   @functools.cached_property
   def conflicts(self):
@@ -253,13 +318,38 @@ class Table:
 
   @functools.cached_property
   def _index(self):
+    self.read(index_lib.COLUMNS)
     for name in CONTEXT:
       self._only(name)
     return index_lib.build(self)
 
+  @functools.cached_property
+  def _latencies(self):
+    return latency_lib.build(self.latency_shards, self.space)
+
+  def _setting(self, device, batch, frames, macro):
+    """Returns the place of the setting meant in `latencies`."""
+    macros = self.codes('macro').names
+    if macro is None and len(macros) == 1:
+      macro = macros[0]
+    return latency_lib.setting_of(
+      self,
+      self._latencies,
+      device=device,
+      batch=batch,
+      frames=frames,
+      macro=macro,
+    )
+
+  def _places(self, arch):
+    """Returns the place of a cell in the space, or those of many."""
+    if questions.is_one(arch, len(self.space.sizes)):
+      return self.space.index(arch)
+    return self.space.indices(arch)
+
   def _only(self, name):
     """Returns the one value of a column that must be alike in all rows."""
-    values = sorted(set(self._scalars(name)))
+    values = sorted(self.codes(name).names)
     if len(values) > 1:
       raise schema.QueryError(
         f'{self.path} has {len(values)} values of {name!r}: {values}; choose '
@@ -269,37 +359,57 @@ class Table:
 
   def _is_curve(self, name):
     """Returns whether a column has a value an epoch."""
-    if name not in schema.SCHEMA.names:
+    if name in schema.CURVES:
+      return True
+    if name == 'arch':
+      raise schema.QueryError("the cells are in 'archs' and 'row_archs'")
+    if name not in self.columns:
       raise schema.MissingEntryError(
         f'no column {name!r}; there are {", ".join(self.columns)}'
       )
-    if name == 'arch':
-      raise schema.QueryError("the cells are in 'archs' and 'row_archs'")
-    return name in schema.CURVES
+    return False
 
-  def _scalars(self, name):
+  def read(self, names):
+    """Reads columns into memory, in one pass over the files."""
+    new = [name for name in names if name not in self._read]
+    if new:
+      self._read.update(columns_lib.read(self.shards, new, self.rows))
+      pa.default_memory_pool().release_unused()
+
+  def _column(self, name):
     if name not in self._read:
-      self._read[name] = columns_lib.scalars(self.shards, name, self.rows)
+      self.read([name])
     return self._read[name]
 
-  def _lists(self, name):
-    if name not in self._read:
-      self._read[name] = columns_lib.lists(self.shards, name, self.rows)
-    return self._read[name]
-
-  def _at_epoch(self, column, rows, epoch):
-    """Returns the values of a per-epoch column at an epoch."""
+  def _at(self, column, rows, epoch):
+    """Returns a column's values at an array of rows; `epoch` of curves."""
+    if column in _TEXTS:
+      return self.codes(column).at(rows)
+    if column not in schema.CURVES:
+      return self._column(column)[rows]
+    curves = self._column(column)
     if epoch == 'best':
-      return self._lists(column).at(rows, self._scalars('best_epoch')[rows] - 1)
-    epochs = self._scalars('epochs')[rows]
+      return curves.at(rows, self._column('best_epoch')[rows] - 1)
+    epochs = self._column('epochs')[rows]
     if epoch == 'last':
-      return self._lists(column).at(rows, epochs - 1)
-    last = int(
-      epochs if isinstance(rows, int) else epochs.min(initial=2**31 - 1)
-    )
-    if not questions.is_integer(epoch) or not 1 <= epoch <= last:
-      raise schema.QueryError(
-        f'epoch={epoch!r} is not in 1..{last}, the epochs of that recipe; '
-        "give an integer of these, 'last' or 'best'"
-      )
-    return self._lists(column).at(rows, epoch - 1)
+      return curves.at(rows, epochs - 1)
+    questions.check_range(epoch, epochs.min(initial=2**31 - 1))
+    return curves.at(rows, epoch - 1)
+
+  def _at_few(self, column, rows, epoch):
+    """Returns what `_at` does as plain values, for a list of plain rows."""
+    if column in _TEXTS:
+      codes = self.codes(column)
+      return [codes.names[codes.code_r.item(row)] for row in rows]
+    if column not in schema.CURVES:
+      value_r = self._column(column)
+      return [value_r.item(row) for row in rows]
+    at = self._column(column).at_one
+    if epoch == 'best':
+      best_r = self._column('best_epoch')
+      return [at(row, best_r.item(row) - 1) for row in rows]
+    epochs_r = self._column('epochs')
+    if epoch == 'last':
+      return [at(row, epochs_r.item(row) - 1) for row in rows]
+    questions.check_range(epoch, min(epochs_r.item(row) for row in rows))
+    return [at(row, epoch - 1) for row in rows]

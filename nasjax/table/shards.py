@@ -7,6 +7,7 @@ shard without a mark is not data, and a file whose name begins with a dot never
 is.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ MAX_MARK_BYTES = 16 << 20
 MAX_ROWS = 10_000_000
 MAX_VALUES = 1_000_000_000
 MAX_THRIFT = 64 << 20
+BATCH_ROWS = 8192
 
 
 class Shard(NamedTuple):
@@ -80,20 +82,28 @@ def locate(path):
   return inner
 
 
-def committed(directory):
+def committed(directory, kind=schema.RUNS):
   """Returns the names of the shards that have a commit mark, sorted.
 
   There are none where there is no such directory. That a mark is there does not
   say that its shard is intact: see `load`.
+
+  Args:
+    directory: the table.
+    kind: `schema.RUNS` or `schema.LATENCY`; None for both.
   """
   return tuple(
-    sorted(p.stem for p in _visible(directory, '.json') if _is_mark(p))
+    sorted(
+      p.stem
+      for p in _visible(directory, '.json')
+      if kind in (None, schema.kind_of(p.stem)) and _is_mark(p)
+    )
   )
 
 
 def uncommitted(directory):
   """Returns the names of Parquet files without a commit mark, sorted."""
-  marked = set(committed(directory))
+  marked = set(committed(directory, kind=None))
   stems = [p.stem for p in _visible(directory, '.parquet')]
   return tuple(sorted(stem for stem in stems if stem not in marked))
 
@@ -126,19 +136,35 @@ def load(directory, name, digest=True):
   return shard
 
 
-def read(shard, columns=None, read_dictionary=None):
-  """Returns the Arrow table of a Shard, or some columns of it.
+def read(shard):
+  """Returns the Arrow table of a Shard."""
+  try:
+    with _parquet(shard.path) as f:
+      return f.read(use_threads=False)
+  except (pa.ArrowException, OSError) as e:
+    raise _damaged(shard.path, f'cannot be read: {e}') from e
+
+
+def batches(shard, fields):
+  """Yields some columns of a Shard as Arrow arrays, some thousand rows each.
 
   Args:
     shard: a Shard.
-    columns: names of columns; all of them by default.
-    read_dictionary: names of string columns to keep as codes and a dictionary.
+    fields: of the columns; strings come as codes and a dictionary.
   """
+  names = [field.name for field in fields]
+  texts = [f.name for f in fields if pa.types.is_string(f.type)]
+  rows = 0
   try:
-    with _parquet(shard.path, read_dictionary) as f:
-      return f.read(columns=columns, use_threads=False)
+    with _parquet(shard.path, texts) as f:
+      for batch in f.iter_batches(BATCH_ROWS, columns=names, use_threads=False):
+        rows += batch.num_rows
+        if rows <= shard.rows:
+          yield [batch.column(name) for name in names]
   except (pa.ArrowException, OSError) as e:
     raise _damaged(shard.path, f'cannot be read: {e}') from e
+  if rows != shard.rows:
+    raise _damaged(shard.path, f'has {rows} rows, {shard.rows} committed')
 
 
 def verify(path):
@@ -146,7 +172,7 @@ def verify(path):
   start = time.perf_counter()
   directory = locate(path)
   good, problems = [], {}
-  for name in committed(directory):
+  for name in committed(directory, kind=None):
     try:
       good.append(load(directory, name))
     except schema.TableError as e:
@@ -273,12 +299,7 @@ def _check_parquet(shard):
       found, footer = f.schema_arrow, f.metadata
       rows = footer.num_rows
       values = max(
-        (
-          footer.row_group(g).column(c).num_values
-          for g in range(footer.num_row_groups)
-          for c in range(footer.num_columns)
-        ),
-        default=0,
+        (_values(footer, c) for c in range(footer.num_columns)), default=0
       )
   except (pa.ArrowException, OSError) as e:
     raise _damaged(shard.path, f'is no Parquet file: {e}') from e
@@ -288,37 +309,51 @@ def _check_parquet(shard):
       f'declares {rows} rows and {values} values in a column; '
       f'{shard.rows} rows were committed',
     )
-  if problem := _schema_difference(found):
+  if problem := _schema_difference(found, schema.kind_of(shard.name).schema):
     raise schema.SchemaError(
       f'{shard.path} is not of schema {schema.VERSION}: {problem}. '
       'Generate it again with this nasjax'
     )
 
 
-def _schema_difference(found):
-  """Returns the first difference of a schema from ours, or None."""
-  for field in schema.SCHEMA:
+def _values(footer, column):
+  """Returns how many values a column has, by the footer of its file."""
+  return sum(
+    footer.row_group(g).column(column).num_values
+    for g in range(footer.num_row_groups)
+  )
+
+
+def _schema_difference(found, wanted):
+  """Returns the first difference of a schema from the wanted one, or None."""
+  if found.equals(wanted):
+    return None
+  for field in wanted:
     if found.names.count(field.name) != 1:
       return f'column {field.name!r} is there {found.names.count(field.name)}x'
     if not found.field(field.name).equals(field):
       return f'a column is {found.field(field.name)}, not {field}'
-  if extra := set(found.names) - set(schema.SCHEMA.names):
+  if extra := set(found.names) - set(wanted.names):
     return f'column {min(extra)!r} is unknown'
-  if found.names != schema.SCHEMA.names:
-    return f'columns are in the order {found.names}'
-  return None
+  return f'columns are in the order {found.names}'
 
 
+@contextlib.contextmanager
 def _parquet(path, read_dictionary=None):
-  return pq.ParquetFile(
-    path,
-    read_dictionary=read_dictionary,
-    thrift_string_size_limit=MAX_THRIFT,
-    thrift_container_size_limit=MAX_THRIFT,
-    page_checksum_verification=True,
-    arrow_extensions_enabled=False,
-    pre_buffer=False,
-  )
+  """Opens a Parquet file; Arrow's own way to it keeps 4 MB for itself."""
+  with (
+    path.open('rb', buffering=0) as f,
+    pq.ParquetFile(
+      f,
+      read_dictionary=read_dictionary,
+      thrift_string_size_limit=MAX_THRIFT,
+      thrift_container_size_limit=MAX_THRIFT,
+      page_checksum_verification=True,
+      arrow_extensions_enabled=False,
+      pre_buffer=False,
+    ) as parquet,
+  ):
+    yield parquet
 
 
 def _plain_file(path):

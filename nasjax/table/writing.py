@@ -9,7 +9,7 @@ import secrets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nasjax.table import disk, schema, shards
+from nasjax.table import checking, disk, schema, shards
 
 QUARANTINE = 'damaged'
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,127}')
@@ -25,8 +25,9 @@ def write_shard(directory, name, rows, meta=None):
 
   Args:
     directory: the table; made if need be.
-    name: letters, digits, `.`, `_` and `-`, at most 128.
-    rows: see `schema.from_rows`.
+    name: letters, digits, `.`, `_` and `-`, at most 128. One that begins with
+      `latency-` is a shard of latencies, any other one of runs.
+    rows: see `checking.from_rows`.
     meta: a dict of plain values that is kept in the commit mark.
 
   Returns:
@@ -41,7 +42,7 @@ def write_shard(directory, name, rows, meta=None):
     raise schema.TableError(
       f'shard name {name!r}: use letters, digits, ".", "_" and "-"'
     )
-  table = schema.from_rows(rows, name)
+  table = checking.from_rows(rows, name)
   sink = pa.BufferOutputStream()
   pq.write_table(table, sink, compression='zstd', write_page_checksum=True)
   payload = sink.getvalue().to_pybytes()
@@ -112,25 +113,32 @@ def repair(path):
 
 def check_same(standing, table):
   """Raises a ConflictError unless a Shard holds the results of a table."""
-  old = {schema.identity(r): r for r in shards.read(standing).to_pylist()}
-  new = {schema.identity(r): r for r in table.to_pylist()}
+  kind = schema.kind_of(standing.name)
+  old, new = (
+    {schema.identity(row, kind): row for row in rows.to_pylist()}
+    for rows in (shards.read(standing), table)
+  )
   differing = [
-    r
-    for i, r in (old | new).items()
-    if i not in old or i not in new or not schema.same_results(old[i], new[i])
+    row
+    for i, row in (old | new).items()
+    if i not in old
+    or i not in new
+    or not schema.same_results(old[i], new[i], kind)
   ]
   if differing:
     row = differing[0]
+    rest = [n for n in kind.identity if n not in ('space', 'arch')]
     raise schema.ConflictError(
       f'{standing.path} stands with other results for {len(differing)} rows, '
-      f'the first of cell {row["arch"]}, seed {row["seed"]}, recipe '
-      f'{row["recipe"]!r}; it was kept. Remove it to write it anew'
+      f'the first of cell {row["arch"]}, '
+      f'{", ".join(f"{n} {row[n]!r}" for n in rest)}; it was kept. Remove it '
+      'to write it anew'
     )
 
 
 def _standing(directory, name):
   """Returns the intact Shard of a name, or None where there is none."""
-  if name not in shards.committed(directory):
+  if name not in shards.committed(directory, kind=None):
     return None
   try:
     return shards.load(directory, name)
