@@ -169,3 +169,120 @@ def test_separate_refuses_what_does_not_fit():
     analysis.separate(SPACE, SPACE.enumerate()[:2], [0.1])
   with pytest.raises(ValueError, match='row 0'):
     analysis.separate(SPACE, [[0, 1]], [0.1])
+
+
+@pytest.mark.parametrize('levels', [3, 10**6])
+def test_resampled_correlations_are_those_of_resampled_rows(levels):
+  rng = np.random.default_rng(levels)
+  x_n = rng.integers(levels, size=37).astype(float)
+  y_n = x_n + rng.integers(levels, size=37)
+  value_nk = np.stack([x_n, y_n, -x_n], 1)
+  draws_bkk = analysis.resampled_correlations(value_nk, seed=5, repeats=30)
+  again = np.random.default_rng(5)
+  for draws_kk in draws_bkk:
+    picked_nk = value_nk[again.integers(37, size=37)]
+    expected = scipy.stats.spearmanr(picked_nk).statistic
+    np.testing.assert_allclose(draws_kk, expected, atol=1e-12)
+  np.testing.assert_allclose(
+    analysis.correlation_matrix(value_nk),
+    scipy.stats.spearmanr(value_nk).statistic,
+    atol=1e-12,
+  )
+
+
+def test_resampled_correlations_of_some_rows_leave_the_draws_as_they_are():
+  value_nk = np.random.default_rng(0).normal(size=(40, 2))
+  rows = np.array([3, 8, 9, 20, 21, 22, 30, 39])
+  draws_bkk = analysis.resampled_correlations(value_nk, 2, 25, rows)
+  again = np.random.default_rng(2)
+  for draws_kk in draws_bkk:
+    picks = again.integers(40, size=40)
+    picked_nk = value_nk[picks[np.isin(picks, rows)]]
+    expected = analysis.spearman(*picked_nk.T)
+    np.testing.assert_allclose(draws_kk[0, 1], expected, atol=1e-12)
+
+
+def test_resamples_do_not_depend_on_how_many_are_made_at_once():
+  # 8,000 rows are made 65 at a time, 20 all at once.
+  value_nk = np.random.default_rng(1).normal(size=(8000, 2))
+  draws_bkk = analysis.resampled_correlations(value_nk, 3, 70)
+  again = np.random.default_rng(3)
+  picks = [again.integers(8000, size=8000) for _ in range(70)]
+  for b in (0, 64, 65, 69):
+    expected = analysis.spearman(*value_nk[picks[b]].T)
+    assert draws_bkk[b, 0, 1] == pytest.approx(expected, abs=1e-12)
+
+
+def test_interval_of_a_rank_correlation_is_the_bootstraps():
+  rng = np.random.default_rng(0)
+  x_n = rng.normal(size=50).round(1)
+  y_n = x_n + rng.normal(size=50).round(1)
+  found = analysis.rank_correlation(x_n, y_n, seed=4, repeats=200, level=0.9)
+  expected = analysis.bootstrap_interval(
+    analysis.spearman, (x_n, y_n), 4, 200, 0.9
+  )
+  assert found[1:3] == pytest.approx(expected, abs=1e-12)
+
+
+def test_interval_of_a_rank_correlation_covers():
+  # Normal pairs of correlation r have Spearman's 6 / pi * asin(r / 2).
+  rng = np.random.default_rng(0)
+  truth = 6 / np.pi * np.arcsin(0.35)
+  hits = 0
+  for k in range(120):
+    x_n = rng.normal(size=80)
+    y_n = 0.7 * x_n + np.sqrt(1 - 0.49) * rng.normal(size=80)
+    found = analysis.rank_correlation(x_n, y_n, seed=k, repeats=200)
+    hits += found.low <= truth <= found.high
+  # 95 % of 120 is 114, give or take 2.4; the bootstrap is a little narrow.
+  assert 106 <= hits <= 120
+
+
+def test_few_pairs_have_no_interval():
+  enough, few = analysis.MIN_VALUES, analysis.MIN_VALUES - 1
+  found = analysis.rank_correlation(np.arange(few), np.arange(few))
+  assert found.value == 1 and np.isnan(found.low) and found.n == few
+  found = analysis.rank_correlation(np.arange(enough), np.arange(enough))
+  assert found.low == found.high == pytest.approx(1)
+  assert analysis.median([0.3, 0.1, 0.2]).value == 0.2
+  assert np.isnan(analysis.median([0.3, 0.1, 0.2]).low)
+  assert np.isnan(analysis.median([]).value)
+  assert analysis.mean([0.3, 0.1]).value == 0.2
+  assert np.isnan(
+    [*analysis.mean([0.3, 0.1])[1:3], analysis.mean([]).value]
+  ).all()
+  x_n = np.arange(30.0) ** 2
+  interval = analysis.bootstrap_interval(np.mean, (x_n,), 5, 99)
+  assert analysis.mean(x_n, 5, 99) == (x_n.mean(), *interval, 30)
+  found = analysis.median(np.arange(101.0))
+  assert found.value == 50 and 30 < found.low < 50 < found.high < 70
+
+
+@pytest.mark.parametrize('count, n', [(0, 1), (0, 51), (7, 51), (51, 51)])
+def test_share_has_wilsons_interval(count, n):
+  found = analysis.share(count, n)
+  expected = scipy.stats.binomtest(count, n).proportion_ci(method='wilson')
+  assert found.value == count / n and found.n == n
+  assert found[1:3] == pytest.approx((expected.low, expected.high), abs=1e-12)
+  assert np.isnan(analysis.share(0, 0).value)
+
+
+def test_compare_calls_nothing_lower_that_overlaps():
+  low, mid, high = (
+    analysis.Estimate(v, v - 1, v + 1, 20) for v in (1.0, 2.5, 4.5)
+  )
+  touching = analysis.Estimate(3.0, 2.0, 4.0, 20)
+  assert analysis.compare(low, mid) == 'overlapping'
+  assert analysis.compare(low, touching) == 'overlapping'
+  assert analysis.compare(low, high) == 'below'
+  assert analysis.compare(high, low) == 'above'
+  none = analysis.Correlation(0.9, NAN, NAN, 3)
+  assert analysis.compare(low, none) == 'unknown'
+  assert analysis.compare(none, high) == 'unknown'
+
+
+def test_columns_with_nan_are_refused():
+  with pytest.raises(ValueError, match='1 values NaN'):
+    analysis.correlation_matrix([[1, NAN], [2, 3]])
+  with pytest.raises(ValueError, match='0 rows'):
+    analysis.resampled_correlations(np.zeros((0, 2)))

@@ -1,0 +1,100 @@
+"""What a table says: rankings, their agreement, what separates cells.
+
+Functions of arrays; `results` alone reads a table. Error rates are fractions,
+lower is better; NaN stands for a run that failed, and is counted, never
+averaged. Intervals cover 95 % unless a level is given; where those of two
+numbers overlap, nothing here calls one of them better.
+"""
+
+from nasjax.analysis.agreement import (
+  TOP_SHARE,
+  Ceiling,
+  attainable,
+  by_seed,
+  by_slice,
+  noise_ceiling,
+  noise_ceiling_at_top,
+  slices,
+  spearman_brown,
+)
+from nasjax.analysis.by_recipe import (
+  Results,
+  by_cell,
+  latencies,
+  means,
+  results,
+)
+from nasjax.analysis.contents import (
+  Composition,
+  Level,
+  Ranking,
+  composition,
+  counts,
+  ranking,
+)
+from nasjax.analysis.fronts import pareto_front
+from nasjax.analysis.leaders import Best, best
+from nasjax.analysis.separation import (
+  Group,
+  Separation,
+  Spread,
+  separate,
+  spread,
+)
+from nasjax.analysis.statistics import (
+  MIN_VALUES,
+  Correlation,
+  Estimate,
+  bootstrap_interval,
+  compare,
+  correlation_matrix,
+  mean,
+  median,
+  rank_correlation,
+  resampled_correlations,
+  share,
+  spearman,
+)
+
+__all__ = [
+  'MIN_VALUES',
+  'TOP_SHARE',
+  'Best',
+  'Ceiling',
+  'Composition',
+  'Correlation',
+  'Estimate',
+  'Group',
+  'Level',
+  'Ranking',
+  'Results',
+  'Separation',
+  'Spread',
+  'attainable',
+  'best',
+  'bootstrap_interval',
+  'by_cell',
+  'by_seed',
+  'by_slice',
+  'compare',
+  'composition',
+  'correlation_matrix',
+  'counts',
+  'latencies',
+  'mean',
+  'means',
+  'median',
+  'noise_ceiling',
+  'noise_ceiling_at_top',
+  'pareto_front',
+  'rank_correlation',
+  'ranking',
+  'resampled_correlations',
+  'results',
+  'separate',
+  'share',
+  'slices',
+  'spearman',
+  'spearman_brown',
+  'spread',
+]

@@ -1,0 +1,37 @@
+"""Figures of a benchmark and of what its networks hear.
+
+Every function takes arrays and returns a matplotlib Figure that no window and
+no global state knows of: show it in a notebook, or `save` it.
+"""
+
+from nasjax.plots.costs import pareto
+from nasjax.plots.curves import learning_curves, search_curves
+from nasjax.plots.drawing import COLOURS, save
+from nasjax.plots.graphs import cell, cells, search_space
+from nasjax.plots.makeup import composition, rankings
+from nasjax.plots.rates import (
+  agreement,
+  correlations,
+  distributions,
+  seed_ranges,
+)
+from nasjax.plots.speech import log_mel, posteriors
+
+__all__ = [
+  'COLOURS',
+  'agreement',
+  'cell',
+  'cells',
+  'composition',
+  'correlations',
+  'distributions',
+  'learning_curves',
+  'log_mel',
+  'pareto',
+  'posteriors',
+  'rankings',
+  'save',
+  'search_curves',
+  'search_space',
+  'seed_ranges',
+]

@@ -1,0 +1,110 @@
+"""What all figures share: colours, axes of percent, and how one is saved."""
+
+import os
+import pathlib
+import secrets
+
+import numpy as np
+from matplotlib import ticker
+from matplotlib.figure import Figure
+
+# Okabe and Ito, Color Universal Design, 2008; told apart by all.
+COLOURS = (
+  '#0072B2',
+  '#D55E00',
+  '#009E73',
+  '#CC79A7',
+  '#E69F00',
+  '#56B4E9',
+  '#8C6D1F',
+  '#555555',
+)
+INK, QUIET, GRID = '#222222', '#777777', '#E4E4E4'
+
+
+def save(fig, path, dpi=150):
+  """Writes a figure, in the format of the suffix, whole or not at all."""
+  path = pathlib.Path(path)
+  temporary = path.with_name(
+    f'.{path.stem}.{secrets.token_hex(4)}{path.suffix}'
+  )
+  try:
+    fig.savefig(temporary, dpi=dpi, facecolor='white')
+    with temporary.open('rb') as f:
+      os.fsync(f.fileno())
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def axes(width, height, grid=True):
+  """Returns a Figure, its size in inches, and its one Axes."""
+  fig, axs = panels(width, height, 1, 1, grid)
+  return fig, axs[0, 0]
+
+
+def panels(width, height, rows, columns, grid=True, widths=None, sharey=False):
+  """Returns a Figure and its Axes [row, column].
+
+  Args:
+    width, height: of the figure, in inches.
+    rows, columns: how many panels.
+    grid: whether lines stand behind the data.
+    widths: of the columns, relative to each other; None: equal.
+    sharey: whether all panels have the limits and marks of the first.
+  """
+  fig = Figure(figsize=(width, height), layout='constrained')
+  axs = fig.subplots(
+    rows, columns, squeeze=False, sharey=sharey, width_ratios=widths
+  )
+  for ax in axs.flat:
+    for side in ('top', 'right'):
+      ax.spines[side].set_visible(False)
+    for side in ('left', 'bottom'):
+      ax.spines[side].set_color(QUIET)
+    ax.tick_params(color=QUIET, labelcolor=INK, labelsize=9)
+    if grid:
+      ax.grid(color=GRID, lw=0.8)
+      ax.set_axisbelow(True)
+  return fig, axs
+
+
+def titled(ax, text):
+  """Gives axes a title, left as everywhere."""
+  ax.set_title(text, loc='left', color=INK, fontsize=11)
+
+
+def per_axis(ax, percent, which='y'):
+  """Makes an axis one of percent, logarithmic if it spans a factor of three.
+
+  Args:
+    ax: the axes.
+    percent: what is drawn there; what is not finite is left out.
+    which: 'x' or 'y'.
+  """
+  axis = ax.xaxis if which == 'x' else ax.yaxis
+  limits = ax.set_xlim if which == 'x' else ax.set_ylim
+  axis.set_major_formatter(ticker.PercentFormatter(decimals=None))
+  percent = percent[np.isfinite(percent)]
+  if not percent.size:
+    limits(0, 100)
+    return
+  low, high = percent.min(), percent.max()
+  if low <= 0 or high / low <= 3:
+    limits(0, max(1.08 * high, 1))
+    return
+  (ax.set_xscale if which == 'x' else ax.set_yscale)('log')
+  limits(low / 1.15, high * 1.15)
+  marks = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100, 150, 200, 300, 500)
+  decades = 10.0 ** np.arange(-4, 4)
+  if high / low > 1000:
+    marks = decades
+  elif high / low > 30:
+    marks = np.outer(decades, (1, 2, 5)).ravel()
+  axis.set_major_locator(ticker.FixedLocator(marks))
+  axis.set_minor_locator(ticker.NullLocator())
+  axis.set_major_formatter(ticker.FormatStrFormatter('%g%%'))
+
+
+def shortened(text, width):
+  return text if len(text) <= width else text[: width - 1] + '\u2026'
