@@ -39,7 +39,10 @@ flags.DEFINE_list('searchers', None, 'Names of searchers; all if not given.')
 flags.DEFINE_integer('repeats', 100, 'Searches of each.', lower_bound=1)
 flags.DEFINE_integer('budget', 150, 'Models to train in each.', lower_bound=1)
 flags.DEFINE_integer(
-  'batch', 8, 'With --evaluate=train, models trained together.', lower_bound=1
+  'suggestions',
+  8,
+  'With --evaluate=train, how many models are suggested at a time.',
+  lower_bound=1,
 )
 flags.DEFINE_integer('search_seed', 0, 'Seed of the searches.', lower_bound=0)
 flags.DEFINE_string('out', 'results/search', 'Where figures and tables go.')

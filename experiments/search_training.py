@@ -151,7 +151,7 @@ def study(names, out):
 
   recipe = training.recipe()
   seed = training.seeds()[0]
-  work = jobs.prepare(recipe, FLAGS.batch)
+  work = jobs.prepare(recipe, FLAGS.suggestions)
   import search_summary
 
   from nasjax import search, simulation
@@ -162,7 +162,7 @@ def study(names, out):
   trainer = Trainer(work, out, seed)
   traces, seconds = {}, {}
   for name in names:
-    own = {'batch': FLAGS.batch}
+    own = {'batch': FLAGS.suggestions}
     if name == 'gcn':
       vectors = simulation.vectors_of(chosen)
       keys = spaces.NB_ASR.semantic_keys(simulation.archs_of(chosen, vectors))

@@ -1,0 +1,193 @@
+"""The launcher of searches, as its users meet it: a command."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import planted_table
+import pytest
+import tiny_run
+
+from nasjax import search, simulation, table
+
+SECONDS = 300
+
+
+def _start(*flags):
+  environment = dict(os.environ, PYTHONUNBUFFERED='1')
+  environment.pop('XLA_FLAGS', None)
+  cache = os.environ['NASJAX_TEST_CACHE']
+  return subprocess.Popen(
+    [
+      sys.executable,
+      'experiments/search.py',
+      f'--compilation_cache={cache}',
+      *flags,
+    ],
+    cwd=tiny_run.ROOT,
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def _finish(*flags):
+  with _start(*flags) as process:
+    output, errors = process.communicate(timeout=SECONDS)
+  return process.returncode, output, errors
+
+
+@pytest.fixture(scope='module')
+def rows(tmp_path_factory):
+  """All functions of three operations and two skips."""
+  space = planted_table.SPACE
+  archs = space.product(['linear', 'conv5', 'zero'], ['s00', 's20'])
+  return planted_table.write(tmp_path_factory.mktemp('planted'), archs)
+
+
+def test_searchers_are_compared_on_a_table(rows, tmp_path):
+  status, output, errors = _finish(
+    f'--table={rows.path}',
+    '--repeats=12',
+    '--budget=20',
+    '--searchers=evolution,hyperband,gcn',
+    f'--out={tmp_path / "out"}',
+    f'--json={tmp_path / "found.json"}',
+  )
+  assert status == 0, errors
+  found = json.loads((tmp_path / 'found.json').read_text())
+  assert list(found) == ['random', 'evolution', 'hyperband', 'gcn']
+  assert {p.name for p in (tmp_path / 'out').glob('*.png')} == {
+    'test_per_of_best.png',
+    'validation_per_of_newest.png',
+  }
+  tests = rows.select(recipe='e40').column('test_per')
+  for values in found.values():
+    assert len(values['test_per_at_budget']) == 12 and values['seconds'] > 0
+    nearest = abs(np.array(values['test_per_at_budget'])[:, None] - tests)
+    assert nearest.min(axis=1).max() < 1e-6
+  for name in found:
+    assert name in output
+  scape = simulation.landscape(rows)
+  exact = simulation.expected_random(scape, 20)
+  assert f'random search, exact expectation: {exact:.2%}' in output
+  # The same values as in a process of one's own.
+  made = search.SEARCHERS['evolution'](scape.sizes, scape.epochs, 20)
+  trace = simulation.simulate(made, scape, 0, 12, 20)
+  best = simulation.best_test(trace, scape.epochs, np.array([20]))[:, 0]
+  np.testing.assert_allclose(found['evolution']['test_per_at_budget'], best)
+
+
+@pytest.mark.parametrize(
+  'flags, words',
+  [
+    ('--searchers=annealing', "'annealing'"),
+    ('--searchers=', '--searchers is empty'),
+    ('--table={tmp}/none', 'none'),
+    ('--table_recipe=e7', 'e7'),
+    ('--budget=0', 'budget'),
+    ('--budget=1 --searchers=hyperband', 'raise --budget=1'),
+  ],
+)
+def test_mistakes_are_one_line(rows, tmp_path, flags, words):
+  flags = flags.format(tmp=tmp_path).split()
+  own = [] if '--table=' in flags[0] else [f'--table={rows.path}']
+  status, _, errors = _finish(*own, f'--out={tmp_path}', '--repeats=2', *flags)
+  assert status == 1
+  (line,) = errors.strip().splitlines()
+  assert line.startswith('search.py: ') and words in line
+
+
+# Real training.
+
+_OF_THE_TABLE = ('--cells=', '--seeds=', '--members_per_shard=', '--out=')
+
+
+def _train(tiny, out):
+  """Returns the command of a search by training on the tiny corpus."""
+  own = [f for f in tiny.flags if not f.startswith(_OF_THE_TABLE)]
+  return (
+    *own,
+    '--evaluate=train',
+    '--searchers=evolution,successive_halving',
+    '--ops=conv5,conv7',
+    '--skips=s00',
+    '--seeds=3',
+    '--repeats=1',
+    '--budget=5',
+    '--suggestions=3',
+    f'--out={out}',
+    f'--json={out}.json',
+  )
+
+
+def _values(out):
+  record = json.loads(out.with_suffix('.json').read_text())
+  return {name: found['test_per_at_budget'] for name, found in record.items()}
+
+
+def _rows(out):
+  drop = {'seconds', 'epoch_seconds', 'created', 'commit', 'versions'}
+  rows = table.open(out).to_arrow().to_pylist()
+  rows = [{k: v for k, v in row.items() if k not in drop} for row in rows]
+  return sorted(rows, key=lambda row: (row['recipe'], row['arch']))
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """The directory of a search that was never interrupted."""
+  out = tmp_path_factory.mktemp('search') / 'whole'
+  status, _, errors = _finish(*_train(tiny_run.finished(), out))
+  assert status == 0, errors
+  return out
+
+
+def test_suggestions_are_trained_and_what_is_known_is_not_again(trained):
+  rows = table.open(trained)
+  # Halves of the training too, under a name of their own.
+  assert rows.recipes == ('tiny-first1', 'tiny')
+  for recipe in rows.recipes:
+    keys = rows.select(recipe=recipe).column('semantic_key')
+    assert len(set(keys)) == len(keys)
+  whole = rows.select(recipe='tiny')
+  assert set(whole.column('seed')) == {3}
+  for values in _values(trained).values():
+    assert len(values) == 1
+    assert min(abs(whole.column('test_per') - values[0])) < 1e-6
+  before = {p: p.stat().st_mtime_ns for p in (trained / 'table').iterdir()}
+  first = _values(trained)
+  status, _, errors = _finish(*_train(tiny_run.finished(), trained))
+  assert status == 0, errors
+  assert before == {p: p.stat().st_mtime_ns for p in before}
+  assert _values(trained) == first
+
+
+def test_the_first_epochs_are_those_of_the_whole_training(trained):
+  rows = table.open(trained)
+  short, whole = (rows.select(recipe=r) for r in ('tiny-first1', 'tiny'))
+  both = [arch for arch in short.archs if arch in whole]
+  assert both
+  for arch in both:
+    first = short.query(arch, 'val_per', seed=3, epoch=1)
+    assert first == whole.query(arch, 'val_per', seed=3, epoch=1)
+
+
+def test_a_killed_search_goes_on(trained):
+  out = trained.with_name('killed')
+  command = _train(tiny_run.finished(), out)
+  with _start(*command) as process:
+    until = time.monotonic() + SECONDS
+    while not table.committed(out / 'table'):
+      assert process.poll() is None and time.monotonic() < until
+      time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+  assert not out.with_suffix('.json').exists()
+  status, _, errors = _finish(*command)
+  assert status == 0, errors
+  assert _values(out) == _values(trained)
+  assert _rows(out) == _rows(trained)
