@@ -16,7 +16,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from nasjax import cost, memory, runs
+from nasjax import cost, kernels, memory, runs
 
 CONSOLE = Console(highlight=False)
 if not CONSOLE.is_terminal:
@@ -99,6 +99,9 @@ def print_plan(job, corpus, shards, prepareds, reason):
   data = prepared.mesh.shape['data']
   divided = f'; each batch divided among {data} devices' if data > 1 else ''
   CONSOLE.print(reason + divided)
+  if jax.default_backend() == 'cpu' and kernels.choose() == 'xla':
+    why = kernels.why_not() or 'NASJAX_KERNELS=xla'
+    CONSOLE.print(f'without the native kernels, so several times slower: {why}')
 
 
 def print_projection(job, shards, prepareds):

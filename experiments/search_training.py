@@ -48,7 +48,7 @@ class Trainer:
     """Returns the rows that have these architectures, trained so long."""
     import monitor
 
-    from nasjax import runs, table, workers
+    from nasjax import population, runs, table, workers
 
     job = self._work.job
     if epochs != job.recipe.epochs:
@@ -59,11 +59,13 @@ class Trainer:
       job = dataclasses.replace(job, recipe=recipe)
     missing = self._missing(job, archs_nd)
     if missing:
-      # One shard a program, so that a batch cut short is cut as before.
+      # Workers that train a member after the other share out the members, and
+      # one program of one member serves them all; others map the members.
+      alone = population.members_at_once(len(archs_nd)) == 1
       shards = runs.plan(
         job,
         [(arch, self._seed) for arch in missing],
-        len(archs_nd),
+        1 if alone else len(archs_nd),
         self._work.mesh.shape['member'],
       )
       with monitor.Bar(shards, epochs) as bar:

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from nasjax import cost, provenance
+from nasjax import cost, kernels, provenance
 from nasjax.runner import CURVES
 
 
@@ -50,7 +50,9 @@ def rows_of(job, shard, state, test_loss_p, test_per_p, status):
     'learning_rate': rates,
     'epoch_seconds': state['seconds'] / len(shard.members),
     'seconds': share,
-    'versions': json.dumps(provenance.versions(), sort_keys=True),
+    'versions': json.dumps(
+      provenance.versions() | {'kernels': kernels.choose()}, sort_keys=True
+    ),
     'commit': provenance.commit(),
     'created': datetime.datetime.now(datetime.UTC).isoformat(),
   }

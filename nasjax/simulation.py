@@ -21,8 +21,9 @@ FAILED = 1.0
 class Landscape(NamedTuple):
   """A table as a searcher meets it, over the vectors that it may suggest.
 
-  Digit i of a vector v_d stands for the value `values[i][v_d[i]]` of the space:
-  values that no cell of the table has cannot be suggested.
+  Digit i of a vector v_d stands for the value `values[i][v_d[i]]` of the space.
+  All values are there if the table can answer for the whole space, else those
+  that its cells have.
 
   Attributes:
     values: for each digit the values it may take, a tuple of tuples.
@@ -124,8 +125,7 @@ def landscape(rows, recipe=None):
     return_inverse=True,
   )
   archs = rows.row_archs[first]
-  values = values_of(rows.row_archs)
-  if all(len(v) == 1 for v in values):
+  if len(archs) == 1:
     raise ValueError(f'{rows.path} has one cell only: nothing to search')
 
   # One column a run of the cell.
@@ -139,40 +139,54 @@ def landscape(rows, recipe=None):
   val_cre[cell_r[order], rank_r] = np.minimum.accumulate(curves, axis=1)[order]
   test_cr[cell_r[order], rank_r] = _settled(rows.column('test_per'))[order]
 
-  vector_ad = vectors_of(values)
-  every = Landscape(
-    values, epochs, None, vector_ad, runs_c, val_cre, test_cr, archs, {}
-  )
-  return _answered(every, space, keys)
+  whole = tuple(tuple(range(size)) for size in space.sizes)
+  for values in whole, values_of(archs):
+    vector_ad = vectors_of(values)
+    every = Landscape(
+      values, epochs, None, vector_ad, runs_c, val_cre, test_cr, archs, {}
+    )
+    archs_ad = every.archs(vector_ad)
+    cell_a = _cells(every, space, keys, archs_ad)
+    if (cell_a >= 0).all():
+      break
+  return _answered(every, space, cell_a, archs_ad)
 
 
 def _settled(per):
   return np.where(np.isnan(per), FAILED, np.minimum(per, FAILED))
 
 
-def _answered(every, space, keys):
-  """Finds the cell that answers each vector."""
-  archs_ad = every.archs(every.vector_ad)
+def _cells(every, space, keys, archs_ad):
+  """Returns the cell of each architecture's function or key, else -1."""
   cell_a = _find(keys, space.semantic_keys(archs_ad))
   missing = np.flatnonzero(cell_a < 0)
-  answers = {'function': int((cell_a >= 0).sum()), 'key': 0, 'nearest': 0}
   if len(missing):
     # Tables like the published one have a cell for each key, not function.
     published = space.keys(every.cell_archs)
     order = np.argsort(published, kind='stable')
     found = _find(published[order], space.keys(archs_ad[missing]))
     cell_a[missing] = np.where(found >= 0, order[found], -1)
-    answers['key'] = int((found >= 0).sum())
-  missing = np.flatnonzero(cell_a < 0)
-  vector_ad = every.vector_ad.copy()
-  for a in missing:
+  return cell_a
+
+
+def _answered(every, space, cell_a, archs_ad):
+  """Lets the nearest cells answer what has none of its function or key."""
+  there = cell_a >= 0
+  keys_c = space.semantic_keys(every.cell_archs)
+  same = keys_c[cell_a[there]] == space.semantic_keys(archs_ad[there])
+  answers = {
+    'function': int(same.sum()),
+    'key': int((~same).sum()),
+    'nearest': int((~there).sum()),
+  }
+  cell_a, vector_ad = cell_a.copy(), every.vector_ad.copy()
+  for a in np.flatnonzero(~there):
     far_c = (every.cell_archs != archs_ad[a]).sum(axis=1)
     cell_a[a] = far_c.argmin()
     vector_ad[a] = [
       v.index(digit)
       for v, digit in zip(every.values, every.cell_archs[cell_a[a]].tolist())
     ]
-  answers['nearest'] = len(missing)
   return every._replace(
     cell_a=cell_a.astype(np.int32), vector_ad=vector_ad, answers=answers
   )
@@ -232,7 +246,6 @@ def simulate(searcher, scape, seed, repeats, budget, tick=lambda done: None):
     state, trace = jax.lax.scan(step, state, bits)
     return state, jax.tree.map(lambda x: x.reshape(-1), trace)
 
-  @jax.jit
   def advance(states, bits, tables):
     if searcher.serial:
       return jax.lax.map(lambda both: steps(*both, tables), (states, bits))
@@ -240,42 +253,41 @@ def simulate(searcher, scape, seed, repeats, budget, tick=lambda done: None):
 
   # Random numbers come from the host: threefry inside a mapped scan takes XLA
   # seconds to compile, on CPUs, wherever it stands.
-  streams = [np.random.default_rng([seed, r]) for r in range(repeats)]
   devices = jax.local_devices()[:repeats]
-  parts = []
-  for device, own in zip(devices, np.array_split(streams, len(devices))):
-    bits = jax.device_put(_draw(own, 2), device)
-    states = jax.jit(jax.vmap(lambda bits: searcher.init(_key(bits))))(bits)
-    parts.append((device, own, states, jax.device_put(tables, device)))
+  mesh = jax.sharding.Mesh(np.array(devices), ('repeat',))
+  each, all_alike = jax.P('repeat'), jax.P()
+  # One program for all devices, on whose last some repeats may be surplus.
+  advance = jax.jit(
+    jax.shard_map(
+      advance,
+      mesh=mesh,
+      in_specs=(each, each, all_alike),
+      out_specs=each,
+      check_vma=False,
+    )
+  )
+  surplus = -repeats % len(devices)
+  streams = [np.random.default_rng([seed, r]) for r in range(repeats + surplus)]
+
+  def draw(*shape):
+    return jax.device_put(
+      np.stack([s.integers(2**32, size=shape, dtype='u4') for s in streams]),
+      jax.sharding.NamedSharding(mesh, each),
+    )
+
+  tables = jax.device_put(tables, jax.sharding.NamedSharding(mesh, all_alike))
+  init = jax.vmap(lambda bits: searcher.init(_key(bits)))
+  states = jax.jit(init)(draw(2))
   found, spent_r = [], np.zeros(repeats, np.int64)
   while spent_r.min() < budget * scape.epochs:
-    results = [
-      advance(
-        states,
-        jax.device_put(_draw(own, chunk, 2 + searcher.batch), device),
-        own_tables,
-      )
-      for device, own, states, own_tables in parts
-    ]
-    parts = [
-      (device, own, states, own_tables)
-      for (device, own, _, own_tables), (states, _) in zip(parts, results)
-    ]
-    now = jax.tree.map(
-      lambda *xs: np.concatenate([np.asarray(x) for x in xs]),
-      *(trace for _, trace in results),
-    )
+    states, now = advance(states, draw(chunk, 2 + searcher.batch), tables)
+    now = jax.tree.map(lambda x: np.asarray(x)[:repeats], now)
     found.append(now)
     spent_r += now.epochs.sum(axis=1)
     tick(min(spent_r.min() / scape.epochs, budget))
     if not now.epochs.any():
       break
   return jax.tree.map(lambda *xs: np.concatenate(xs, axis=1), *found)
-
-
-def _draw(streams, *shape):
-  """Returns random bits, uint32 [stream, *shape]."""
-  return np.stack([s.integers(2**32, size=shape, dtype='u4') for s in streams])
 
 
 def _key(bits):

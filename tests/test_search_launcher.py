@@ -118,6 +118,7 @@ def _train(tiny, out):
     '--ops=conv5,conv7',
     '--skips=s00',
     '--seeds=3',
+    '--epochs=3',
     '--repeats=1',
     '--budget=5',
     '--suggestions=3',

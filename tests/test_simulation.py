@@ -227,3 +227,22 @@ def test_the_newest_are_averaged():
     simulation.newest_val(TRACE, 10, costs, 2),
     [[np.nan, 0.5, 0.45, 0.4, 0.35]],
   )
+
+
+def test_the_whole_space_is_searched_where_the_table_answers_for_it(tmp_path):
+  archs = SPACE.unique('key')
+  rng = np.random.default_rng(0)
+  written = [
+    planted_table.row(SPACE.from_index(0), 1, 'e5')
+    | {
+      'arch': arch,
+      'key': SPACE.key(arch),
+      'semantic_key': key,
+      'test_per': float(rng.uniform()),
+    }
+    for arch, key in zip(archs, SPACE.semantic_keys(archs))
+  ]
+  table.write_shard(tmp_path, 'a', written)
+  found = simulation.landscape(table.open(tmp_path))
+  assert found.sizes == SPACE.sizes and found.answers['nearest'] == 0
+  assert found.answers['function'] + found.answers['key'] == SPACE.size

@@ -4,7 +4,7 @@ XLA's CPU backend has no fast gradient of a grouped convolution, and matrix
 products can only imitate one by multiplying with zeros; its Adam and its layer
 normalisation walk through memory more often than they must. These kernels are
 compiled by the system's C++ compiler for the processor at hand when they are
-first needed (7 s), and kept in `~/.cache/nasjax`. Without a compiler, and on
+first needed, and kept in `~/.cache/nasjax`. Without a compiler, and on
 GPUs, everything runs on XLA alone; `choose` says which it is, and the
 environment variable NASJAX_KERNELS (native or xla) overrides it.
 """
