@@ -50,7 +50,7 @@ def distributions(per_by_name, xlabel='test PER', title='', counted='cells'):
   right.set_ylabel(f'{counted} at or below')
   drawing.titled(left, title)
   if percents:
-    right.legend(frameon=False, fontsize=9, loc='lower right')
+    right.legend(frameon=False, fontsize=9, loc='upper left')
   return fig
 
 

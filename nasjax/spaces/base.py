@@ -13,6 +13,8 @@ table or planning a run needs NumPy only and starts at once.
 
 import dataclasses
 import functools
+import itertools
+import operator
 from collections.abc import Callable
 
 import numpy as np
@@ -120,11 +122,7 @@ class Space:
 
   def index(self, arch):
     """The place of the architecture in `enumerate`, an int."""
-    index, stride = 0, 1
-    for digit, size in zip(read(self, arch), self.sizes):
-      index += digit * stride
-      stride *= size
-    return index
+    return sum(map(operator.mul, read(self, arch), self._strides))
 
   def from_index(self, index):
     """The architecture at a place of `enumerate`, int8 (d,).
@@ -378,6 +376,10 @@ class Space:
     size = jnp.array(self.sizes, jnp.int32)[d]
     shift = jax.random.randint(k_shift, (), 1, size)
     return arch_d.at[d].set((arch_d[d] + shift) % size).astype(jnp.int8)
+
+  @functools.cached_property
+  def _strides(self):
+    return tuple(itertools.accumulate((1, *self.sizes[:-1]), operator.mul))
 
   @functools.cached_property
   def _slices(self):

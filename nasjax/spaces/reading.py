@@ -38,7 +38,7 @@ def read(space, arch):
       f'got {type(arch).__name__} {shown(arch)}'
     )
   values = arch
-  if any(_is_sequence(value) for value in arch):
+  if any(map(_is_sequence, arch)):
     values = _flattened(space, arch)
   elif len(arch) != len(space.sizes):
     raise ValueError(
@@ -62,7 +62,7 @@ def _listed(array):
 
 
 def _is_sequence(value):
-  return isinstance(value, list | tuple) or getattr(value, 'ndim', 0) > 0
+  return isinstance(value, (list, tuple)) or getattr(value, 'ndim', 0) > 0
 
 
 def _flattened(space, arch):
