@@ -1,7 +1,8 @@
 """Settings of every test: two CPU devices, strict ranks, shared compilations.
 
 Compiled programs are kept in one directory for the whole run, its subprocesses
-included, so that what several tests need is compiled once.
+and the processes that share out the tests included, so that what several tests
+need is compiled once.
 """
 
 import os

@@ -13,8 +13,9 @@ from nasjax import table
 
 ROOT = pathlib.Path(__file__).parent.parent
 PATH = ROOT / 'experiments' / 'tables' / 'synthetic_timit'
-# Other processors round in another order, and 150 steps of Adam enlarge that.
-WITHIN = 0.05
+# Other kernels round in another order: 0.0012 apart, and in the loss of the
+# first epochs 0.0001.
+WITHIN = 0.02
 
 
 @pytest.fixture(scope='module')
@@ -59,7 +60,7 @@ def test_a_row_can_be_made_again(tmp_path):
       '--flagfile=experiments/flags/table.flags',
       f'--data_dir={tmp_path}',
       f'--compilation_cache={os.environ["NASJAX_TEST_CACHE"]}',
-      '--cell=[[1,1],[0,0,1],[2,1,0,1]]',
+      '--cell=[[1,1],[0,0,1],[4,1,0,1]]',
       '--cell_seed=1234',
       '--cell_recipe=e2',
       f'--within={WITHIN}',
@@ -75,8 +76,7 @@ def test_a_row_can_be_made_again(tmp_path):
     re.findall(r'(\w+_\w+) .*?([\d.e+-]+) │$', done.stdout, re.MULTILINE)
   )
   assert float(found['val_per']) <= WITHIN
-  # In the first epoch there is little to enlarge yet.
-  assert float(found['train_loss']) < 0.05
+  assert float(found['train_loss']) < 0.002
 
 
 @pytest.mark.parametrize(
@@ -84,11 +84,11 @@ def test_a_row_can_be_made_again(tmp_path):
   [
     ('--cell=[[1,1]] --cell_seed=1234 --cell_recipe=e2', 'nodes'),
     (
-      '--cell=[[1,1],[0,0,1],[2,1,0,1]] --cell_seed=1 --cell_recipe=e2',
+      '--cell=[[1,1],[0,0,1],[4,1,0,1]] --cell_seed=1 --cell_recipe=e2',
       '[1234, 1235, 1236]',
     ),
     (
-      '--cell=[[1,1],[0,0,1],[2,1,0,1]] --cell_seed=1234 --cell_recipe=e2 '
+      '--cell=[[1,1],[0,0,1],[4,1,0,1]] --cell_seed=1234 --cell_recipe=e2 '
       '--synth_utterances=100 --synth_grammar=digits --synth_words=2,4',
       'flagfile',
     ),
