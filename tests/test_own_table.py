@@ -87,11 +87,6 @@ def test_a_row_can_be_made_again(tmp_path):
       '--cell=[[1,1],[0,0,1],[4,1,0,1]] --cell_seed=1 --cell_recipe=e2',
       '[1234, 1235, 1236]',
     ),
-    (
-      '--cell=[[1,1],[0,0,1],[4,1,0,1]] --cell_seed=1234 --cell_recipe=e2 '
-      '--synth_utterances=100 --synth_grammar=digits --synth_words=2,4',
-      'flagfile',
-    ),
   ],
 )
 def test_mistakes_are_one_line(tmp_path, flags, words):

@@ -89,8 +89,6 @@ def test_searchers_are_compared_on_a_table(rows, tmp_path):
     ('--searchers=annealing', "'annealing'"),
     ('--searchers=', '--searchers is empty'),
     ('--table={tmp}/none', 'none'),
-    ('--table_recipe=e7', 'e7'),
-    ('--budget=0', 'budget'),
     ('--budget=1 --searchers=hyperband', 'raise --budget=1'),
   ],
 )

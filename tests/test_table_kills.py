@@ -14,9 +14,11 @@ from nasjax import table
 TESTS = pathlib.Path(__file__).parent
 
 # A writer that forks, so that a kill at each system call costs milliseconds.
-# Nothing of pyarrow runs in the parent, which keeps its threads out of forks.
+# Nothing of pyarrow runs in the parent, which keeps its threads out of forks;
+# pandas, which pyarrow imports when it first converts, is there beforehand.
 KILLER = """
 import json, os, pathlib, shutil, signal, sys
+import pandas
 from nasjax import table
 from table_rows import row
 
@@ -133,6 +135,7 @@ def test_a_kill_at_any_call_leaves_nothing_or_all(tmp_path):
 def test_writers_at_once(tmp_path):
   code = """
     import os, pathlib, sys
+    import pandas
     from nasjax import table
     from table_rows import row
     cell = [[0, 1], [0, 0, 1], [0, 1, 0, 0]]
