@@ -77,7 +77,11 @@ def pareto(cost_n, per_n, front_n, xlabel, names_n=None, sd_n=None, title=''):
     ax.set_xscale('log')
     ax.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_minor_locator(ticker.NullLocator())
-  ax.xaxis.set_major_formatter(ticker.EngFormatter(sep=''))
+  # 2M parameters, but 0.5 milliseconds and not 500m.
+  thousands = ticker.EngFormatter(sep='')
+  ax.xaxis.set_major_formatter(
+    lambda x, _: thousands(x) if abs(x) >= 1000 else f'{x:g}'
+  )
   drawing.per_axis(ax, 100 * per_n[shown_n])
   ax.set_xlabel(xlabel)
   ax.set_ylabel('test PER')
