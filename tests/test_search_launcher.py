@@ -112,14 +112,14 @@ def _train(tiny, out):
   return (
     *own,
     '--evaluate=train',
-    '--searchers=evolution,successive_halving',
+    '--searchers=successive_halving',
     '--ops=conv5,conv7',
     '--skips=s00',
     '--seeds=3',
     '--epochs=3',
     '--repeats=1',
-    '--budget=5',
-    '--suggestions=3',
+    '--budget=3',
+    '--suggestions=2',
     f'--out={out}',
     f'--json={out}.json',
   )
