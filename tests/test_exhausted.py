@@ -26,13 +26,7 @@ TOLERANCE = 1e-5
 
 def _assert_same_rows(out, other):
   one, two = tiny_corpus.results(out), tiny_corpus.results(other)
-  assert one.keys() == two.keys()
-  for member, row in one.items():
-    for name, value in row.items():
-      if 'loss' in name:
-        np.testing.assert_allclose(value, two[member][name], rtol=TOLERANCE)
-      else:
-        np.testing.assert_array_equal(value, two[member][name], err_msg=name)
+  tiny_corpus.assert_same_rows(one, two, TOLERANCE)
 
 
 def test_a_process_that_runs_out_of_memory_ends_with_the_same_table(tmp_path):

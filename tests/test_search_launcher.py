@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -17,29 +15,10 @@ from nasjax import search, simulation, table
 SECONDS = 300
 
 
-def _start(*flags):
-  environment = dict(os.environ, PYTHONUNBUFFERED='1')
-  environment.pop('XLA_FLAGS', None)
-  cache = os.environ['NASJAX_TEST_CACHE']
-  return subprocess.Popen(
-    [
-      sys.executable,
-      'experiments/search.py',
-      f'--compilation_cache={cache}',
-      *flags,
-    ],
-    cwd=tiny_run.ROOT,
-    env=environment,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
-
-
 def _finish(*flags):
-  with _start(*flags) as process:
-    output, errors = process.communicate(timeout=SECONDS)
-  return process.returncode, output, errors
+  """Runs the launcher; the caches are those of the tests."""
+  cache = f'--compilation_cache={os.environ["NASJAX_TEST_CACHE"]}'
+  return tiny_run.finish(cache, *flags, launcher='search')
 
 
 @pytest.fixture(scope='module')
@@ -179,7 +158,7 @@ def test_the_first_epochs_are_those_of_the_whole_training(trained):
 def test_a_killed_search_goes_on(trained):
   out = trained.with_name('killed')
   command = _train(tiny_run.finished(), out)
-  with _start(*command) as process:
+  with tiny_run.start(*command, launcher='search') as process:
     until = time.monotonic() + SECONDS
     while not table.committed(out / 'table'):
       assert process.poll() is None and time.monotonic() < until

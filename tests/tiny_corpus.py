@@ -137,3 +137,14 @@ def assert_same_table(out, other):
     assert row.keys() == two[member].keys()
     for name, value in row.items():
       np.testing.assert_array_equal(value, two[member][name], err_msg=name)
+
+
+def assert_same_rows(one, other, tolerance):
+  """Compares `results`: losses to a relative tolerance, all else exactly."""
+  assert one.keys() == other.keys()
+  for member, row in one.items():
+    for name, value in row.items():
+      if 'loss' in name:
+        np.testing.assert_allclose(value, other[member][name], rtol=tolerance)
+      else:
+        np.testing.assert_array_equal(value, other[member][name], err_msg=name)

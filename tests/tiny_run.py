@@ -35,12 +35,12 @@ class TinyRun(NamedTuple):
   output: str
 
 
-def start(*flags):
-  """Starts the launcher as a process of its own, with pipes for its output."""
+def start(*flags, launcher='benchmark'):
+  """Starts a launcher as a process of its own, with pipes for its output."""
   environment = dict(os.environ, PYTHONUNBUFFERED='1')
   environment.pop('XLA_FLAGS', None)  # --cpu_devices says how many
   return subprocess.Popen(
-    [sys.executable, 'experiments/benchmark.py', *flags],
+    [sys.executable, f'experiments/{launcher}.py', *flags],
     cwd=ROOT,
     env=environment,
     stdout=subprocess.PIPE,
@@ -49,9 +49,9 @@ def start(*flags):
   )
 
 
-def finish(*flags):
-  """Runs the launcher to its end; returns status, stdout and stderr."""
-  with start(*flags) as process:
+def finish(*flags, launcher='benchmark'):
+  """Runs a launcher to its end; returns status, stdout and stderr."""
+  with start(*flags, launcher=launcher) as process:
     output, errors = process.communicate(timeout=300)
   return process.returncode, output, errors
 
