@@ -84,6 +84,17 @@ flags.DEFINE_list(
 flags.DEFINE_bool(
   'synth_band_limit', True, 'Limit the band of synthetic recordings.'
 )
+# Spelt out, for `data.frontend` imports JAX.
+FRONTENDS = ('nb_asr', 'st_nas')
+flags.DEFINE_enum(
+  'frontend',
+  'nb_asr',
+  FRONTENDS,
+  'What a network hears of the corpus. nb_asr: 80 log-mel energies, normalised '
+  'over training. st_nas: 40 with deltas and delta-deltas, normalised by '
+  'speaker, and training at speeds 0.9, 1 and 1.1; needs a macro network of '
+  '120 features.',
+)
 _SYNTHETIC = (
   'synth_utterances',
   'synth_seed',
@@ -171,6 +182,13 @@ def _spec():
     )
   except ValueError as e:
     raise ValueError(f'synthetic speech: {e}') from None
+
+
+def frontend():
+  """Returns the `Frontend` that the flags name."""
+  from nasjax.data import frontend as frontend_lib
+
+  return frontend_lib.FRONTENDS[FLAGS.frontend]
 
 
 def prepare(progress=None):

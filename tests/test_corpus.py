@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import tensorflow_datasets as tfds
 
-from nasjax.data import corpus, features, manifest, phones
+from nasjax.data import corpus, features, frontend, manifest, phones
 
 # Samples of each utterance, so that frames end within blocks and at their ends.
 LENGTHS = [400, 16_000, 8_123, 1_999, 24_000, 560, 5_000, 12_345, 31_999, 4_000]
@@ -83,6 +83,7 @@ def test_labels_and_alphabet(loaded, builder):
   assert loaded.train.labels[0].dtype == np.int32
   assert loaded.name == 'toy'
   assert loaded.fingerprint == builder.info.metadata['fingerprint']
+  assert loaded.frontend == frontend.NB_ASR
 
 
 def test_features_are_normalised_log_mels(loaded):

@@ -23,12 +23,12 @@ def speech_like(seconds=2.0, seed=0, noise=1e-3):
   return ((x + noise * rng.normal(size=t.size)) * 32767).astype(np.int16)
 
 
-def filters_by_loop():
+def filters_by_loop(mels=80):
   """Triangles on the mel scale, one weight at a time."""
   mel = lambda f: 1127 * np.log(1 + f / 700)  # noqa: E731
-  edges = [mel(8000) * i / 81 for i in range(82)]
-  weights = np.zeros((201, 80))
-  for band in range(80):
+  edges = [mel(8000) * i / (mels + 1) for i in range(mels + 2)]
+  weights = np.zeros((201, mels))
+  for band in range(mels):
     left, centre, right = edges[band : band + 3]
     for k in range(1, 201):
       m = mel(40.0 * k)
@@ -39,31 +39,41 @@ def filters_by_loop():
   return weights
 
 
-def log_mel_by_loop(x_n):
+def log_mel_by_loop(x_n, mels=80):
   """Features of one utterance in float64, frame by frame."""
   window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
-  weights = filters_by_loop()
+  weights = filters_by_loop(mels)
   rows = []
   for start in range(0, len(x_n) - 399, 160):
     frame = np.asarray(x_n[start : start + 400], np.float64) * window
     rows.append(np.log(np.abs(np.fft.rfft(frame)) ** 2 @ weights + 1e-10))
-  return np.array(rows).reshape(-1, 80)
+  return np.array(rows).reshape(-1, mels)
 
 
-def log_mel(x_n):
-  x_btf, frames_b = features.log_mel(x_n[None], np.array([len(x_n)]))
+def log_mel(x_n, mels=80):
+  x_btf, frames_b = features.log_mel(x_n[None], np.array([len(x_n)]), mels)
   assert x_btf.dtype == jnp.float32
   assert frames_b.tolist() == [x_btf.shape[1]]
   return np.asarray(x_btf[0])
 
 
-def test_filters_agree_with_a_loop():
-  np.testing.assert_allclose(
-    features.mel_weights(), filters_by_loop(), atol=1e-9
-  )
+@pytest.mark.parametrize('mels', [80, 40, 1])
+def test_filters_agree_with_a_loop(mels):
+  weights_nf = features.mel_weights(mels)
+  np.testing.assert_allclose(weights_nf, filters_by_loop(mels), atol=1e-9)
   # Every filter reads something, and the constant part is read by none.
-  assert (features.mel_weights().sum(0) > 0).all()
-  assert not features.mel_weights()[0].any()
+  assert (weights_nf.sum(0) > 0).all()
+  assert not weights_nf[0].any()
+  if mels == 80:
+    np.testing.assert_array_equal(weights_nf, features.mel_weights())
+
+
+@pytest.mark.parametrize(
+  'mels, words', [(0, 'at least one'), (128, '128 mel filters: .* take fewer')]
+)
+def test_filters_that_read_nothing_are_refused(mels, words):
+  with pytest.raises(ValueError, match=words):
+    features.mel_weights(mels)
 
 
 @pytest.mark.parametrize('noise', [1e-4, 1e-2])
@@ -73,6 +83,13 @@ def test_agrees_with_float64(noise):
   np.testing.assert_allclose(log_mel(audio), expected, atol=5e-4)
   as_float = (audio / 32768).astype(np.float32)
   np.testing.assert_array_equal(log_mel(as_float), log_mel(audio))
+
+
+def test_forty_filters_agree_with_float64():
+  audio = speech_like(noise=1e-2)
+  expected = log_mel_by_loop(audio / 32768, mels=40)
+  np.testing.assert_allclose(log_mel(audio, mels=40), expected, atol=5e-4)
+  assert log_mel(audio[:399], mels=40).shape == (0, 40)
 
 
 def test_agrees_with_kaldi_native_fbank():
@@ -200,3 +217,65 @@ def test_statistics_refuse_what_has_none():
   bad_nf[3, 7] = np.nan
   with pytest.raises(ValueError, match=r'\[7\]'):
     features.statistics(bad_nf)
+
+
+def test_statistics_of_pieces_are_those_of_the_whole():
+  x_nf = np.random.default_rng(1).normal(size=(500, 3)).astype(np.float32)
+  pieces = [x_nf[:1], x_nf[1:1], x_nf[1:400], x_nf[400:]]
+  mean_f, variance_f = features.pooled_statistics(pieces)
+  np.testing.assert_allclose(mean_f, x_nf.astype(np.float64).mean(0), rtol=1e-6)
+  np.testing.assert_allclose(
+    variance_f, x_nf.astype(np.float64).var(0), rtol=1e-6
+  )
+  with pytest.raises(ValueError, match='no frame'):
+    features.pooled_statistics([])
+
+
+def deltas_by_loop(x_tf):
+  """Slopes of least-squares lines, and the same of their own formula.
+
+  The second slope is that of slopes whose frames are all taken from the
+  original, clamped to its first and last.
+  """
+  last = len(x_tf) - 1
+
+  def frame(t):
+    return x_tf[min(max(t, 0), last)].astype(np.float64)
+
+  def slope(of, t):
+    return sum(k * of(t + k) for k in range(-2, 3)) / sum(
+      k * k for k in range(-2, 3)
+    )
+
+  return np.array(
+    [
+      [*slope(frame, t), *slope(lambda s: slope(frame, s), t)]
+      for t in range(last + 1)
+    ]
+  )
+
+
+@pytest.mark.parametrize('frames', [1, 2, 3, 8, 40])
+def test_deltas_agree_with_a_loop(frames):
+  x_tf = np.random.default_rng(frames).normal(size=(frames, 5))
+  x_tf = x_tf.astype(np.float32)
+  y_tf = features.deltas(x_tf)
+  assert y_tf.dtype == np.float32
+  np.testing.assert_allclose(y_tf, deltas_by_loop(x_tf), atol=1e-6)
+  # Copies of the last delta at the ends, as HTK has them, are something else.
+  again_tf = features.deltas(y_tf[:, :5])[:, :5]
+  np.testing.assert_allclose(y_tf[4:-4, 5:], again_tf[4:-4], atol=1e-6)
+  if frames > 2:
+    assert np.abs(y_tf[:, 5:] - again_tf).max() > 1e-2
+
+
+def test_deltas_are_slopes():
+  t = np.arange(30.0)
+  y_tf = features.deltas(np.stack([3 * t, t**2, np.full(30, 7.0)], axis=1))
+  inner = slice(4, -4)
+  np.testing.assert_allclose(y_tf[inner, 0], 3)
+  np.testing.assert_allclose(y_tf[inner, 1], 2 * t[inner])
+  np.testing.assert_allclose(y_tf[inner, 3:5], [[0, 2]] * 22, atol=1e-12)
+  np.testing.assert_allclose(y_tf[:, [2, 5]], 0, atol=1e-12)
+  with pytest.raises(ValueError, match='no frame'):
+    features.deltas(np.zeros((0, 4), np.float32))

@@ -223,6 +223,25 @@ def at_16_khz(recording: Recording) -> np.ndarray:
   return np.clip(scaled_n, -32768, 32767).astype(np.int16)
 
 
+def change_speed(samples_n: np.ndarray, speed: float) -> np.ndarray:
+  """Returns int16 speech at 16 kHz, spoken `speed` times as fast.
+
+  Time and pitch change together, as with the effect `speed` of SoX: the samples
+  are taken for a recording at `speed` times 16 kHz (to the nearest hertz), and
+  resampled. Beyond 1, what would rise above 8 kHz is filtered out.
+
+  Args:
+    samples_n: at 16 kHz, int16 or float in [-1, 1].
+    speed: above 1 is faster and shorter; at 1 int16 samples stay bit-equal.
+  """
+  return at_16_khz(Recording(samples_n, round(speed * features.SAMPLE_RATE)))
+
+
+def length_at_speed(samples: int, speed: float) -> int:
+  """Returns the length of `change_speed` without computing it."""
+  return resampled_length(samples, round(speed * features.SAMPLE_RATE))
+
+
 def map_parallel(function: Callable, items: Iterable) -> Iterator:
   """Yields `function(item)` in order, computed by threads slightly ahead.
 

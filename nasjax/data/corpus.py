@@ -1,8 +1,8 @@
 """A corpus as training consumes it, and the schema its builders share.
 
 A TFDS builder holds 16 kHz audio and transcripts on disk. `load` turns it into
-arrays in memory: normalised log-mel features, one utterance after another, and
-the class ids of the transcripts.
+arrays in memory: the normalised features of a `frontend.Frontend`, one
+utterance after another, and the class ids of the transcripts.
 
 What every builder provides. Splits `train`, `validation` and `test` of
 `example_features`; `tokens` are in the corpus's own alphabet, `token_samples`
@@ -21,7 +21,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from nasjax.data import audio as audio_lib
 from nasjax.data import features
+from nasjax.data import frontend as frontend_lib
 
 _METADATA = ('alphabet', 'train_map', 'score_map', 'fingerprint')
 
@@ -79,15 +81,23 @@ def prepare(builder: tfds.core.DatasetBuilder) -> None:
 class Split:
   """The utterances of one split, in the builder's order.
 
+  Where `train` is spoken at several speeds, all utterances come at speed 1,
+  then all at the next, and so on. Those of other speeds are called
+  `sp0.9-<id>`, and so are their speakers, who are other people then: Kaldi has
+  it so, for at another speed a voice has another pitch, and another band.
+
   Attributes:
     ids: of the utterances.
     speakers: of the utterances, '' if not known.
     texts: words, '' if not known.
-    features: float32 [frames, 80], normalised, one utterance after another.
+    features: float32 [frames, features], normalised, one utterance after
+      another; 80 features a frame, or what the front end says.
     offset_u: int32, row of the first frame of each utterance.
     frames_u: int32, frames of each utterance.
-    labels: int32 training ids of each utterance, from 1; 0 is the blank.
-    samples_u: int64, audio samples of each utterance at 16 kHz.
+    labels: int32 training ids of each utterance, from 1; 0 is the blank. At a
+      higher speed a network may have too few output frames for them: the loss
+      leaves such utterances out.
+    samples_u: int64, audio samples of each utterance at 16 kHz, at its speed.
   """
 
   ids: tuple[str, ...]
@@ -104,7 +114,7 @@ class Split:
     return float(self.samples_u.sum() / features.SAMPLE_RATE)
 
   def x_tf(self, utterance: int) -> np.ndarray:
-    """Returns the features [frames, 80] of one utterance, by position."""
+    """Returns x_tf [frames, features] of one utterance, by position."""
     first = self.offset_u[utterance]
     return self.features[first : first + self.frames_u[utterance]]
 
@@ -115,15 +125,18 @@ class Corpus:
 
   Attributes:
     name: for people.
-    fingerprint: digest of the contents: samples, transcripts and splits.
+    fingerprint: digest of the contents (samples, transcripts and splits); then,
+      where it is not `frontend.NB_ASR`, of the front end.
     symbols: training alphabet, sorted; the id of a symbol is its index + 1.
     fold_v: int32 [1 + symbols], scoring class of each id, from 1; 0 for 0.
     classes: scoring classes, sorted; the number of a class is its index + 1.
     train: for the weights.
     validation: for choosing among epochs and cells.
     test: for reporting.
-    mean_f: float32 [80], of the features of `train` before normalisation.
-    variance_f: float32 [80], of the same.
+    mean_f: float32 [mels], of the log-mel energies of `train` before
+      normalisation; None where each speaker has a mean.
+    variance_f: float32 [mels], of the same; None where each speaker has one.
+    frontend: that the features come from.
   """
 
   name: str
@@ -134,8 +147,9 @@ class Corpus:
   train: Split
   validation: Split
   test: Split
-  mean_f: np.ndarray
-  variance_f: np.ndarray
+  mean_f: np.ndarray | None
+  variance_f: np.ndarray | None
+  frontend: frontend_lib.Frontend = frontend_lib.NB_ASR
 
 
 def _metadata(builder: tfds.core.DatasetBuilder) -> Mapping:
@@ -174,7 +188,38 @@ def _label_ids(
   return np.array([ids[s] for s in mapped if s is not None], np.int32)
 
 
-def _read(source, train_map: Mapping, ids: Mapping, tick) -> Split:
+def _check_length(name: str, samples: int, speeds: Sequence[float]) -> None:
+  """Refuses an utterance that has no frame at one of the speeds."""
+  fastest = max(speeds)
+  heard = audio_lib.length_at_speed(samples, fastest)
+  if heard < features.WINDOW:
+    speed = '' if fastest == 1.0 else f' at speed {fastest:g}'
+    raise ValueError(
+      f'utterance {name!r} has {heard} samples{speed}: no frame; leave it out'
+    )
+
+
+def _at_speed(row: tuple, speed: float) -> tuple:
+  """Returns an utterance's row of `_read` as it is at a speed."""
+  key, speaker, text, labels, samples = row
+  prefix = frontend_lib.prefix(speed)
+  return (
+    prefix + key,
+    speaker and prefix + speaker,  # nobody stays nobody
+    text,
+    labels,
+    audio_lib.length_at_speed(samples, speed),
+  )
+
+
+def _read(
+  source,
+  train_map: Mapping,
+  ids: Mapping,
+  width: int,
+  speeds: Sequence[float],
+  tick,
+) -> Split:
   """Returns a split whose features are still to be filled in."""
   rows = []
   for example in source:
@@ -182,12 +227,17 @@ def _read(source, train_map: Mapping, ids: Mapping, tick) -> Split:
     tokens = [token.decode() for token in example['tokens']]
     labels = _label_ids(tokens, train_map, ids, key)
     samples = len(example['audio'])
-    if samples < features.WINDOW:
-      raise ValueError(f'utterance {key!r} has {samples} samples: no frame')
+    _check_length(key, samples, speeds)
     texts = example['speaker'].decode(), example['text'].decode()
     rows.append((key, *texts, labels, samples))
     tick()
+  rows = [_at_speed(row, speed) for speed in speeds for row in rows]
   keys, speakers, texts, labels, samples = zip(*rows)
+  if len(speeds) > 1 and len(set(keys)) < len(keys):
+    raise ValueError(
+      f'the names {frontend_lib.prefix(speeds[1])}.. of speeds are taken: the '
+      'corpus has been perturbed already; take a front end of one speed'
+    )
   samples_u = np.array(samples, np.int64)
   frames_u = features.num_frames(samples_u)
   return Split(
@@ -195,7 +245,7 @@ def _read(source, train_map: Mapping, ids: Mapping, tick) -> Split:
     speakers=speakers,
     texts=texts,
     # The pages of this array come into being as they are filled.
-    features=np.empty((frames_u.sum(), features.MELS), np.float32),
+    features=np.empty((frames_u.sum(), width), np.float32),
     offset_u=(np.cumsum(frames_u) - frames_u).astype(np.int32),
     frames_u=frames_u.astype(np.int32),
     labels=labels,
@@ -203,41 +253,42 @@ def _read(source, train_map: Mapping, ids: Mapping, tick) -> Split:
   )
 
 
-def _fill(x_nf: np.ndarray, source, block: int, tick) -> None:
-  """Computes the features of a split, `block` frames at a time.
+def _played(source, speeds: Sequence[float]) -> Iterator[np.ndarray]:
+  """Yields int16 samples: all utterances at one speed, then at the next."""
+  for speed in speeds:
+    for example in source:
+      yield audio_lib.change_speed(example['audio'], speed)
 
-  Frames do not depend on each other, so the blocks take no notice of where
-  utterances end: one shape, one compilation, and no padding but at the end.
+
+def _finish(
+  splits: Mapping[str, Split], frontend: frontend_lib.Frontend, block: int
+):
+  """Makes log-mel energies the features of a front end, in place.
+
+  Returns:
+    mean_f and variance_f; see `Corpus`.
   """
-  frames_nk = np.zeros((block, features.WINDOW), np.int16)
-  done = filled = 0
-  for example in source:
-    windows_tk = np.lib.stride_tricks.sliding_window_view(
-      example['audio'], features.WINDOW
-    )[:: features.HOP]
-    while len(windows_tk):
-      piece_tk = windows_tk[: block - filled]
-      frames_nk[filled : filled + len(piece_tk)] = piece_tk
-      filled += len(piece_tk)
-      windows_tk = windows_tk[len(piece_tk) :]
-      if filled == block:
-        x_nf[done : done + block] = features.log_mel_of_frames(frames_nk)
-        done, filled = done + block, 0
-    tick()
-  if filled:
-    x_nf[done:] = features.log_mel_of_frames(frames_nk)[:filled]
-
-
-def _normalise(x_nf: np.ndarray, mean_f, variance_f, block: int) -> None:
-  """Normalises in place, a block at a time: no second copy of a corpus."""
-  for first in range(0, len(x_nf), block):
-    rows = slice(first, first + block)
-    x_nf[rows] = features.normalise(x_nf[rows], mean_f, variance_f)
+  mels = frontend.mels
+  mean_f = variance_f = None
+  if frontend.normalise == 'corpus':
+    mean_f, variance_f = features.statistics(splits['train'].features[:, :mels])
+  for split in splits.values():
+    utterances = [split.x_tf(u) for u in range(len(split.ids))]
+    if frontend.normalise == 'corpus':
+      energies_nf = split.features[:, :mels]
+      frontend_lib.normalise(energies_nf, mean_f, variance_f, block)
+    else:
+      energies = [x_tf[:, :mels] for x_tf in utterances]
+      frontend_lib.normalise_speakers(energies, split.speakers)
+    if frontend.deltas:
+      frontend_lib.fill_deltas(utterances, mels)
+  return mean_f, variance_f
 
 
 def load(
   builder: tfds.core.DatasetBuilder,
   *,
+  frontend: frontend_lib.Frontend = frontend_lib.NB_ASR,
   batch_seconds: float = 80.0,
   progress: Callable[[int, int], None] | None = None,
 ) -> Corpus:
@@ -245,17 +296,19 @@ def load(
 
   Args:
     builder: prepared, with the schema at the head of this file.
+    frontend: what the features are.
     batch_seconds: speech on the device at a time; all of it at one shape.
-    progress: called with the utterances done (each is read twice) and their
-      total, as they are done.
+    progress: called with the utterances done (each is read twice, and once more
+      for each further speed) and their total, as they are done.
 
   Returns:
-    The corpus, in memory: 32 kB a second of speech, and little more while it
-    is being read.
+    The corpus, in memory: 32 kB a second of speech (48 kB with 40 energies and
+    deltas, at each speed), and little more while it is being read.
 
   Raises:
     ValueError: the builder is not prepared, or lacks metadata or a split; an
-      utterance has no frame, or a token that `train_map` does not know.
+      utterance has no frame at one of the speeds, or a token that `train_map`
+      does not know; ids like those that speeds give.
   """
   metadata = _metadata(builder)
   symbols, fold_v, classes = _alphabets(metadata)
@@ -264,7 +317,12 @@ def load(
   absent = [name for name in names if name not in builder.info.splits]
   if absent:
     raise ValueError(f'{builder.data_dir} has no split {absent}')
-  total = 2 * sum(builder.info.splits[name].num_examples for name in names)
+  speeds = {name: (1.0,) for name in names}
+  speeds['train'] = frontend.training_speeds
+  total = sum(
+    (1 + len(speeds[name])) * builder.info.splits[name].num_examples
+    for name in names
+  )
   done = 0
 
   def tick():
@@ -277,20 +335,28 @@ def load(
   splits = {}
   for name in names:
     source = builder.as_data_source(split=name)
-    split = _read(source, metadata['train_map'], ids, tick)
-    _fill(split.features, source, block, tick)
+    split = _read(
+      source,
+      metadata['train_map'],
+      ids,
+      frontend.width,
+      speeds[name],
+      tick,
+    )
+    energies_nf = split.features[:, : frontend.mels]
+    recordings = _played(source, speeds[name])
+    frontend_lib.fill_log_mel(energies_nf, recordings, block, tick)
     splits[name] = split
-  mean_f, variance_f = features.statistics(splits['train'].features)
-  for split in splits.values():
-    _normalise(split.features, mean_f, variance_f, block)
+  mean_f, variance_f = _finish(splits, frontend, block)
   return Corpus(
     name=metadata.get('name', builder.name),
-    fingerprint=metadata['fingerprint'],
+    fingerprint=frontend.fingerprint(metadata['fingerprint']),
     symbols=symbols,
     fold_v=fold_v,
     classes=classes,
     mean_f=mean_f,
     variance_f=variance_f,
+    frontend=frontend,
     **splits,
   )
 

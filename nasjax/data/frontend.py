@@ -1,0 +1,192 @@
+"""Front ends: what is done to speech before a network sees it.
+
+A `Frontend` is a record of choices. `corpus.load` carries them out, in the
+order of Kaldi's recipes: speed perturbation (`audio.change_speed`), log-mel
+energies (`features.log_mel_of_frames`), normalisation, deltas
+(`features.deltas`).
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from nasjax.data import features
+
+
+@dataclasses.dataclass(frozen=True)
+class Frontend:
+  """How a corpus becomes features.
+
+  Attributes:
+    name: what flags and fingerprints call it.
+    mels: log-mel energies a frame.
+    deltas: whether their deltas and delta-deltas follow. They are taken of
+      normalised energies, and not normalised again: a line through five frames
+      is flatter than its frames vary, so most deltas are well below one.
+    normalise: over whose frames mean and variance are taken. 'corpus': those of
+      the training split, for all splits. 'speaker': those of the same speaker
+      in the same split; an utterance of unknown speaker stands alone.
+    speeds: at which the training split is spoken, 1 among them. Each other
+      speed adds a copy of all utterances, with the same transcripts.
+  """
+
+  name: str
+  mels: int = features.MELS
+  deltas: bool = False
+  normalise: str = 'corpus'
+  speeds: tuple[float, ...] = (1.0,)
+
+  def __post_init__(self):
+    object.__setattr__(self, 'speeds', tuple(map(float, self.speeds)))
+    if isinstance(self.mels, bool) or not isinstance(self.mels, int):
+      raise ValueError(
+        f'front end {self.name}: mels={self.mels!r} is no whole number'
+      )
+    try:
+      features.mel_weights(self.mels)
+    except ValueError as e:
+      raise ValueError(f'front end {self.name}: {e}') from None
+    checks = {
+      'deltas': isinstance(self.deltas, bool),
+      'normalise': self.normalise in ('corpus', 'speaker'),
+      'speeds': all(0.5 <= speed <= 2.0 for speed in self.speeds)
+      and 1.0 in self.speeds
+      and len(set(map(prefix, self.speeds))) == len(self.speeds),
+    }
+    remedies = {
+      'deltas': 'True or False',
+      'normalise': "'corpus' or 'speaker'",
+      'speeds': 'distinct speeds from 0.5 to 2, 1 among them',
+    }
+    for field, good in checks.items():
+      if not good:
+        raise ValueError(
+          f'front end {self.name}: {field}={getattr(self, field)!r}; want '
+          f'{remedies[field]}'
+        )
+
+  @property
+  def width(self) -> int:
+    """Features a frame: those that a network reads."""
+    return self.mels * (3 if self.deltas else 1)
+
+  @property
+  def training_speeds(self) -> tuple[float, ...]:
+    """The speeds in the order of the training split: first 1, unchanged."""
+    return (1.0, *(speed for speed in self.speeds if speed != 1.0))
+
+  def fingerprint(self, contents: str) -> str:
+    """Returns the digest of a corpus that went through this front end.
+
+    Tables keep results of different fingerprints apart. What is not `NB_ASR` is
+    marked by its name and a digest of its choices; under `NB_ASR`, which stood
+    alone once, the digest of the contents is that of the corpus.
+
+    Args:
+      contents: digest of samples, transcripts and splits.
+    """
+    if self == NB_ASR:
+      return contents
+    text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f'{contents}+{self.name}-{digest}'
+
+
+def prefix(speed: float) -> str:
+  """Returns what begins the ids of utterances and speakers at a speed.
+
+  Nothing at speed 1, else `sp0.9-`, as in Kaldi.
+  """
+  return '' if speed == 1.0 else f'sp{speed:g}-'
+
+
+# Mehrotra et al., NAS-Bench-ASR, ICLR 2021, as in their TensorFlow code.
+NB_ASR = Frontend('nb_asr')
+# Zheng, An and Ou, "Efficient neural architecture search for end-to-end speech
+# recognition via straight-through gradients", SLT 2021, section 4. Order and
+# options are those of their recipe for WSJ, which perturbs its validation split
+# as well. Windows and filters are those of `features`, not Kaldi's (Povey
+# window, pre-emphasis, from 20 Hz): pre-emphasis and scale add little but a
+# constant to each logarithm, which normalisation takes out.
+ST_NAS = Frontend(
+  'st_nas', mels=40, deltas=True, normalise='speaker', speeds=(0.9, 1.0, 1.1)
+)
+FRONTENDS = {f.name: f for f in (NB_ASR, ST_NAS)}
+
+
+def fill_log_mel(
+  x_nf: np.ndarray,
+  recordings: Iterable[np.ndarray],
+  block: int,
+  tick: Callable[[], None],
+) -> None:
+  """Computes the log-mel energies of utterances, `block` frames at a time.
+
+  Frames do not depend on each other, so the blocks take no notice of where
+  utterances end: one shape, one compilation, and no padding but at the end.
+
+  Args:
+    x_nf: float32 [frames, mels], written: one utterance after another.
+    recordings: int16 samples at 16 kHz of each utterance, `x_nf` frames
+      together.
+    block: frames that are computed together.
+    tick: called after each utterance.
+  """
+  frames_nk = np.zeros((block, features.WINDOW), np.int16)
+  done = filled = 0
+  mels = x_nf.shape[1]
+  for samples_n in recordings:
+    windows_tk = np.lib.stride_tricks.sliding_window_view(
+      samples_n, features.WINDOW
+    )[:: features.HOP]
+    while len(windows_tk):
+      piece_tk = windows_tk[: block - filled]
+      frames_nk[filled : filled + len(piece_tk)] = piece_tk
+      filled += len(piece_tk)
+      windows_tk = windows_tk[len(piece_tk) :]
+      if filled == block:
+        x_nf[done : done + block] = features.log_mel_of_frames(frames_nk, mels)
+        done, filled = done + block, 0
+    tick()
+  if filled:
+    x_nf[done:] = features.log_mel_of_frames(frames_nk, mels)[:filled]
+
+
+def normalise(x_nf: np.ndarray, mean_f, variance_f, block: int) -> None:
+  """Normalises in place, a block at a time: no second copy of a corpus."""
+  for first in range(0, len(x_nf), block):
+    rows = slice(first, first + block)
+    x_nf[rows] = features.normalise(x_nf[rows], mean_f, variance_f)
+
+
+def normalise_speakers(
+  utterances: Sequence[np.ndarray], speakers: Sequence[str]
+) -> None:
+  """Normalises in place, each speaker by the mean and variance of their own.
+
+  Args:
+    utterances: float32 [frames, mels] each.
+    speakers: of the utterances; '' is somebody else each time.
+  """
+  voices = {}
+  for u, (x_tf, speaker) in enumerate(zip(utterances, speakers, strict=True)):
+    # An unknown speaker is known by the utterance's position, an integer.
+    voices.setdefault(speaker or u, []).append(x_tf)
+  for own in voices.values():
+    mean_f, variance_f = features.pooled_statistics(own)
+    for x_tf in own:
+      x_tf[:] = features.normalise(x_tf, mean_f, variance_f)
+
+
+def fill_deltas(utterances: Sequence[np.ndarray], mels: int) -> None:
+  """Writes the deltas of the first `mels` columns into the others.
+
+  Args:
+    utterances: float32 [frames, 3 * mels] each.
+    mels: columns that are there already.
+  """
+  for x_tf in utterances:
+    x_tf[:, mels:] = features.deltas(x_tf[:, :mels])
