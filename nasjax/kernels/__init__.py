@@ -14,5 +14,6 @@ from nasjax.kernels.building import KINDS as KINDS
 from nasjax.kernels.building import KernelError as KernelError
 from nasjax.kernels.building import choose as choose
 from nasjax.kernels.building import why_not as why_not
+from nasjax.kernels.conv import conv as conv
 from nasjax.kernels.conv import conv_clip_dropout as conv_clip_dropout
 from nasjax.kernels.norm import layer_norm as layer_norm

@@ -18,6 +18,7 @@ KINDS = ('native', 'xla')
 _TARGETS = (
   *('nasjax_conv_forward', 'nasjax_conv_backward', 'nasjax_adam'),
   *('nasjax_norm_forward', 'nasjax_norm_backward'),
+  *('nasjax_crf_trigram', 'nasjax_crf_sparse'),
 )
 _FLAGS = (
   *('-std=c++17', '-O3', '-march=native', '-fno-math-errno'),

@@ -322,8 +322,10 @@ ffi::Error Forward(ffi::ThreadPool pool, F32 x, F32 kernel, F32 bias, S32 taps,
       int64_t at = t * s.channels() + j * s.groups;
       value += Load(bias_p + j * s.groups, lanes);
       // Written so that NaN stays NaN: a diverged member must be noticed.
-      value = value < 0.0f ? Vec{} : value;
-      value = value > cap ? Vec{} + cap : value;
+      if (cap >= 0.0f) {
+        value = value < 0.0f ? Vec{} : value;
+        value = value > cap ? Vec{} + cap : value;
+      }
       if (threshold) {
         Bits at_v = lane + (start + static_cast<uint32_t>(at));
         Bits bits = Mix(Mix(at_v ^ key_p[0]) + salt);
@@ -385,9 +387,12 @@ ffi::Error Backward(ffi::ThreadPool pool, F32 x, F32 kernel, S32 taps, S32 len,
         Vec total = {};
         for (int64_t t = 0; t < s.frames; ++t) {
           int64_t at = first + t * s.channels() + j * s.groups;
-          Vec o = Load(op + at, lanes), d = Load(gp + at, lanes) * scale;
-          // A frame was dropped or clipped where the output is 0 or at its cap.
-          d = (o > 0.0f) & (o < top) ? d : Vec{};
+          Vec d = Load(gp + at, lanes) * scale;
+          if (cap >= 0.0f) {
+            Vec o = Load(op + at, lanes);
+            // Dropped or clipped where the output is 0 or at its cap.
+            d = (o > 0.0f) & (o < top) ? d : Vec{};
+          }
           dys.row(t)[j] = d;
           total += d;
         }
