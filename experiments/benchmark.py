@@ -108,6 +108,7 @@ def run():
       workers.run(job, shards, prepareds, out, bar, monitor.CONSOLE.print)
     rows = table.open(out).select(
       recipe=recipe.name,
+      space=job.space.name,
       macro=job.macro.name,
       corpus_fingerprint=job.corpus_fingerprint,
     )

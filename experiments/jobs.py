@@ -38,18 +38,29 @@ def prepare(recipe, most, macro=None):
 
   Returns:
     Work.
+
+  Raises:
+    ValueError: the macro network does not read what the front end makes.
   """
   devices.configure(most)
+  macro, frontend = macro or training.macro(), corpora.frontend()
+  if macro.features != frontend.width:
+    raise ValueError(
+      f'--macro={macro.name} reads {macro.features} features a frame, '
+      f'--frontend={frontend.name} makes {frontend.width}; change one of them'
+    )
   import monitor
 
-  from nasjax import runs, spaces
+  from nasjax import runs
   from nasjax.data import corpus as corpus_lib
 
   with monitor.counter('preparing speech') as tick:
     builder = corpora.prepare(tick)
   with monitor.counter('computing features') as tick:
-    corpus = corpus_lib.load(builder, progress=tick)
-  macro = (macro or training.macro()).with_outputs(1 + len(corpus.symbols))
-  job = runs.Job(spaces.NB_ASR, macro, recipe, corpus.name, corpus.fingerprint)
+    corpus = corpus_lib.load(builder, frontend=frontend, progress=tick)
+  macro = macro.with_outputs(1 + len(corpus.symbols))
+  job = runs.Job(
+    training.space(), macro, recipe, corpus.name, corpus.fingerprint
+  )
   prepareds = [runs.prepare(corpus, recipe, mesh) for mesh in devices.meshes()]
   return Work(job, corpus, builder, prepareds)

@@ -7,8 +7,6 @@ import numpy as np
 import training
 from absl import flags
 
-from nasjax import spaces
-
 FLAGS = flags.FLAGS
 
 
@@ -107,7 +105,7 @@ def values():
   """Returns for each digit the values to search among."""
   from nasjax import simulation
 
-  space = spaces.NB_ASR
+  space = training.space()
   if FLAGS.ops is None:
     return tuple(tuple(range(size)) for size in space.sizes)
   return simulation.values_of(space.product(FLAGS.ops, FLAGS.skips or ()))
@@ -167,13 +165,15 @@ def study(names, out):
     own = {'batch': FLAGS.suggestions}
     if name == 'gcn':
       vectors = simulation.vectors_of(chosen)
-      keys = spaces.NB_ASR.semantic_keys(simulation.archs_of(chosen, vectors))
+      keys = training.space().semantic_keys(
+        simulation.archs_of(chosen, vectors)
+      )
       _, first = np.unique(keys, return_index=True)
       vectors = vectors[np.sort(first)]
       archs = simulation.archs_of(chosen, vectors)
       own = {
         'candidates': vectors,
-        'graphs': gcn.graphs(spaces.NB_ASR, archs),
+        'graphs': gcn.graphs(training.space(), archs),
       }
     searcher = search.SEARCHERS[name](sizes, recipe.epochs, FLAGS.budget, **own)
     started = time.perf_counter()

@@ -68,8 +68,7 @@ def print_separation(table):
     view.add_column(column, justify='left' if column == 'cells' else 'right')
   groups = [
     *found.by_skip_path,
-    *found.by_op['linear'],
-    *found.by_op['zero'],
+    *(group for groups in found.by_op.values() for group in groups),
     *found.by_skips,
   ]
   for group in groups:

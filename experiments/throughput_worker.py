@@ -144,10 +144,10 @@ class Nasjax:
     return batching.Bucket(job['frames'], job['batch'], labels)
 
   def _programs(self, arch, mesh):
-    from nasjax import population
+    from nasjax import networks, population
 
     recipe = race_lib.recipe(self.job['batch'])
-    network = population.network_of(race_lib.SPACE, arch, self.macro, recipe)
+    network = networks.network(race_lib.SPACE, arch, self.macro, recipe)
     return population.programs(network, recipe, (self._bucket(),), mesh)
 
   def _compiled(self, arch, arguments, mesh):

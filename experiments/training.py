@@ -13,13 +13,24 @@ from nasjax import recipes, spaces
 
 FLAGS = flags.FLAGS
 
-# Spelt out, for `models` takes a second to import.
-MACROS = ('nb_asr', 'nb_asr_49', 'small', 'compact', 'quick', 'tiny')
-flags.DEFINE_enum('macro', 'small', MACROS, 'The macro network.')
+# Spelt out, for `networks` takes a second to import.
+_TDNNS = ('st_nas', 'st_nas_small', 'st_nas_tiny')
+MACROS = {
+  'nb_asr': ('nb_asr', 'nb_asr_49', 'small', 'compact', 'quick', 'tiny'),
+  'st_nas': _TDNNS,
+  'st_nas_swbd': _TDNNS,
+}
+flags.DEFINE_enum('space', 'nb_asr', list(spaces.SPACES), 'The search space.')
+flags.DEFINE_enum(
+  'macro',
+  'small',
+  [*MACROS['nb_asr'], *_TDNNS],
+  'The macro network; those called st_nas are for the spaces of that name.',
+)
 flags.DEFINE_string(
   'cells',
   None,
-  'A file of cells, one a line: nested lists, or nine digits with spaces, then '
+  'A file of cells, one a line: nested lists, or digits with spaces, then '
   'perhaps seeds=1,2,3; # begins a comment.',
 )
 flags.DEFINE_integer(
@@ -115,11 +126,26 @@ def recipe():
   return dataclasses.replace(changed, name=name)
 
 
-def macro():
-  """Returns the `Macro` that the flags name."""
-  from nasjax import models
+def space():
+  """Returns the `Space` that the flags name.
 
-  return models.MACROS[FLAGS.macro]
+  Raises:
+    ValueError: the macro network of the flags is of another space.
+  """
+  fitting = MACROS[FLAGS.space]
+  if FLAGS.macro not in fitting:
+    raise ValueError(
+      f'--macro={FLAGS.macro} is no network of --space={FLAGS.space}; give '
+      f'--macro={", ".join(fitting[:-1])} or {fitting[-1]}'
+    )
+  return spaces.SPACES[FLAGS.space]
+
+
+def macro():
+  """Returns the macro network that the flags name."""
+  from nasjax import networks
+
+  return networks.MACROS[FLAGS.macro]
 
 
 def seeds():
@@ -132,7 +158,7 @@ def seeds():
 
 def members():
   """Returns the (architecture, seed) pairs that the flags name."""
-  space = spaces.NB_ASR
+  own_space = space()
   own_seeds = seeds()
   sources = {
     'cells': (),
@@ -153,11 +179,12 @@ def members():
       f'--{source} and --{others[0]} contradict; give one of them'
     )
   if source == 'cells':
-    return _read_cells(space, pathlib.Path(FLAGS.cells).expanduser(), own_seeds)
+    path = pathlib.Path(FLAGS.cells).expanduser()
+    return _read_cells(own_space, path, own_seeds)
   if source == 'ops':
-    product = space.product(FLAGS.ops, FLAGS.skips or ())
+    product = own_space.product(FLAGS.ops, FLAGS.skips or ())
     return [(arch, seed) for arch in product for seed in own_seeds]
-  unique = space.unique()
+  unique = own_space.unique()
   if not 1 <= FLAGS.random_cells <= len(unique):
     raise ValueError(
       f'--random_cells={FLAGS.random_cells}: want 1 to {len(unique)}'

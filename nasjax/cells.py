@@ -1,5 +1,6 @@
 """The NB-ASR cell: three nodes, each the sum of one operation and skips."""
 
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nasjax import functions, mixing
 from nasjax import kernels as kernels_lib
 from nasjax import ops as ops_lib
 
@@ -20,12 +22,16 @@ class Gates(NamedTuple):
     skip_nm: float32 [nodes, nodes], 1 where an identity joins node m to node
       n + 1 (m <= n).
     place_nuk: float32 [nodes, 10, 7], which frames the taps of a node's
-      convolution read (`ops.placement`).
+      convolution read (`ops.placement`); a supernet has none.
+    index_n: int32 [nodes], the candidate that runs (`mixing.Edge`).
+    other_n: int32 [nodes], the second of a pair of candidates.
   """
 
   op_no: tuple
   skip_nm: jax.Array
-  place_nuk: jax.Array
+  place_nuk: jax.Array | None
+  index_n: jax.Array | None = None
+  other_n: jax.Array | None = None
 
 
 def gates(space, arch):
@@ -69,6 +75,7 @@ class Cell(nn.Module):
     conv_dropout: whether convolutions drop, too.
     kernels: 'native' or 'xla', as `ops.Conv` has it.
     precision: of dense products, as in `ops.matmul`.
+    mode: how several candidates are put together, of `mixing.MODES`.
   """
 
   ops: tuple[tuple[str, ...], ...]
@@ -80,6 +87,7 @@ class Cell(nn.Module):
   conv_dropout: bool = True
   kernels: str = 'xla'
   precision: str = 'float32'
+  mode: str = 'mixed'
 
   @nn.compact
   def __call__(self, x_btc, len_b, gates, key=None):
@@ -95,30 +103,67 @@ class Cell(nn.Module):
       y_btc, the layer-normalised output of the last node.
     """
     xs = [x_btc]
-    site = self.site
     for n, names in enumerate(self.ops):
-      ys = []
-      for name in names:
-        drops = self.conv_dropout or 'conv' not in name
-        op = ops_lib.OPS[name](
-          self.width,
-          self.groups,
-          self.rate if drops else 0.0,
-          site,
-          self.kernels,
-          self.precision,
-          name=f'node{n}_{name}',
-        )
-        ys.append(op(xs[-1], len_b, gates.place_nuk[n], key))
-        site += 1
-      if len(ys) == 1:
-        y_btc = ys[0]
+      site = self.site + n
+      if len(names) > 1 and not self.is_initializing():
+        y_btc = self._mixed(n, site, xs[-1], len_b, gates, key)
       else:
-        y_btc = sum(g * y for g, y in zip(gates.op_no[n], ys, strict=True))
+        place_uk = None if gates.place_nuk is None else gates.place_nuk[n]
+        for name in names:
+          op = self._op(n, name, site)
+          y_btc = op(xs[-1], len_b, place_uk, key)
       for m, x in enumerate(xs):
         y_btc = y_btc + gates.skip_nm[n, m] * x
       xs.append(y_btc)
     return LayerNorm(self.epsilon, self.kernels, name='norm')(xs[-1])
+
+  def _op(self, n, name, site):
+    return ops_lib.OPS[name](
+      self.width,
+      self.groups,
+      self._rate(name),
+      site,
+      self.kernels,
+      self.precision,
+      name=f'node{n}_{name}',
+    )
+
+  def _rate(self, name):
+    return self.rate if self.conv_dropout or 'conv' not in name else 0.0
+
+  def _mixed(self, n, site, x_btc, len_b, gates, key):
+    """Runs the candidates of node n, as the mode says."""
+    names = self.ops[n]
+    rates = {self._rate(name) for name in names if name != 'zero'}
+    if len(rates) > 1:
+      raise ValueError(
+        f'candidates {names} drop at rates {sorted(rates)}; a supernet needs '
+        'conv_dropout=True'
+      )
+    rate = rates.pop() if rates else 0.0
+    affines = tuple(
+      functools.partial(ops_lib.affine, name, self.precision, self.kernels)
+      for name in names
+    )
+
+    def finish(params, z_btc, context):
+      del params
+      return functions.clip_dropout(z_btc, context[1], site, rate)
+
+    params = self.variables.get('params', {})
+    return mixing.mix(
+      self.mode,
+      mixing.Candidates(affines, finish),
+      tuple(params.get(f'node{n}_{name}', {}) for name in names),
+      ((),) * len(names),
+      mixing.Edge(
+        gates.op_no[n],
+        None if gates.index_n is None else gates.index_n[n],
+        None if gates.other_n is None else gates.other_n[n],
+      ),
+      x_btc,
+      (len_b, key),
+    )
 
 
 class LayerNorm(nn.Module):

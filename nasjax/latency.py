@@ -7,9 +7,9 @@ their median and quartiles are kept.
 
 One compiled program serves many cells, whose skips are data, so an absent skip
 costs what a present one does, an addition that is fused with others. Native
-convolutions take their taps as data, too, and read no more than there are; XLA
-would read the union of all taps, so there each choice of operations has a
-program of its own.
+convolutions take their taps as data, too, and so do those of TDNNs, and read no
+more than there are; in NB-ASR's networks XLA would read the union of all taps,
+so there each choice of operations has a program of its own.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from nasjax import cells, cost, kernels, models, provenance, table
+from nasjax import cost, kernels, models, networks, provenance, table
 
 WARMUP, RUNS = 10, 50
 
@@ -48,7 +48,7 @@ class Stopwatch:
 
     Args:
       space: search space.
-      macro: `models.Macro`.
+      macro: macro network of the space.
       batch: utterances of a pass.
       frames: of each utterance, 10 ms each.
       runs: timed passes.
@@ -78,7 +78,7 @@ class Stopwatch:
 
   def time(self, arch):
     """Returns the `Timing` of one cell."""
-    gates = jax.device_put(cells.gates(self.space, arch))
+    gates = jax.device_put(networks.gates(self.space, arch))
     self._compile(arch, gates)
     seconds = []
     for _ in range(self.warmup + self.runs):
@@ -95,7 +95,7 @@ class Stopwatch:
     ops = program(self.space, arch)
     if ops == self._program:
       return
-    network = models.Network(
+    network = networks.network_class(self.space, self.macro)(
       self.macro, tuple((op,) for op in ops), kernels=kernels.choose()
     )
 
@@ -119,9 +119,9 @@ class Stopwatch:
 
 def program(space, arch):
   """Returns the operations that tell which program runs a cell."""
-  if kernels.choose() == 'native':
-    return cells.signature(space, arch)
-  return space.main_ops(arch)
+  if space.name == 'nb_asr' and kernels.choose() == 'xla':
+    return space.main_ops(arch)
+  return networks.signature(space, arch)
 
 
 def device_name():
@@ -143,7 +143,7 @@ def device_name():
 
 
 def macro_of(t):
-  """Returns the `models.Macro` on which the cells of a table were trained.
+  """Returns the macro network on which the cells of a table were trained.
 
   Its name says all but the number of outputs, which follows from the number of
   parameters.
@@ -153,8 +153,8 @@ def macro_of(t):
   """
   name, arch = t.codes('macro').names[0], t.row_archs[0]
   found = int(t.column('params')[0])
-  if name in models.MACROS:
-    macro = models.MACROS[name]
+  if name in networks.MACROS:
+    macro = networks.MACROS[name]
     one, two = (
       cost.params(t.space, arch, macro.with_outputs(n)) for n in (1, 2)
     )
@@ -163,7 +163,7 @@ def macro_of(t):
       return macro.with_outputs(1 + outputs)
   raise ValueError(
     f'{t.path} has cells of macro {name!r} with {found} parameters, and no '
-    f'network here is that; name one of {", ".join(models.MACROS)}'
+    f'network here is that; name one of {", ".join(networks.MACROS)}'
   )
 
 
@@ -210,7 +210,7 @@ def measure(
   Args:
     t: a Table.
     archs: cells, int8 [n, d]; what was measured in this setting is skipped.
-    macro: `models.Macro`.
+    macro: macro network of the table's space.
     setting: `table.Setting`.
     runs, warmup: as `Stopwatch` has them.
     cells_per_shard: cells of a shard.

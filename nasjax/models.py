@@ -105,6 +105,7 @@ class Network(nn.Module):
     conv_dropout: whether the cells' convolutions drop, too.
     kernels: 'native' or 'xla', as `ops.Conv` has it.
     precision: of dense products, as in `ops.matmul`.
+    mode: how several candidates are put together, of `mixing.MODES`.
   """
 
   macro: Macro
@@ -113,6 +114,7 @@ class Network(nn.Module):
   conv_dropout: bool = True
   kernels: str = 'xla'
   precision: str = 'float32'
+  mode: str = 'mixed'
 
   @nn.compact
   def __call__(self, x_btf, len_b, gates, key=None):
@@ -128,7 +130,7 @@ class Network(nn.Module):
       logits_btv and their valid lengths (ceil(len / reduction)).
     """
     macro = self.macro
-    sites = sum(len(names) for names in self.ops)
+    sites = len(self.ops)  # one a node, whatever runs there
     number = 0
     x_btc = x_btf
     for block, width in enumerate(macro.filters):
@@ -155,6 +157,7 @@ class Network(nn.Module):
           self.conv_dropout,
           self.kernels,
           self.precision,
+          self.mode,
           name=f'block{block}_cell{i}',
         )
         x_btc = cell(x_btc, len_b, gates, key)
@@ -180,11 +183,16 @@ def initial_params(network, key, gates):
 
 
 def conv_kernel_norm(params):
-  """Sum of squares of all convolution kernels: what L2 decays."""
+  """Sum of squares of all convolution kernels: what L2 decays.
+
+  Those are the parameters called `kernel` of modules whose name has 'conv' or
+  'tdnn' in it.
+  """
   total = 0.0
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
     names = [entry.key for entry in path]
-    if names[-1] == 'kernel' and 'conv' in names[-2]:
+    convolves = 'conv' in names[-2] or 'tdnn' in names[-2]
+    if names[-1] == 'kernel' and convolves:
       total = total + jnp.sum(jnp.square(leaf))
   return total
 

@@ -61,6 +61,37 @@ class Dense(nn.Module):
     return matmul(x_btk, kernel_kn, self.precision) + bias_n[None, None]
 
 
+def affine(op, precision, kernels, params, x_btc, context):
+  """What an operation computes before it clips and drops.
+
+  Args:
+    op: one of `OPS`, but for 'conv'.
+    precision: of dense products.
+    kernels: 'native', 'xla', or 'twice' for what can be differentiated twice
+      and takes the native convolution.
+    params: of the operation's module.
+    x_btc: input.
+    context: tuple whose first element is len_b.
+
+  Returns:
+    z_btc, affine in params and in x_btc.
+  """
+  if op == 'zero':
+    return jnp.zeros_like(x_btc)
+  if op == 'linear':
+    dense = params['Dense_0']
+    y_btc = matmul(x_btc, dense['kernel'], precision)
+    return y_btc + dense['bias'][None, None]
+  kernel_kijg, bias_c, shifts = params['kernel'], params['bias'], offsets(op)
+  if kernels in ('native', 'twice'):
+    taps_n = jnp.array((len(shifts), *shifts), jnp.int32)
+    return kernels_lib.conv(x_btc, kernel_kijg, bias_c, taps_n, context[0])
+  y_btc = grouped_conv(
+    mask_frames(x_btc, context[0]), kernel_kijg, shifts, precision
+  )
+  return y_btc + bias_c[None, None]
+
+
 class Linear(nn.Module):
   """Dense, clipped ReLU, dropout: applied to each frame."""
 

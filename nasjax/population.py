@@ -20,7 +20,6 @@ import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from nasjax import cells, kernels, models
 from nasjax.data import batching
 from nasjax.member import Data as Data
 from nasjax.member import device_data as device_data
@@ -79,17 +78,17 @@ def _train_in_turns(train_pass, size_of):
   So the weights of each group are copied once a pass, not once a step.
   """
 
-  def train(members_p, gates_p, row_p, *shared):
+  def train(members_p, gates_p, row_p, lr_p, *shared):
     members = members_p.step.shape[0]
     size = size_of(members)
     if size == members:
-      return train_pass(members_p, gates_p, row_p, *shared)
+      return train_pass(members_p, gates_p, row_p, lr_p, *shared)
 
     # The population is what the loop carries, so that it changes in place.
     def body(g, carry):
       start = g * size
       new = train_pass(
-        *_group((carry[0], gates_p, row_p), start, size), *shared
+        *_group((carry[0], gates_p, row_p, lr_p), start, size), *shared
       )
       return jax.tree.map(
         lambda all_p, new_p: lax.dynamic_update_slice_in_dim(
@@ -130,8 +129,9 @@ def make_train_pass(network, recipe, buckets, axis=None):
   """Returns the program of one pass over a plan, for a population.
 
   Its arguments: members_p, gates_p, row_p (the data stream of each member),
-  data, plan, steps (batches of the plan to run), lr. It returns the members
-  and the mean over batches of each member's training loss, without L2.
+  lr_p (float32; a member of rate 0 stays as it is), data, plan, steps (batches
+  of the plan to run), denominator (as in `member.forward`). It returns the
+  members and the mean over batches of each member's training loss, without L2.
 
   Args:
     network: the `Network` that all members share.
@@ -141,14 +141,20 @@ def make_train_pass(network, recipe, buckets, axis=None):
   """
   step = make_train_step(network, recipe, axis)
 
-  def train_pass(members_p, gates_p, row_p, data, plan, steps, lr):
+  def train_pass(
+    members_p, gates_p, row_p, lr_p, data, plan, steps, denominator=None
+  ):
+    # Nothing is to be done where all have stopped.
+    steps = jnp.where(jnp.any(lr_p > 0), steps, 0)
     shared = plan.index_skb.shape[1] == 1
     # One member is not mapped: a product with a member axis of one makes XLA
     # copy weights that it would else read where they are.
     alone = row_p.shape[0] == 1
     over_members = _unmapped if alone else jax.vmap
     if alone:
-      members_p, gates_p, row_p = _only((members_p, gates_p, row_p))
+      members_p, gates_p, row_p, lr_p = _only(
+        (members_p, gates_p, row_p, lr_p)
+      )
 
     def run(bucket, index_kb, members_p):
       batch = jax.vmap(lambda index_b: gather(data, index_b, bucket))(
@@ -156,11 +162,11 @@ def make_train_pass(network, recipe, buckets, axis=None):
       )
       if shared:
         batch = jax.tree.map(lambda leaf: leaf[0], batch)
-        train = over_members(step, (0, 0, None, None))
+        train = over_members(step, (0, 0, None, 0, None))
       else:
         batch = jax.tree.map(lambda leaf: leaf[row_p], batch)
-        train = over_members(step, (0, 0, 0, None))
-      return train(members_p, gates_p, batch, lr)
+        train = over_members(step, (0, 0, 0, 0, None))
+      return train(members_p, gates_p, batch, lr_p, denominator)
 
     def body(s, carry):
       members_p, total_p = carry
@@ -181,7 +187,7 @@ def make_train_pass(network, recipe, buckets, axis=None):
 def make_eval_pass(network, recipe, buckets, axis=None):
   """Returns the program that scores and decodes a split, for a population.
 
-  Its arguments: params_p, gates_p, data, plan, steps. It returns
+  Its arguments: params_p, gates_p, data, plan, steps, denominator. It returns
   loss_ps [p, batches], the sum over each batch of the normalised loss;
   count_ps, the utterances in that sum (those that have an alignment);
   labels_psbl, the decoded symbols (int16, 0 behind the end); label_len_psb.
@@ -193,14 +199,16 @@ def make_eval_pass(network, recipe, buckets, axis=None):
 
   score = make_score(network, recipe, widest, longest)
 
-  def eval_pass(params_p, gates_p, data, plan, steps):
+  def eval_pass(params_p, gates_p, data, plan, steps, denominator=None):
     members = jax.tree.leaves(params_p)[0].shape[0]
 
     def run(bucket, index_kb):
       batch = gather(data, index_kb[0, : bucket.batch], bucket)
       if members == 1:
-        return _population(score(*_only((params_p, gates_p)), batch))
-      return jax.vmap(score, (0, 0, None))(params_p, gates_p, batch)
+        one = _only((params_p, gates_p))
+        return _population(score(*one, batch, denominator))
+      mapped = jax.vmap(score, (0, 0, None, None))
+      return mapped(params_p, gates_p, batch, denominator)
 
     def body(s, out):
       branches = [functools.partial(run, bucket) for bucket in buckets]
@@ -326,29 +334,16 @@ def programs(network, recipe, buckets, mesh, at_once=None):
     jax.jit(init),
     mapped(
       _train_in_turns(make_train_pass(*shape), size_of),
-      (member, member, member, everyone, _PLAN, everyone, everyone),
+      (*[member] * 4, everyone, _PLAN, everyone, everyone),
       member,
       donate=(0,),
     ),
     mapped(
       _eval_in_turns(make_eval_pass(*shape), size_of),
-      (member, member, everyone, _PLAN, everyone),
+      (member, member, everyone, _PLAN, everyone, everyone),
       (member, member, rows, rows),
     ),
     mapped(keep_best, (member, member, member), member, donate=(2,)),
-  )
-
-
-def network_of(space, arch, macro, recipe):
-  """Returns the `Network` that all cells of the same signature share."""
-  kinds = cells.signature(space, arch)
-  return models.Network(
-    macro,
-    tuple((kind,) for kind in kinds),
-    recipe.dropout,
-    recipe.conv_dropout,
-    kernels.choose(),
-    recipe.precision,
   )
 
 

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from nasjax import cells, error_rates, population
+from nasjax import error_rates, networks, population
 from nasjax.data import batching
+from nasjax.losses import ctc_crf, ngram
 
 # Numbers the curriculum's passes, apart from those of counted epochs.
 _CURRICULUM_PASS = 1_000_000
@@ -15,7 +16,10 @@ CURVES = ('train_loss', 'val_loss', 'val_per')
 
 
 class Prepared(NamedTuple):
-  """A corpus on the devices, ready for any shard of a job."""
+  """A corpus on the devices, ready for any shard of a job.
+
+  `denominator` is that of the recipe's loss, None for CTC.
+  """
 
   mesh: jax.sharding.Mesh
   buckets: tuple
@@ -27,6 +31,22 @@ class Prepared(NamedTuple):
   evaluation: dict
   eval_plans: dict
   eval_steps: dict
+  denominator: tuple | None = None
+
+
+def _denominator(corpus, recipe):
+  """Returns the denominator of CTC-CRF, from the transcripts of training.
+
+  It is of a smoothed model: transcripts of other splits have a loss as well.
+  """
+  if recipe.loss != 'ctc_crf':
+    return None
+  # From order 4 on a dense model would be too large.
+  dense = recipe.lm_order < 4
+  estimate = ngram.estimate if dense else ngram.estimate_pruned
+  symbols = 1 + len(corpus.symbols)
+  lm = estimate(corpus.train.labels, symbols, recipe.lm_order)
+  return ctc_crf.denominator(lm)
 
 
 def prepare(corpus, recipe, mesh):
@@ -73,6 +93,7 @@ def prepare(corpus, recipe, mesh):
     evaluation,
     {n: batching.pad_plan(p, most) for n, p in plans.items()},
     steps,
+    population.on_all(_denominator(corpus, recipe), mesh),
   )
 
 
@@ -84,6 +105,25 @@ def records(members, epochs):
     'best_epoch': np.zeros(members, np.int64),
     'diverged_epoch': np.zeros(members, np.int64),
   }
+
+
+def learning_rates(recipe, state, epochs):
+  """Returns lr_pe of counted epochs, those before the last being over.
+
+  It follows from the validation losses alone, so that a state that comes back
+  from a checkpoint goes on as it would have.
+
+  Args:
+    recipe: `Recipe`.
+    state: of `Runner`, or what `records` returned.
+    epochs: how many.
+
+  Returns:
+    float64 [members, epochs]; with a plateau 0 from where a member has stopped
+    or diverged.
+  """
+  loss_pe = state['curves']['val_loss'][:, : epochs - 1]
+  return np.array([recipe.learning_rates(loss_e) for loss_e in loss_pe])
 
 
 def by_member(function, state):
@@ -104,11 +144,11 @@ class Runner:
     spare = shard.size - len(shard.members)
     self.members = shard.members + shard.members[:1] * spare
     archs = [np.array(arch, np.int8) for arch, _ in self.members]
-    self.network = population.network_of(space, archs[0], job.macro, recipe)
+    self.network = networks.network(space, archs[0], job.macro, recipe)
     self.programs = population.programs(
       self.network, recipe, prepared.buckets, mesh
     )
-    self.host_gates = cells.stack([cells.gates(space, a) for a in archs])
+    self.host_gates = networks.stack([networks.gates(space, a) for a in archs])
     self.gates = population.on_members(self.host_gates, mesh)
     rows = [shard.streams.index(seed) for _, seed in self.members]
     self.row_p = population.on_members(np.array(rows, np.int32), mesh)
@@ -179,23 +219,28 @@ class Runner:
     return plans
 
   def train_arguments(self, members_p, plan, lr):
-    """Returns the arguments of the training program for one pass."""
+    """Returns the arguments of the training program for one pass.
+
+    Args:
+      members_p: `Member` of the population.
+      plan: of `plan`.
+      lr: learning rate, one for all members or one for each.
+    """
     # All of it is put there now: a pass moves nothing between host and device.
     prepared = self.prepared
     rows = population.on_rows(
       batching.pad_plan(plan, self.steps), prepared.buckets, prepared.mesh
     )
-    steps, lr = population.on_all(
-      (np.int32(len(plan.bucket_s)), np.float32(lr)), prepared.mesh
-    )
+    lr_p = np.full(self.shard.size, lr, np.float32)
     return (
       members_p,
       self.gates,
       self.row_p,
+      population.on_members(lr_p, prepared.mesh),
       prepared.train,
       rows,
-      steps,
-      lr,
+      population.on_all(np.int32(len(plan.bucket_s)), prepared.mesh),
+      prepared.denominator,
     )
 
   def compiled(self):
@@ -231,6 +276,7 @@ class Runner:
       prepared.evaluation[split],
       population.on_rows(plan, prepared.buckets, prepared.mesh),
       population.on_all(np.int32(steps), prepared.mesh),
+      prepared.denominator,
     )
     refs = prepared.refs[split]
     total_p = np.asarray(loss_ps, np.float64)[:, :steps].sum(1)
@@ -243,16 +289,20 @@ class Runner:
     return loss_p, error_rates.population_per(*hyps, refs, prepared.fold_v)
 
   def epoch(self, state, epoch):
-    """Runs a counted epoch (1-based) and returns the state after it."""
+    """Runs a counted epoch (1-based) and returns the state after it.
+
+    A member that has stopped stays as it is: curves hold NaN, as nothing was
+    trained. Its best weights are those of its lowest validation PER, past the
+    recipe's minimum of epochs.
+    """
     started = time.perf_counter()
     recipe = self.job.recipe
     members_p = state['members']
     if epoch == 1:
       for plan in self.curriculum:
         members_p, _ = self._pass(members_p, plan, recipe.lr)
-    members_p, loss_p = self._pass(
-      members_p, self.plan(epoch), recipe.learning_rate(epoch)
-    )
+    lr_p = learning_rates(recipe, state, epoch)[:, -1]
+    members_p, loss_p = self._pass(members_p, self.plan(epoch), lr_p)
     val_loss_p, val_per_p = self.evaluate(members_p.params, 'validation')
     # The last step of an epoch may break what no further step would notice.
     alive_p = (
@@ -260,18 +310,20 @@ class Runner:
       & np.isfinite(val_loss_p)
       & (state['diverged_epoch'] == 0)
     )
+    trained_p = alive_p & (lr_p > 0)
     found = dict(
       zip(CURVES, (np.asarray(loss_p), val_loss_p, val_per_p), strict=True)
     )
     curves = {name: values.copy() for name, values in state['curves'].items()}
     for name, values in found.items():
-      curves[name][:, epoch - 1] = np.where(alive_p, values, np.nan)
+      curves[name][:, epoch - 1] = np.where(trained_p, values, np.nan)
     diverged = state['diverged_epoch'].copy()
     diverged[~alive_p & (diverged == 0)] = epoch
     # Among equals the latest epoch is kept, as the released code does.
-    earlier = curves['val_per'][:, : epoch - 1]
+    earlier = curves['val_per'][:, recipe.minimum_epochs : epoch - 1]
     lowest_p = np.nanmin(earlier, 1, initial=np.inf)
-    better_p = alive_p & (val_per_p <= lowest_p)
+    better_p = trained_p & (val_per_p <= lowest_p)
+    better_p &= epoch > recipe.minimum_epochs
     best = self.programs.keep_best(
       population.on_members(better_p, self.prepared.mesh),
       members_p.params,

@@ -19,9 +19,10 @@ from typing import NamedTuple
 import numpy as np
 import orbax.checkpoint as ocp
 
-from nasjax import cells, memory, rows, table
+from nasjax import memory, networks, recipes, rows, table
 from nasjax.parts import Parts
 from nasjax.runner import Runner as Runner
+from nasjax.runner import learning_rates
 from nasjax.runner import prepare as prepare
 from nasjax.runner import records
 
@@ -35,7 +36,7 @@ class Shard:
 
   Attributes:
     name: hash of the rest and of the corpus.
-    signature: the arithmetic of each node (`cells.signature`).
+    signature: the arithmetic of each node (`networks.signature`).
     members: (architecture, seed) of each member.
     size: members that the program holds; those past `members` are padding.
     streams: seeds of the data streams that the program reads side by side; all
@@ -101,7 +102,7 @@ def plan(job, members, members_per_shard, devices=1):
     whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
     if not whole or not 0 <= seed < 2**31:
       raise ValueError(f'seed is {seed!r}; want a whole number below 2**31')
-    kind = cells.signature(job.space, np.array(arch, np.int8))
+    kind = networks.signature(job.space, np.array(arch, np.int8))
     groups.setdefault(kind, set()).add((int(seed), arch))
   if not groups:
     raise ValueError('no members; name at least one cell and seed')
@@ -134,30 +135,31 @@ def _name(job, members):
 
 # Two managers of one process that save at the same moment wait for each other
 # for ever (orbax 0.12.8).
-_SAVING = threading.Lock()
+SAVING = threading.Lock()
 
 
-def _manager(directory):
-  with _SAVING:
+def manager(directory):
+  """Returns a manager of orbax checkpoints that keeps the last one."""
+  with SAVING:
     return ocp.CheckpointManager(
       directory.absolute(),
       options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True),
     )
 
 
-def _restore(manager, parts):
+def _restore(saved, parts):
   """Takes the last state saved, or the initial one.
 
   Returns:
     its epoch, and the state as it was saved (None before the first).
   """
-  epoch = manager.latest_step()
+  epoch = saved.latest_step()
   if epoch is None:
     parts.begin()
     return 0, None
   target = ocp.args.StandardRestore(parts.target())
-  with _SAVING:
-    host = manager.restore(epoch, args=target)
+  with SAVING:
+    host = saved.restore(epoch, args=target)
   parts.resume(host)
   return epoch, host
 
@@ -190,7 +192,8 @@ def check_table(job, shards, out):
         'take another recipe name or another directory'
       )
     same = (
-      row['recipe'] == job.recipe.name
+      row['space'] == job.space.name
+      and row['recipe'] == job.recipe.name
       and row['macro'] == job.macro.name
       and row['corpus_fingerprint'] == job.corpus_fingerprint
       and row['shard'] not in names
@@ -312,28 +315,30 @@ def _less(shard, prepared, out, size, reason, say):
 
 
 def _last_epoch(out, shard):
-  with _manager(out / 'checkpoints' / shard.name) as manager:
-    return manager.latest_step() or 0
+  with manager(out / 'checkpoints' / shard.name) as saved:
+    return saved.latest_step() or 0
 
 
 def _train(job, shard, prepared, out, tell, at_once):
   """Returns the last state and (test_loss_p, test_per_p) of a shard."""
   parts = Parts(job, shard, prepared, at_once)
   about = _about(job, shard)
-  with _manager(out / 'checkpoints' / shard.name) as manager:
-    done, state = _restore(manager, parts)
+  with manager(out / 'checkpoints' / shard.name) as saved:
+    done, state = _restore(saved, parts)
     for epoch in range(1, job.recipe.epochs + 1):
+      if epoch > 1 and not learning_rates(job.recipe, state, epoch)[:, -1].any():
+        break
       if epoch > done:
         parts.epoch(epoch)
         state = parts.host()
-        with _SAVING:
-          manager.save(
+        with SAVING:
+          saved.save(
             epoch, args=ocp.args.StandardSave(state), custom_metadata=about
           )
       curves = {name: v[:, :epoch] for name, v in state['curves'].items()}
       seconds = float(state['seconds'][epoch - 1])
       tell(Progress(shard, epoch, curves, seconds, epoch <= done))
-    manager.wait_until_finished()
+    saved.wait_until_finished()
   return state, parts.test()
 
 
@@ -349,7 +354,7 @@ def describe(job):
   return {
     'space': job.space.name,
     'macro': dataclasses.asdict(job.macro),
-    'recipe': dataclasses.asdict(job.recipe),
+    'recipe': recipes.describe(job.recipe),
     'corpus': job.corpus_name,
     'corpus_fingerprint': job.corpus_fingerprint,
   }

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nasjax import cells, dropout, population
+from nasjax import dropout, networks, population
 from nasjax.data import batching
 
 
@@ -41,6 +41,8 @@ def _kernels(params):
   found = []
   for layer, tree in params.items():
     if layer.startswith('block') and layer.endswith('_conv'):
+      found.append(tree['kernel'])
+    if '_tdnn' in layer:
       found.append(tree['kernel'])
     if '_cell' in layer:
       found += [tree[n]['kernel'] for n in tree if n.endswith('_conv')]
@@ -80,8 +82,8 @@ def train(job, member, prepared, split, params, epochs):
   """
   (arch, seed), recipe = member, job.recipe
   arch = np.array(arch, np.int8)
-  network = population.network_of(job.space, arch, job.macro, recipe)
-  gates = cells.gates(job.space, arch)
+  network = networks.network(job.space, arch, job.macro, recipe)
+  gates = networks.gates(job.space, arch)
   key = population.member_key(seed, job.space.key(arch))
   key = jax.random.fold_in(key, 1)
   tx = optax.inject_hyperparams(

@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 import pytest
 import tiny_run as launcher
 
-from nasjax import models, table
+from nasjax import networks, table
 from nasjax.table import schema
 
 
@@ -306,5 +306,5 @@ def test_mistakes_get_one_line(outcomes, mistake):
 
 def test_flags_offer_every_macro():
   _, output, _ = launcher.finish('--help')
-  listed = '|'.join(models.MACROS)
-  assert f'--macro: <{listed}>' in output
+  listed = '|'.join(networks.MACROS)
+  assert f'--macro:<{listed}>' in ''.join(output.split())

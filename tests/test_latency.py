@@ -12,7 +12,7 @@ import pytest
 import tiny_run as launcher
 from table_rows import SPACE, row
 
-from nasjax import cells, cost, kernels, latency, models, table
+from nasjax import cells, cost, kernels, latency, models, networks, table
 
 MACRO = models.TINY.with_outputs(12)
 # Two programs, whichever kernels there are.
@@ -203,7 +203,7 @@ def test_what_a_user_can_mend_is_one_line(runs, flags, error):
 
 def test_the_flag_names_every_macro_network():
   done = _launch('--help')
-  assert f'<{"|".join(models.MACROS)}>' in ''.join(done.stdout.split())
+  assert f'<{"|".join(networks.MACROS)}>' in ''.join(done.stdout.split())
 
 
 def test_the_name_of_a_shard_follows_from_what_was_measured(runs):

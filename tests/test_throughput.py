@@ -19,7 +19,7 @@ import throughput  # noqa: E402
 import throughput_cells as race_lib  # noqa: E402
 import throughput_report as report  # noqa: E402
 
-from nasjax import cells, cost, models, plots, population  # noqa: E402
+from nasjax import cells, cost, models, networks, plots  # noqa: E402
 from nasjax.losses import ctc  # noqa: E402
 
 SETTINGS = {'batch': 2, 'frames': 48, 'steps': 1}
@@ -333,7 +333,7 @@ def test_torch_computes_the_same_loss_and_gradient(arch):
 def test_the_raced_recipe_is_the_papers():
   recipe = race_lib.recipe(8)
   assert (recipe.dropout, recipe.clip, recipe.l2) == (0.2, 5, 0)
-  network = population.network_of(
+  network = networks.network(
     race_lib.SPACE, race_lib.archs('conv', 'single', 1)[0], models.TINY, recipe
   )
   assert network.rate == 0.2 and network.conv_dropout

@@ -2,5 +2,9 @@
 
 from nasjax.spaces.base import Space
 from nasjax.spaces.nb_asr import NB_ASR
+from nasjax.spaces.st_nas import ST_NAS, ST_NAS_SWBD, TDNN_D
 
-__all__ = ['NB_ASR', 'Space']
+# By name: those that tables may hold.
+SPACES = {space.name: space for space in (NB_ASR, ST_NAS, ST_NAS_SWBD)}
+
+__all__ = ['NB_ASR', 'SPACES', 'ST_NAS', 'ST_NAS_SWBD', 'TDNN_D', 'Space']

@@ -9,7 +9,7 @@ from nasjax import spaces
 
 VERSION = 1
 STATUSES = ('ok', 'diverged', 'oom')
-SPACES = {space.name: space for space in (spaces.NB_ASR,)}
+SPACES = spaces.SPACES
 
 
 class TableError(ValueError):
