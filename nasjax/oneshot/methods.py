@@ -1,0 +1,150 @@
+"""The one-shot methods: gates, modes and the numbers of their papers."""
+
+import dataclasses
+from collections.abc import Callable
+
+from nasjax.oneshot import gates
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+  """What tells one method from another; training is shared.
+
+  Attributes:
+    name: of the method.
+    estimator: of `gates`, of both kinds of steps.
+    arch_mode: `mixing` mode of the steps that update architecture parameters.
+    weight_mode: that of the steps that update weights.
+    single_level: whether both are updated from one loss on one batch.
+    order: 1, or 2 for DARTS's unrolled gradient.
+    differences: whether `order` 2 takes central differences, as the released
+      code of DARTS does, for the exact product.
+    warm_up: estimator of the weight steps of warm-up.
+    temperature: first and last temperature.
+    cooling: `gates.exponential` or `gates.linear`.
+    alpha_lr, alpha_betas, alpha_decay: Adam of the architecture parameters;
+      decay is added to the gradient.
+    alpha_init: standard deviation of their first values.
+    arch_every: an architecture step comes before each so many-th weight step.
+    held_out: share of the training utterances kept for architecture steps.
+    replay: whether passes over these repeat the order of the first one, as the
+      released code of ST-NAS does.
+    rest_at_zero: whether an edge whose active candidate is zero gets no
+      architecture gradient, as in the released code of ProxylessNAS.
+    derive_zero: whether the zero operation may be what is found.
+    keep_optimiser: whether the search goes on with the optimiser, the rate and
+      the best loss of warm-up; the paper of ST-NAS resets them, its code not.
+    derive_improved: whether the architecture of the last epoch that improved is
+      taken, as in the code of ST-NAS, for that of the last.
+  """
+
+  name: str
+  estimator: Callable
+  arch_mode: str
+  weight_mode: str
+  single_level: bool = False
+  order: int = 1
+  differences: bool = False
+  warm_up: Callable = gates.uniform
+  temperature: tuple[float, float] = (1.0, 1.0)
+  cooling: Callable = gates.exponential
+  alpha_lr: float = 3e-4
+  alpha_betas: tuple[float, float] = (0.5, 0.999)
+  alpha_decay: float = 1e-3
+  alpha_init: float = 1e-3
+  arch_every: int = 1
+  held_out: float = 0.5
+  replay: bool = False
+  rest_at_zero: bool = False
+  derive_zero: bool = True
+  keep_optimiser: bool = False
+  derive_improved: bool = False
+
+  @property
+  def sampled(self):
+    """Whether weight steps run one candidate an edge."""
+    return self.weight_mode != 'mixed'
+
+
+DARTS = Method(
+  'darts',
+  gates.softmax,
+  'mixed',
+  'mixed',
+  warm_up=gates.softmax,
+  derive_zero=False,
+)
+DARTS_SECOND = dataclasses.replace(DARTS, name='darts_second', order=2)
+DARTS_DIFFERENCES = dataclasses.replace(
+  DARTS_SECOND, name='darts_differences', differences=True
+)
+SNAS = Method(
+  'snas',
+  gates.gumbel_softmax,
+  'mixed',
+  'mixed',
+  single_level=True,
+  warm_up=gates.softmax,
+  temperature=(1.0, 0.03),
+  held_out=0.1,
+)
+PROXYLESS = Method(
+  'proxyless',
+  gates.binary,
+  'recomputed',
+  'path',
+  alpha_lr=1e-3,
+  alpha_betas=(0.0, 0.999),
+  alpha_decay=0.0,
+  arch_every=5,
+)
+PROXYLESS_FULL = dataclasses.replace(
+  PROXYLESS, name='proxyless_full', arch_mode='straight'
+)
+PROXYLESS_TWO = dataclasses.replace(
+  PROXYLESS,
+  name='proxyless_two',
+  estimator=gates.binary_pair,
+  arch_mode='pair',
+)
+GDAS = Method(
+  'gdas',
+  gates.gdas,
+  'scaled',
+  'path',
+  temperature=(10.0, 0.1),
+  cooling=gates.linear,
+)
+# With the weights of candidates that do not run, which the released code adds.
+GDAS_CODE = dataclasses.replace(GDAS, name='gdas_code', arch_mode='scaled_sum')
+ST_NAS = Method(
+  'st_nas',
+  gates.straight_through,
+  'straight',
+  'path',
+  alpha_lr=1e-3,
+  alpha_betas=(0.9, 0.999),
+  alpha_decay=0.0,
+  alpha_init=0.0,
+  held_out=0.1,
+)
+# The released code: another rate, held-out batches in the same order again,
+# the state of warm-up kept, and what the last improvement had is derived.
+ST_NAS_CODE = dataclasses.replace(
+  ST_NAS,
+  name='st_nas_code',
+  alpha_lr=5e-3,
+  replay=True,
+  keep_optimiser=True,
+  derive_improved=True,
+)
+# Weights alone: a supernet that is trained and never searched.
+UNIFORM = Method('uniform', gates.uniform, 'path', 'path', arch_every=0)
+
+METHODS = {
+  m.name: m
+  for m in (
+    DARTS, DARTS_SECOND, DARTS_DIFFERENCES, SNAS, PROXYLESS, PROXYLESS_FULL,
+    PROXYLESS_TWO, GDAS, GDAS_CODE, ST_NAS, ST_NAS_CODE, UNIFORM,
+  )
+}  # fmt: skip

@@ -1,0 +1,496 @@
+"""One search, an epoch at a time: stages, checkpoints, what was found.
+
+  OUT/searches/<name>/<epoch>/     orbax: the whole state, of the last epoch
+  OUT/searches/<name>.json         the result, once the search is over
+
+A search is named by the hash of all that determines it. Killed at any moment,
+it goes on from its last epoch and ends with the same result.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+import time
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from nasjax import error_rates, plateau, population, runs
+from nasjax.data import batching
+from nasjax.oneshot import optimiser, training
+from nasjax.table import disk
+
+# Raise when a change of the code changes what a search finds.
+SEARCH_VERSION = 1
+# Numbers the passes over held-out utterances, apart from training's.
+_HELD_OUT = 2_000_000
+_SCALARS = (
+  'train_loss', 'arch_loss', 'held_out_loss', 'val_loss', 'val_per', 'lr',
+  'temperature', 'seconds', 'steps',
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+  """All that determines a search, but for the corpus.
+
+  Attributes:
+    supernet: `Supernet`.
+    method: `Method`.
+    weights: `training.Weights`.
+    stages: tuple of `stages.Stage`.
+    seed: of weights, draws, data order and the held-out utterances.
+  """
+
+  supernet: object
+  method: object
+  weights: object
+  stages: tuple
+  seed: int
+
+  @property
+  def epochs(self):
+    """The most epochs that there can be."""
+    return sum(stage.epochs for stage in self.stages)
+
+  def describe(self):
+    """Returns it as plain values, for JSON."""
+    method = {
+      field.name: getattr(self.method, field.name)
+      for field in dataclasses.fields(self.method)
+    }
+    for name in ('estimator', 'warm_up', 'cooling'):
+      method[name] = method[name].__name__
+    return {
+      'space': self.supernet.space.name,
+      'ops': self.supernet.ops,
+      'skips': self.supernet.skips,
+      'macro': dataclasses.asdict(self.supernet.macro),
+      'method': method,
+      'optimiser': self.weights.kind,
+      'momentum': self.weights.momentum,
+      'decay': self.weights.decay,
+      'recipe': dataclasses.asdict(self.weights.recipe),
+      'stages': [dataclasses.asdict(stage) for stage in self.stages],
+      'seed': self.seed,
+    }
+
+  def name(self, fingerprint):
+    """Returns the name of the search on a corpus of this fingerprint."""
+    content = self.describe() | {
+      'corpus': fingerprint,
+      'version': SEARCH_VERSION,
+    }
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Progress(NamedTuple):
+  """What is reported after every epoch.
+
+  Attributes:
+    search: `Search`.
+    epoch: epochs done, of all stages.
+    stage: name of the stage.
+    history: float arrays [epochs] by name, NaN where nothing is yet.
+    resumed: whether the epoch was read from a checkpoint.
+  """
+
+  search: Search
+  epoch: int
+  stage: str
+  history: dict
+  resumed: bool
+
+
+class _Programs(NamedTuple):
+  warm_up: callable
+  search: callable
+  expected: callable
+  evaluate: callable
+
+
+@functools.lru_cache(maxsize=64)
+def _programs(supernet, method, weights, buckets):
+  """Returns the jitted programs that searches of one kind share."""
+  shape = (supernet, method, weights, buckets)
+  one = supernet.network(weights.recipe, 'path')
+  return _Programs(
+    jax.jit(training.make_pass(*shape, search=False), donate_argnums=(0,)),
+    jax.jit(training.make_pass(*shape, search=True), donate_argnums=(0,)),
+    jax.jit(training.make_expected(*shape)),
+    jax.jit(population.make_eval_pass(one, weights.recipe, buckets)),
+  )
+
+
+class Searcher:
+  """Runs a search, an epoch at a time. Keeps what its loop needs."""
+
+  def __init__(self, search, prepared):
+    self.search, self.prepared = search, prepared
+    self.supernet, self.method = search.supernet, search.method
+    self.programs = _programs(
+      search.supernet, search.method, search.weights, prepared.buckets
+    )
+    count = len(prepared.bucket_u)
+    rng = np.random.default_rng([search.seed, count])
+    held = round(self.method.held_out * count)
+    if not 0 < held < count:
+      raise ValueError(
+        f'{self.method.held_out:.0%} of {count} training utterances leave '
+        'nothing to train on, or nothing to hold out; give a larger corpus'
+      )
+    self.held_u = np.zeros(count, bool)
+    self.held_u[rng.permutation(count)[:held]] = True
+    # One loss on one batch: nothing needs to be held out but for the judge.
+    self.steps = len(self._plan(1, ~self.held_u).bucket_s)
+    self.held_steps = len(self._plan(1, self.held_u).bucket_s)
+
+  def initial(self):
+    """Returns the state before the first epoch."""
+    key = jax.random.key(self.search.seed)
+    state = training.init(self.supernet, self.method, self.search.weights, key)
+    epochs, edges = self.search.epochs, self.supernet.edges
+    history = {name: np.full(epochs, np.nan) for name in _SCALARS}
+    history['stage'] = np.full(epochs, -1, np.int64)
+    history['improved'] = np.zeros(epochs, np.int64)
+    for kind in ('path', 'arch_path'):
+      shape = (epochs, self.steps, len(edges))
+      history[kind] = np.full(shape, -1, np.int8)
+    for name, candidates in edges:
+      history[f'alpha_{name}'] = np.full((epochs, len(candidates)), np.nan)
+    return {
+      'search': self._on_device(state),
+      'history': history,
+      # Stage, epochs in it, and the scheduler's numbers.
+      'stage': np.array([0, 0]),
+      'judge': _judge(self.search.stages[0].lr),
+    }
+
+  def _on_device(self, tree):
+    return population.on_all(tree, self.prepared.mesh)
+
+  def _plan(self, number, keep_u):
+    prepared = self.prepared
+    return batching.train_plan(
+      prepared.bucket_u, prepared.buckets, (self.search.seed,), number, keep_u
+    )
+
+  def _held_out_plan(self, first):
+    """Returns `steps` held-out batches from the `first`-th one on.
+
+    Passes follow one another without a break; each has an order of its own, or
+    that of the first.
+    """
+    parts, at = [], first
+    while at < first + self.steps:
+      number, offset = divmod(at, self.held_steps)
+      if self.method.replay:
+        number = 0
+      plan = self._plan(_HELD_OUT + number, self.held_u)
+      take = min(self.held_steps - offset, first + self.steps - at)
+      parts.append([leaf[offset : offset + take] for leaf in plan])
+      at += take
+    return batching.Plan(*map(np.concatenate, zip(*parts)))
+
+  def temperature(self, stage, epoch):
+    """Temperature in an epoch (1-based) of a stage."""
+    start, end = self.method.temperature
+    if not stage.searches:
+      return start
+    share = (epoch - 1) / max(stage.epochs - 1, 1)
+    return self.method.cooling(start, end, share)
+
+  def epoch(self, state, epoch):
+    """Runs an epoch (1-based, counted over all stages).
+
+    Returns:
+      the state after it, and whether the search is over.
+    """
+    started = time.perf_counter()
+    stage_number, in_stage = (int(n) for n in state['stage'])
+    stage = self.search.stages[stage_number]
+    judge = plateau.State(*(v.item() for v in state['judge']))
+    judge = judge._replace(
+      improved=bool(judge.improved), stopped=bool(judge.stopped)
+    )
+    in_stage += 1
+    temperature = self.temperature(stage, in_stage)
+    program = self.programs.search if stage.searches else self.programs.warm_up
+    first = self._first_held_out(state, stage)
+    found, log = program(
+      state['search'],
+      self.prepared.train,
+      self._on_device(self._plan(epoch, ~self.held_u)),
+      self._on_device(self._held_out_plan(first)),
+      *self._on_device((np.float32(judge.lr), np.float32(temperature))),
+    )
+    held_out_loss = float(
+      self.programs.expected(
+        found,
+        self.prepared.train,
+        self._on_device(self._plan(_HELD_OUT, self.held_u)),
+        self._on_device(np.float32(temperature)),
+      )
+    )
+    index_e = best_choices(self.search, found.alpha_e)
+    val_loss, val_per = self.evaluate(found.params, index_e)
+    values = {
+      'train_loss': float(np.mean(log.loss_s)),
+      'arch_loss': _mean_of_real(log.held_out_s),
+      'held_out_loss': held_out_loss,
+      'val_loss': val_loss,
+      'val_per': val_per,
+      'lr': judge.lr,
+      'temperature': temperature,
+      'steps': float(found.step),
+      'stage': stage_number,
+      'path': np.asarray(log.path_se),
+      'arch_path': np.asarray(log.arch_path_se),
+    }
+    for (name, _), alpha_k in zip(self.supernet.edges, found.alpha_e):
+      values[f'alpha_{name}'] = np.asarray(alpha_k)
+    if stage.plateau is not None:
+      judge = plateau.step(stage.plateau, judge, in_stage, held_out_loss)
+      values['improved'] = judge.improved
+    over = judge.stopped or in_stage == stage.epochs
+    alive = bool(found.alive) and np.isfinite(held_out_loss)
+    if over and alive and stage_number + 1 < len(self.search.stages):
+      found, judge = self._next_stage(found, judge, stage_number + 1)
+      stage_number, in_stage, over = stage_number + 1, 0, False
+    values['seconds'] = time.perf_counter() - started
+    history = {name: v.copy() for name, v in state['history'].items()}
+    for name, value in values.items():
+      history[name][epoch - 1] = value
+    state = {
+      'search': found,
+      'history': history,
+      'stage': np.array([stage_number, in_stage]),
+      'judge': _judge(*judge),
+    }
+    return state, over or not alive
+
+  def _first_held_out(self, state, stage):
+    """Returns the number of the first held-out batch of an epoch."""
+    if not stage.searches:
+      return 0
+    numbers = state['history']['stage']
+    before = [k for k, stage in enumerate(self.search.stages) if stage.searches]
+    return int(np.isin(numbers, before).sum()) * self.steps
+
+  def _next_stage(self, found, judge, number):
+    """Returns the state and the scheduler with which a stage begins."""
+    if self.method.keep_optimiser:
+      return found, judge._replace(bad=0, improved=False, stopped=False)
+    weights = self.search.weights
+    opt = optimiser.init(weights.kind, found.params, self.supernet.group_count)
+    return (
+      found._replace(opt=self._on_device(opt)),
+      plateau.State(self.search.stages[number].lr),
+    )
+
+  def evaluate(self, params, index_e, split='validation'):
+    """Returns loss and PER of one architecture with the shared weights."""
+    prepared = self.prepared
+    plan, steps = prepared.eval_plans[split], prepared.eval_steps[split]
+    gates = self.supernet.gates_of(index_e)
+    loss_ps, count_ps, labels, lengths = self.programs.evaluate(
+      *jax.tree.map(lambda leaf: leaf[None], (params, self._on_device(gates))),
+      prepared.evaluation[split],
+      self._on_device(plan),
+      self._on_device(np.int32(steps)),
+    )
+    total = np.asarray(loss_ps, np.float64)[0, :steps].sum()
+    count = max(np.asarray(count_ps)[0, :steps].sum(), 1)
+    hyps = population.labels_of(labels, lengths, plan)
+    per_p = error_rates.population_per(
+      *hyps, prepared.refs[split], prepared.fold_v
+    )
+    return float(total / count), float(per_p[0])
+
+
+def _judge(lr, best=np.inf, bad=0, improved=False, stopped=False):
+  return tuple(np.array(v, float) for v in (lr, best, bad, improved, stopped))
+
+
+def _mean_of_real(loss_s):
+  loss_s = np.asarray(loss_s)
+  real_s = loss_s[~np.isnan(loss_s)]
+  return float(real_s.mean()) if real_s.size else float('nan')
+
+
+def best_choices(search, alpha_e):
+  """Returns index_e, the candidate of the largest parameter at each edge.
+
+  Where the method says so, the zero operation is not chosen (DARTS).
+  """
+  found = []
+  for (_, names), alpha_k in zip(search.supernet.edges, alpha_e, strict=True):
+    alpha_k = np.asarray(alpha_k, np.float64).copy()
+    if not search.method.derive_zero and 'zero' in names:
+      alpha_k[names.index('zero')] = -np.inf
+    found.append(int(np.argmax(alpha_k)))
+  return np.array(found, np.int32)
+
+
+def derive(search, history):
+  """Returns the architecture that a search ends with, int8.
+
+  Args:
+    search: `Search`.
+    history: of its last state.
+
+  Returns:
+    that of the last epoch, or of the last improved one where the method says
+    so (the released code of ST-NAS); of the last one if none improved.
+  """
+  done = np.flatnonzero(history['stage'] >= 0)
+  last = done[-1]
+  improved = np.flatnonzero(history['improved'] > 0)
+  if search.method.derive_improved and improved.size:
+    last = improved[-1]
+  alpha_e = [
+    history[f'alpha_{name}'][last] for name, _ in search.supernet.edges
+  ]
+  return search.supernet.arch(best_choices(search, alpha_e))
+
+
+def result_path(out, name):
+  return pathlib.Path(out) / 'searches' / f'{name}.json'
+
+
+def load(out, name):
+  """Returns the result of a search that is over, or None."""
+  path = result_path(out, name)
+  if not path.exists():
+    return None
+  try:
+    return json.loads(path.read_text())
+  except ValueError as e:
+    raise ValueError(
+      f'{path}, line {getattr(e, "lineno", "?")}: no JSON; remove the file and '
+      'give the same command again'
+    ) from None
+
+
+def restore(search, prepared, fingerprint, out):
+  """Returns the `Searcher` and the last state of a search that has begun.
+
+  Raises:
+    ValueError: there is no checkpoint of it.
+  """
+  searcher = Searcher(search, prepared)
+  name = search.name(fingerprint)
+  with runs.manager(pathlib.Path(out) / 'searches' / name) as manager:
+    if manager.latest_step() is None:
+      raise ValueError(f'{out} has no checkpoint of search {name}')
+    return searcher, _restored(manager, searcher)
+
+
+def _restored(manager, searcher):
+  target = jax.tree.map(np.asarray, searcher.initial())
+  with runs.SAVING:
+    state = manager.restore(
+      manager.latest_step(), args=ocp.args.StandardRestore(target)
+    )
+  return state | {'search': searcher._on_device(state['search'])}
+
+
+def run(search, prepared, fingerprint, out, on_epoch=lambda progress: None):
+  """Runs a search, or what is left of it, and writes its result.
+
+  Args:
+    search: `Search`.
+    prepared: of `runner.prepare`.
+    fingerprint: of the corpus.
+    out: directory of the run.
+    on_epoch: called with a `Progress` after every epoch.
+
+  Returns:
+    the result, as the JSON file has it.
+  """
+  name = search.name(fingerprint)
+  found = load(out, name)
+  if found is not None:
+    return found
+  searcher = Searcher(search, prepared)
+  about = search.describe() | {'corpus': fingerprint}
+  with runs.manager(pathlib.Path(out) / 'searches' / name) as manager:
+    done = manager.latest_step() or 0
+    state = _restored(manager, searcher) if done else searcher.initial()
+    over = False
+    for epoch in range(1, search.epochs + 1):
+      if epoch > done:
+        state, over = searcher.epoch(state, epoch)
+        host = jax.tree.map(np.array, state)
+        with runs.SAVING:
+          manager.save(
+            epoch,
+            args=ocp.args.StandardSave(host),
+            custom_metadata=about | {'over': bool(over)},
+          )
+      stage = search.stages[int(state['history']['stage'][epoch - 1])].name
+      on_epoch(Progress(search, epoch, stage, state['history'], epoch <= done))
+      if epoch == done:
+        over = bool(manager.metadata(done).custom_metadata['over'])
+      if over:
+        break
+    manager.wait_until_finished()
+  result = _result(search, name, fingerprint, state)
+  disk.publish(result_path(out, name), json.dumps(result, indent=1).encode())
+  return result
+
+
+def _result(search, name, fingerprint, state):
+  history = state['history']
+  epochs = int((history['stage'] >= 0).sum())
+  arch = derive(search, history)
+  curves = {
+    key: _plain(values[:epochs])
+    for key, values in history.items()
+    if not key.endswith('path')
+  }
+  alive = bool(state['search'].alive)
+  return {
+    'name': name,
+    'search': search.describe() | {'corpus': fingerprint},
+    'status': 'ok' if alive else 'diverged',
+    'arch': arch.tolist(),
+    'names': search.supernet.space.names(arch),
+    'epochs': epochs,
+    'seconds': float(np.nansum(history['seconds'])),
+    'executions': executions(search, history),
+    'edges': [[edge, list(names)] for edge, names in search.supernet.edges],
+    'curves': curves,
+  }
+
+
+def _plain(values):
+  """Lists of numbers, None where there is none: JSON knows no NaN."""
+  return [
+    _plain(v) if isinstance(v, np.ndarray)
+    else None if np.isnan(v) else v.item()
+    for v in np.asarray(values)
+  ]  # fmt: skip
+
+
+def executions(search, history):
+  """Counts what a search computed, in candidate operations of one node.
+
+  Returns:
+    dict: weight steps, architecture steps, forward runs of candidates in them.
+  """
+  method, supernet = search.method, search.supernet
+  weight_steps = int(np.nanmax(history['steps'], initial=0))
+  arch_steps = int((history['arch_path'][..., 0] >= 0).sum())
+  forward = weight_steps * supernet.executions(method.weight_mode)
+  forward += arch_steps * supernet.executions(method.arch_mode)
+  return {
+    'weight_steps': weight_steps,
+    'arch_steps': arch_steps,
+    'candidate_forwards': forward,
+  }

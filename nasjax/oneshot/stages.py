@@ -1,0 +1,50 @@
+"""The stages of a one-shot search: warm-up, then search."""
+
+import dataclasses
+
+from nasjax import plateau as plateau_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """A part of a search.
+
+  Attributes:
+    name: 'warm-up' (weights alone) or 'search'.
+    epochs: how many; the most there may be with a `plateau`.
+    lr: learning rate of the weights at its start.
+    plateau: when the rate falls and the stage ends; None to keep `lr` and run
+      all epochs.
+  """
+
+  name: str
+  epochs: int
+  lr: float
+  plateau: plateau_lib.Plateau | None = None
+
+  def __post_init__(self):
+    if self.name not in ('warm-up', 'search'):
+      raise ValueError(f"stage {self.name!r}; want 'warm-up' or 'search'")
+    if self.epochs < 0 or not self.lr > 0:
+      raise ValueError(f'{self}: a value is out of range')
+
+  @property
+  def searches(self):
+    return self.name == 'search'
+
+
+def fixed(warm_up, search, lr):
+  """Stages of so many epochs at one rate, for comparisons at equal cost."""
+  return tuple(
+    Stage(name, epochs, lr)
+    for name, epochs in (('warm-up', warm_up), ('search', search))
+    if epochs
+  )
+
+
+def st_nas(lr=1e-3, most=200):
+  """The first two stages of ST-NAS; `most` epochs each."""
+  return (
+    Stage('warm-up', most, lr, plateau_lib.WARM_UP),
+    Stage('search', most, lr, plateau_lib.SEARCH),
+  )

@@ -1,0 +1,169 @@
+"""A search space as a supernet: its edges, and the networks that share weights.
+
+An edge is a place where the search chooses: the main operation of a node, or a
+skip, which is absent or present. An architecture is one candidate an edge.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nasjax import networks
+from nasjax.oneshot import gates
+
+ABSENT, PRESENT = 0, 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Supernet:
+  """The part of a space that is searched, on a macro network.
+
+  Attributes:
+    space: `spaces.Space`.
+    macro: of a network that the space goes with.
+    ops: names of candidate operations; every node has them all.
+    skips: names of the skips that are searched; the others are absent.
+  """
+
+  space: object
+  macro: object
+  ops: tuple[str, ...]
+  skips: tuple[str, ...]
+
+  def __post_init__(self):
+    # Also says what is wrong with the names.
+    self.space.product(self.ops, self.skips)
+    networks.check(self.space, self.macro)
+    if len(self.ops) < 2:
+      raise ValueError(
+        f'a supernet of {self.space.name} needs two operations to choose '
+        f'from, got {self.ops}'
+      )
+
+  @property
+  def edges(self):
+    """For each edge its name and its candidates, in the order of alpha."""
+    mains = [(f'op{n + 1}', self.ops) for n in range(self.space.nodes)]
+    return (*mains, *((name, ('absent', name)) for name in self.skips))
+
+  @property
+  def size(self):
+    """How many architectures there are, counted as choices."""
+    return int(np.prod([len(names) for _, names in self.edges]))
+
+  def alpha(self, key, deviation):
+    """Returns first architecture parameters, deviation * N(0, 1)."""
+    return tuple(
+      deviation * jax.random.normal(jax.random.fold_in(key, e), (len(names),))
+      for e, (_, names) in enumerate(self.edges)
+    )
+
+  def arch(self, index_e):
+    """Returns the architecture vector of the candidates chosen, int8."""
+    space, digits = self.space, np.zeros(len(self.space.sizes), np.int8)
+    index_e = [int(index) for index in index_e]
+    for d, index in zip(space.op_positions, index_e[: space.nodes]):
+      digits[d] = space.ops.index(self.ops[index])
+    for name, index in zip(self.skips, index_e[space.nodes :], strict=True):
+      digits[space.fields.index(name)] = index
+    return digits
+
+  def choices(self, arch):
+    """Returns index_e, int32: the candidate that `arch` has at each edge.
+
+    Raises:
+      ValueError: naming what of it is not searched.
+    """
+    space = self.space
+    arch_d = space.parse(arch)
+    for d, field in enumerate(space.fields):
+      here = d in space.op_positions
+      if here and space.ops[arch_d[d]] not in self.ops:
+        raise ValueError(
+          f'{space.names(arch_d)}: {space.ops[arch_d[d]]} is not among the '
+          f'candidates {self.ops}'
+        )
+      if not here and arch_d[d] and field not in self.skips:
+        raise ValueError(
+          f'{space.names(arch_d)}: skip {field} is not among {self.skips}'
+        )
+    mains = [self.ops.index(space.ops[arch_d[d]]) for d in space.op_positions]
+    skips = [arch_d[space.fields.index(name)] for name in self.skips]
+    return np.array([*mains, *skips], np.int32)
+
+  def gates(self, edge_e):
+    """Returns the gates of the network from one `mixing.Edge` an edge."""
+    nodes = self.space.nodes
+    mains = edge_e[:nodes]
+    skip_nm = jnp.zeros((nodes, nodes))
+    for name, edge in zip(self.skips, edge_e[nodes:], strict=True):
+      n, m = int(name[1]), int(name[2])
+      skip_nm = skip_nm.at[n, m].set(edge.weight_k[PRESENT])
+    return networks.supernet_gates(
+      self.space,
+      tuple(edge.weight_k for edge in mains),
+      skip_nm,
+      jnp.stack([edge.index for edge in mains]),
+      jnp.stack([edge.other for edge in mains]),
+    )
+
+  def gates_of(self, index_e):
+    """Returns the gates of one architecture, from its choices."""
+    return self.gates(
+      tuple(
+        gates.fixed(index, len(names))
+        for index, (_, names) in zip(index_e, self.edges)
+      )
+    )
+
+  def network(self, recipe, mode, twice=False):
+    """Returns the network of all candidates, as `networks.supernet` does."""
+    ops = (self.ops,) * self.space.nodes
+    return networks.supernet(self.space, ops, self.macro, recipe, mode, twice)
+
+  def groups(self, params):
+    """Says which candidate each parameter belongs to.
+
+    Returns:
+      a tree like `params` of ints, n * len(ops) + k for candidate k of node n;
+      -1 for what every network has.
+    """
+    places = {
+      f'{prefix}{n}_{name}': n * len(self.ops) + k
+      for n in range(self.space.nodes)
+      for k, name in enumerate(self.ops)
+      for prefix in ('node', 'block')
+    }
+
+    def group(path, leaf):
+      del leaf
+      found = [places[p.key] for p in path if p.key in places]
+      return found[0] if found else -1
+
+    return jax.tree_util.tree_map_with_path(group, params)
+
+  @property
+  def group_count(self):
+    return self.space.nodes * len(self.ops)
+
+  def active(self, edge_e):
+    """Returns bool [group_count]: the candidates that run at each node."""
+    nodes = self.space.nodes
+    return jnp.concatenate(
+      [jax.nn.one_hot(edge.index, len(self.ops)) > 0 for edge in edge_e[:nodes]]
+    )
+
+  def executions(self, mode):
+    """How many candidate operations a forward pass runs, a node counted once.
+
+    The cells of a macro network repeat a node; each repetition is left out.
+    """
+    each = {
+      'mixed': len(self.ops),
+      'straight': len(self.ops),
+      'recomputed': len(self.ops),
+      'pair': 2,
+    }.get(mode, 1)
+    return self.space.nodes * each

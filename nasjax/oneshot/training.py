@@ -1,0 +1,434 @@
+"""Steps and passes of a one-shot search, the same for every method.
+
+A pass is one program over the batches of an epoch. In warm-up it trains weights
+alone; in the search each weight step on a training batch may be preceded by an
+architecture step on a held-out batch (bilevel methods), or both may come from
+one loss (single level).
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from nasjax import dropout, member, models
+from nasjax.oneshot import gates, optimiser
+
+# Streams of random numbers of a search, all from its one key.
+INIT, ALPHA, DROPOUT, ARCH_DROPOUT, PATHS, ARCH_PATHS, EXPECTED = range(7)
+
+
+class State(NamedTuple):
+  """State of a search.
+
+  Attributes:
+    params: shared weights.
+    opt: `optimiser.State` of these.
+    alpha_e: architecture parameters, an array for each edge.
+    alpha_opt: Adam's state of these.
+    step: int32, weight steps so far.
+    alive: bool, False from the first non-finite loss or gradient on; nothing
+      changes any more then.
+    key: uint32 (2,), the source of all random numbers.
+  """
+
+  params: dict
+  opt: optimiser.State
+  alpha_e: tuple
+  alpha_opt: optax.OptState
+  step: jax.Array
+  alive: jax.Array
+  key: jax.Array
+
+
+class Weights(NamedTuple):
+  """How shared weights are trained.
+
+  Attributes:
+    kind: of `optimiser.KINDS`.
+    recipe: `Recipe`: clip, Adam's epsilon, dropout, batches, loss.
+    momentum, decay: of SGD; decay is added to the gradient.
+  """
+
+  kind: str
+  recipe: object
+  momentum: float = 0.9
+  decay: float = 3e-4
+
+  @property
+  def rule(self):
+    return self.recipe, self.momentum, self.decay
+
+
+def stream(state, number):
+  """Returns the key of one stream at the present step."""
+  key = jax.random.wrap_key_data(state.key, impl='threefry2x32')
+  return jax.random.fold_in(jax.random.fold_in(key, number), state.step)
+
+
+def _alpha_optimiser(method):
+  b1, b2 = method.alpha_betas
+  return optax.chain(
+    optax.add_decayed_weights(method.alpha_decay),
+    optax.scale_by_adam(b1, b2, eps=1e-8),
+    optax.scale(-method.alpha_lr),
+  )
+
+
+def init(supernet, method, weights, key):
+  """Returns the first state of a search.
+
+  Args:
+    supernet: `Supernet`.
+    method: `Method`.
+    weights: `Weights`.
+    key: a JAX random key.
+  """
+  alpha_e = supernet.alpha(jax.random.fold_in(key, ALPHA), method.alpha_init)
+  network = supernet.network(weights.recipe, 'path')
+  first = supernet.gates_of([0] * len(supernet.edges))
+  params = models.initial_params(network, jax.random.fold_in(key, INIT), first)
+  return State(
+    params,
+    optimiser.init(weights.kind, params, supernet.group_count),
+    alpha_e,
+    _alpha_optimiser(method).init(alpha_e),
+    jnp.zeros((), jnp.int32),
+    jnp.ones((), bool),
+    jax.random.key_data(key),
+  )
+
+
+def make_loss(supernet, weights, mode, twice=False):
+  """Returns the function (params, edge_e, batch, key) of the mean loss."""
+  network = supernet.network(weights.recipe, mode, twice)
+
+  def loss(params, edge_e, batch, key):
+    found, _, _ = member.forward(
+      network, weights.recipe, params, supernet.gates(edge_e), batch, key
+    )
+    return found
+
+  return loss
+
+
+def make_weight_step(supernet, method, weights, warm_up=False):
+  """Returns the update of the shared weights.
+
+  Args:
+    supernet: `Supernet`.
+    method: `Method`.
+    weights: `Weights`.
+    warm_up: whether candidates are drawn as in warm-up.
+
+  Returns:
+    function of (state, batch, lr, temperature) that returns the state, the loss
+    and the candidates that ran.
+  """
+  loss_of = make_loss(supernet, weights, method.weight_mode)
+  estimator = method.warm_up if warm_up else method.estimator
+
+  def weight_step(state, batch, lr, temperature):
+    edge_e = gates.draw(
+      estimator, stream(state, PATHS), state.alpha_e, temperature
+    )
+    key = dropout.step_key(stream(state, DROPOUT), 0)
+    loss, grads = jax.value_and_grad(loss_of)(state.params, edge_e, batch, key)
+    state = _updated(supernet, method, weights, state, loss, grads, edge_e, lr)
+    return state, loss, _indices(edge_e)
+
+  return weight_step
+
+
+def _updated(supernet, method, weights, state, loss, grads, edge_e, lr):
+  """Returns the state after an update of the weights."""
+  active_g = (
+    supernet.active(edge_e)
+    if method.sampled
+    else jnp.ones(supernet.group_count, bool)
+  )
+  params, opt, made = optimiser.update(
+    weights.kind,
+    weights.rule,
+    grads,
+    state.opt,
+    state.params,
+    lr,
+    supernet.groups(state.params),
+    active_g,
+    state.alive & jnp.isfinite(loss),
+  )
+  return state._replace(params=params, opt=opt, step=state.step + 1, alive=made)
+
+
+def _indices(edge_e):
+  return jnp.stack([edge.index for edge in edge_e])
+
+
+def make_arch_step(supernet, method, weights):
+  """Returns the update of the architecture parameters.
+
+  Returns:
+    function of (state, held_out batch, training batch, lr, temperature) that
+    returns the state, the loss and the candidates that ran. The training batch
+    and lr, that of the weights, matter for the second order only.
+  """
+  twice = method.order == 2 and not method.differences
+  loss_of = make_loss(supernet, weights, method.arch_mode, twice)
+
+  def arch_step(state, held_out, batch, lr, temperature):
+    key = dropout.step_key(stream(state, ARCH_DROPOUT), 0)
+    k_paths = stream(state, ARCH_PATHS)
+
+    def objective(alpha_e, params, batch):
+      edge_e = gates.draw(method.estimator, k_paths, alpha_e, temperature)
+      return loss_of(params, edge_e, batch, key), edge_e
+
+    if method.order == 1:
+      (loss, edge_e), grads_e = jax.value_and_grad(objective, has_aux=True)(
+        state.alpha_e, state.params, held_out
+      )
+    else:
+      loss, edge_e, grads_e = _unrolled(
+        method, weights, objective, state, held_out, batch, lr
+      )
+    state = _alpha_updated(supernet, method, state, loss, grads_e, edge_e)
+    return state, loss, _indices(edge_e)
+
+  return arch_step
+
+
+def _alpha_updated(supernet, method, state, loss, grads_e, edge_e):
+  """Returns the state after an update of the architecture parameters."""
+  if method.rest_at_zero and 'zero' in supernet.ops:
+    zero = supernet.ops.index('zero')
+    grads_e = tuple(
+      jnp.where(edge.index == zero, 0.0, grad_k)
+      if names == supernet.ops
+      else grad_k
+      for (_, names), edge, grad_k in zip(supernet.edges, edge_e, grads_e)
+    )
+  updates_e, alpha_opt = _alpha_optimiser(method).update(
+    grads_e, state.alpha_opt, state.alpha_e
+  )
+  alpha_e = optax.apply_updates(state.alpha_e, updates_e)
+  if method.arch_mode == 'pair':
+    alpha_e = tuple(
+      gates.keep_pair_mass(old, new, edge)
+      for old, new, edge in zip(state.alpha_e, alpha_e, edge_e)
+    )
+  made = state.alive & jnp.isfinite(loss) & _finite(grads_e)
+  old = state.alpha_e, state.alpha_opt
+  alpha_e, alpha_opt = jax.tree.map(
+    lambda after, before: jnp.where(made, after, before),
+    (alpha_e, alpha_opt),
+    old,
+  )
+  return state._replace(alpha_e=alpha_e, alpha_opt=alpha_opt, alive=made)
+
+
+def _finite(tree):
+  leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
+  return functools.reduce(jnp.logical_and, leaves)
+
+
+def _unrolled(method, weights, objective, state, held_out, batch, lr):
+  """DARTS's gradient of the second order (Liu et al. 2019, section 2.3).
+
+  With w' = w - lr (momentum * m + dL_train/dw + decay * w), the step that SGD
+  would make, and v = dL_val(w')/dw':
+
+    dL_val(w')/dalpha - lr * d2L_train/(dalpha dw) v
+
+  Where Adam trains the weights, the step unrolled is that of plain SGD.
+  """
+  alpha_e, params = state.alpha_e, state.params
+  momentum, decay = (0.0, 0.0) if weights.kind == 'adam' else weights.rule[1:]
+
+  def train_grad(params, alpha_e):
+    return jax.grad(lambda p: objective(alpha_e, p, batch)[0])(params)
+
+  ahead = jax.tree.map(
+    lambda w, m, g: w - lr * (momentum * m + g + decay * w),
+    params,
+    state.opt.first,
+    train_grad(params, alpha_e),
+  )
+  (loss, edge_e), (direct_e, v) = jax.value_and_grad(
+    objective, argnums=(0, 1), has_aux=True
+  )(alpha_e, ahead, held_out)
+  if method.differences:
+    mixed_e = _central_differences(objective, alpha_e, params, v, batch)
+  else:
+    mixed_e = jax.grad(lambda a: optax.tree.vdot(train_grad(params, a), v))(
+      alpha_e
+    )
+  grads_e = jax.tree.map(lambda d, m: d - lr * m, direct_e, mixed_e)
+  return loss, edge_e, grads_e
+
+
+def _central_differences(objective, alpha_e, params, v, batch):
+  """The mixed second derivative times v, as the released code of DARTS has it.
+
+  epsilon = 0.01 / |v|.
+  """
+  epsilon = 0.01 / optax.tree.norm(v)
+
+  def alpha_grad(sign):
+    moved = jax.tree.map(lambda w, v: w + sign * epsilon * v, params, v)
+    return jax.grad(lambda a: objective(a, moved, batch)[0])(alpha_e)
+
+  return jax.tree.map(
+    lambda up, down: (up - down) / (2 * epsilon),
+    alpha_grad(1.0),
+    alpha_grad(-1.0),
+  )
+
+
+def make_joint_step(supernet, method, weights):
+  """Returns the update of weights and architecture from one loss (SNAS)."""
+  loss_of = make_loss(supernet, weights, method.weight_mode)
+
+  def joint_step(state, batch, lr, temperature):
+    key = dropout.step_key(stream(state, DROPOUT), 0)
+    k_paths = stream(state, PATHS)
+
+    def objective(params, alpha_e):
+      edge_e = gates.draw(method.estimator, k_paths, alpha_e, temperature)
+      return loss_of(params, edge_e, batch, key), edge_e
+
+    (loss, edge_e), (grads, grads_e) = jax.value_and_grad(
+      objective, argnums=(0, 1), has_aux=True
+    )(state.params, state.alpha_e)
+    state = _alpha_updated(supernet, method, state, loss, grads_e, edge_e)
+    state = _updated(supernet, method, weights, state, loss, grads, edge_e, lr)
+    return state, loss, _indices(edge_e)
+
+  return joint_step
+
+
+class Log(NamedTuple):
+  """What a pass tells.
+
+  Attributes:
+    loss_s: training loss of each weight step.
+    held_out_s: loss of each architecture step, NaN where there was none.
+    path_se: int32, candidates that ran in each weight step.
+    arch_path_se: int32, those of each architecture step, -1 for none.
+  """
+
+  loss_s: jax.Array
+  held_out_s: jax.Array
+  path_se: jax.Array
+  arch_path_se: jax.Array
+
+
+def _over_buckets(buckets, plan, s, function):
+  """Calls function(batch indices, bucket) with the s-th batch of a plan."""
+  branches = [functools.partial(function, bucket) for bucket in buckets]
+  return lax.switch(plan.bucket_s[s], branches, plan.index_skb[s, 0])
+
+
+def make_pass(supernet, method, weights, buckets, search):
+  """Returns the program of one pass.
+
+  Args:
+    supernet: `Supernet`.
+    method: `Method`.
+    weights: `Weights`.
+    buckets: shapes of the batches.
+    search: False for warm-up.
+
+  Returns:
+    function of (state, data, plan, held_out plan, lr, temperature) that returns
+    the state and a `Log`. Both plans have as many batches.
+  """
+  if search and method.single_level:
+    weight_step = make_joint_step(supernet, method, weights)
+  else:
+    weight_step = make_weight_step(supernet, method, weights, not search)
+  bilevel = search and method.arch_every and not method.single_level
+  arch_step = make_arch_step(supernet, method, weights)
+
+  def gathered(data, index_b, bucket):
+    return member.gather(data, index_b[: bucket.batch], bucket)
+
+  def run_pass(state, data, plan, held_out, lr, temperature):
+    steps, edges = plan.bucket_s.shape[0], len(supernet.edges)
+
+    def train(bucket, index_b, state):
+      batch = gathered(data, index_b, bucket)
+      return weight_step(state, batch, lr, temperature)
+
+    def architecture(s, state):
+      def on_held_out(bucket, index_b):
+        held = gathered(data, index_b, bucket)
+        if method.order == 1:
+          return arch_step(state, held, None, lr, temperature)
+        return _over_buckets(
+          buckets,
+          plan,
+          s,
+          lambda b, index_b: arch_step(
+            state, held, gathered(data, index_b, b), lr, temperature
+          ),
+        )
+
+      return _over_buckets(buckets, held_out, s, on_held_out)
+
+    def body(state, s):
+      held_loss = jnp.float32(jnp.nan)
+      arch_path_e = jnp.full(edges, -1, jnp.int32)
+      if bilevel:
+        state, held_loss, arch_path_e = lax.cond(
+          state.step % method.arch_every == 0,
+          functools.partial(architecture, s),
+          lambda state: (state, held_loss, arch_path_e),
+          state,
+        )
+      state, loss, path_e = _over_buckets(
+        buckets, plan, s, lambda b, index_b: train(b, index_b, state)
+      )
+      return state, Log(loss, held_loss, path_e, arch_path_e)
+
+    return lax.scan(body, state, jnp.arange(steps))
+
+  return run_pass
+
+
+def make_expected(supernet, method, weights, buckets):
+  """Returns the mean loss of networks drawn anew for each batch.
+
+  The expected performance of what alpha_e says, not that of its best network
+  (Zheng, An and Ou 2021, section 3): for methods that mix, that of the mixture.
+
+  Returns:
+    function of (state, data, plan, temperature).
+  """
+  loss_of = make_loss(supernet, weights, method.weight_mode)
+
+  def expected(state, data, plan, temperature):
+    def one(bucket, index_b, s):
+      batch = member.gather(data, index_b[: bucket.batch], bucket)
+      key = jax.random.fold_in(stream(state, EXPECTED), s)
+      edge_e = gates.draw(method.estimator, key, state.alpha_e, temperature)
+      loss = loss_of(state.params, edge_e, batch, None)
+      rows = jnp.sum(batch.weight_b)
+      return loss * rows, rows
+
+    def body(total, s):
+      found = _over_buckets(
+        buckets, plan, s, lambda b, index_b: one(b, index_b, s)
+      )
+      return jax.tree.map(jnp.add, total, found), None
+
+    zero = jnp.zeros(())
+    (total, rows), _ = lax.scan(
+      body, (zero, zero), jnp.arange(plan.bucket_s.shape[0])
+    )
+    return total / jnp.maximum(rows, 1)
+
+  return expected
