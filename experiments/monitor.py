@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import threading
 import time
 
 import jax
@@ -139,7 +140,8 @@ def print_projection(job, shards, prepareds):
     )
   CONSOLE.print(view)
   CONSOLE.print('MB: memory of the training program on one device')
-  CONSOLE.print(f'projected time: {_clock(total)}')
+  most = ' at most' if job.recipe.plateau else ''
+  CONSOLE.print(f'projected time: {_clock(total)}{most}')
 
 
 def _calibrate(runner):
@@ -179,6 +181,7 @@ class Bar:
     self._total = sum(len(s.members) for s in shards) * epochs
     self._started = time.perf_counter()
     self._trained = 0
+    self._epochs_told = {}
     self._progress = Progress(
       TextColumn('{task.description}'),
       BarColumn(),
@@ -222,6 +225,7 @@ class Bar:
       self._best = min(self._best, alive_p.min())
     if not progress.resumed:
       self._trained += len(per_p)
+    self._epochs_told[progress.shard.name] = progress.epoch
     self._advance(len(per_p))
     self._describe(progress.shard, progress.epoch)
     if not CONSOLE.is_terminal:
@@ -231,7 +235,7 @@ class Bar:
         f'{self._place(progress.shard)} '
         f'epoch {progress.epoch}/{self._epochs}: '
         f'best validation PER {low} ({self._best:.1%} so far), '
-        f'{len(per_p) - alive_p.size} diverged, {progress.seconds:.1f} s, '
+        f'{progress.diverged} diverged, {progress.seconds:.1f} s, '
         f'{self._done}/{self._total}, {self._left()} left'
       )
 
@@ -243,9 +247,60 @@ class Bar:
     return _clock(gone / self._trained * (self._total - self._done))
 
   def finish(self, shard, skipped):
-    if skipped:
-      self._advance(len(shard.members) * self._epochs)
+    # What a finished shard has not been trained for, it never will be.
+    del skipped
+    left = self._epochs - self._epochs_told.get(shard.name, 0)
+    self._advance(len(shard.members) * left)
 
   def _advance(self, epochs):
     self._done += epochs
     self._progress.update(self._task, advance=epochs, left=self._left())
+
+
+class Searches:
+  """The progress bar of one-shot searches, called with what they report.
+
+  Where the output is no terminal, one line an epoch instead.
+  """
+
+  def __init__(self, searches):
+    self._searches = searches
+    self._done = {}
+    self._lock = threading.Lock()
+    self._started = time.perf_counter()
+    self._progress = Progress(
+      TextColumn('{task.description}'),
+      BarColumn(),
+      MofNCompleteColumn(),
+      TextColumn('epochs,'),
+      TimeElapsedColumn(),
+      console=CONSOLE,
+      disable=not CONSOLE.is_terminal,
+    )
+
+  def __enter__(self):
+    self._progress.start()
+    total = sum(search.epochs for search in self._searches)
+    self._task = self._progress.add_task('searching', total=total)
+    return self
+
+  def __exit__(self, *_):
+    self._progress.stop()
+
+  def __call__(self, progress):
+    """Takes a `searching.Progress`."""
+    search, epoch = progress.search, progress.epoch
+    loss = progress.history['held_out_loss'][epoch - 1]
+    per = progress.history['val_per'][epoch - 1]
+    text = (
+      f'{search.method.name}, seed {search.seed}: {progress.stage}, epoch '
+      f'{epoch} of at most {search.epochs}, held-out loss {loss:.2f}, '
+      f'validation PER of what is derived {per:.1%}'
+    )
+    with self._lock:
+      self._done[search] = epoch
+      self._progress.update(
+        self._task, completed=sum(self._done.values()), description=text
+      )
+      if not CONSOLE.is_terminal and not progress.resumed:
+        CONSOLE.print(f'{_clock(time.perf_counter() - self._started)} {text}')

@@ -72,14 +72,14 @@ def again(row):
   Raises:
     ValueError: the corpus of the flags is not that of the row.
   """
-  from nasjax import models, recipes, runs, table
+  from nasjax import networks, recipes, runs, table
 
   values = json.loads(row['recipe_json'])
   values['curriculum'] = tuple(values['curriculum'])
   recipe = recipes.Recipe(**values)
-  if row['macro'] not in models.MACROS:
+  if row['macro'] not in networks.MACROS:
     raise ValueError(f'the row has macro {row["macro"]!r}, unknown here')
-  work = jobs.prepare(recipe, 1, models.MACROS[row['macro']])
+  work = jobs.prepare(recipe, 1, networks.MACROS[row['macro']])
   if work.job.corpus_fingerprint != row['corpus_fingerprint']:
     raise ValueError(
       f'the flags make corpus {work.job.corpus_fingerprint}, the row was '
@@ -93,6 +93,14 @@ def again(row):
     with monitor.Bar(shards, recipe.epochs) as bar:
       runs.run_shard(work.job, shards[0], work.prepareds[0], out, bar.update)
     return table.open(out).to_arrow().to_pylist()[0]
+
+
+def _apart(old, new):
+  """Returns the largest difference; inf where only one value is NaN."""
+  # Both are where both diverged, or where a plateau ended both trainings.
+  neither = np.isnan(old) & np.isnan(new)
+  difference = np.where(neither, 0.0, np.abs(old - new))
+  return float(np.where(np.isnan(difference), np.inf, difference).max())
 
 
 def run():
@@ -113,9 +121,8 @@ def run():
       raise ValueError(
         f'{name} has {len(values[0])} epochs in the table, {len(values[1])} now'
       )
-    # Both NaN, where both diverged, is no difference.
-    apart[name] = float(np.nanmax([0.0, *abs(values[0] - values[1])]))
-    last = (f'{v[-1]:.6f}' for v in values)
+    apart[name] = _apart(*values)
+    last = (f'{v[~np.isnan(v)][-1:].sum():.6f}' for v in values)
     view.add_row(name, *last, f'{apart[name]:.2g}')
   CONSOLE.print(view)
   if old['versions'] != new['versions']:

@@ -51,7 +51,8 @@ flags.DEFINE_enum(
   'recipe',
   'e40',
   list(recipes.RECIPES),
-  'The recipe to start from: e40, e10 and e5 are of the paper.',
+  'The recipe to start from: e40, e10 and e5 are of NAS-Bench-ASR, st_nas '
+  'trains what ST-NAS found.',
 )
 flags.DEFINE_string(
   'recipe_name',
@@ -61,7 +62,11 @@ flags.DEFINE_string(
 _NUMBERS = {
   'epochs': (int, 'Counted epochs.'),
   'lr': (float, 'Learning rate of Adam.'),
-  'decay': (float, 'Factor of the learning rate after each later epoch.'),
+  'decay': (
+    float,
+    'Factor of the learning rate after each later epoch, or with --patience '
+    'where the validation loss stands still.',
+  ),
   'start': (int, 'Epochs before the learning rate decays.'),
   'dropout': (float, 'Dropout rate.'),
   'l2': (float, 'Weight of the squared convolution kernels.'),
@@ -71,6 +76,16 @@ _NUMBERS = {
   'long_frames': (int, 'Where long utterances begin, in frames of 10 ms.'),
   'buckets': (int, 'Padded lengths to compile for.'),
   'beam_width': (int, 'Prefixes that the beam search keeps.'),
+  'ctc_weight': (float, 'Weight of CTC beside the CRF of --loss=ctc_crf.'),
+  'lm_order': (int, 'Of the language model of --loss=ctc_crf: 2, 3 or 4.'),
+  'patience': (
+    int,
+    'Epochs without improvement until the learning rate falls; 0 for rates '
+    'that go by epochs alone.',
+  ),
+  'minimum_epochs': (int, 'Epochs that --patience does not count.'),
+  'delta': (float, 'By how much a loss must fall, in nats, with --patience.'),
+  'stop_lr': (float, 'Learning rate below which --patience ends a training.'),
 }
 for _name, (_kind, _help) in _NUMBERS.items():
   _define = flags.DEFINE_integer if _kind is int else flags.DEFINE_float
@@ -96,11 +111,19 @@ flags.DEFINE_enum(
   'decoder', None, ['beam', 'greedy'], 'Decoder. Overrides the recipe.'
 )
 flags.DEFINE_enum(
+  'loss',
+  None,
+  ['ctc', 'ctc_crf'],
+  'What is minimised: CTC, or CTC-CRF with a language model of the labels of '
+  'the training split. Overrides the recipe.',
+)
+flags.DEFINE_enum(
   'precision',
   None,
   ['float32', 'bfloat16'],
   'Of the factors of dense products. Overrides the recipe.',
 )
+_CHOICES = ('loss', 'loss_norm', 'decoder', 'precision', 'conv_dropout')
 
 
 def recipe():
@@ -108,7 +131,7 @@ def recipe():
   base = recipes.RECIPES[FLAGS.recipe]
   changes = {
     name: FLAGS[name].value
-    for name in (*_NUMBERS, 'loss_norm', 'decoder', 'precision', 'conv_dropout')
+    for name in (*_NUMBERS, *_CHOICES)
     if FLAGS[name].value is not None
   }
   for name, value in changes.items():
@@ -116,11 +139,11 @@ def recipe():
       raise ValueError(f'--{name}={value}: want a finite number')
   if FLAGS.curriculum is not None:
     words = [word for word in FLAGS.curriculum if word]
-    changes['curriculum'] = tuple(_integers('--curriculum', words))
+    changes['curriculum'] = tuple(integers('--curriculum', words))
   changed = dataclasses.replace(base, **changes)
   if changed == base and not FLAGS.recipe_name:
     return base
-  numbers = dataclasses.asdict(changed) | {'name': ''}
+  numbers = recipes.describe(changed) | {'name': ''}
   digest = hashlib.sha256(json.dumps(numbers, sort_keys=True).encode())
   name = FLAGS.recipe_name or f'e{changed.epochs}-{digest.hexdigest()[:6]}'
   return dataclasses.replace(changed, name=name)
@@ -150,7 +173,7 @@ def macro():
 
 def seeds():
   """Returns the training seeds that the flags name."""
-  found = _integers('--seeds', FLAGS.seeds)
+  found = integers('--seeds', FLAGS.seeds)
   if not found:
     raise ValueError('--seeds is empty; name at least one')
   return found
@@ -207,7 +230,7 @@ def _read_cells(space, path, seeds):
       continue
     try:
       cell = space.parse(_digits(text))
-      chosen = _integers('seeds', tail.split(',')) if own else seeds
+      chosen = integers('seeds', tail.split(',')) if own else seeds
     except ValueError as e:
       raise ValueError(
         f'--cells={path}, line {number}: {line.strip()!r}: {e}'
@@ -228,7 +251,7 @@ def _digits(text):
     raise ValueError('neither nested lists nor whole numbers') from None
 
 
-def _integers(name, words):
+def integers(name, words):
   """Returns whole numbers that fit the table's columns."""
   try:
     numbers = [int(word) for word in words]

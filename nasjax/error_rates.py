@@ -4,6 +4,8 @@ The phoneme error rate (PER) of NAS-Bench-ASR is the sum of Levenshtein
 distances over the sum of reference lengths, after both sides are folded to the
 scoring classes (48 phonemes to 39 for TIMIT). Everything here runs on the host.
 
+The word error rate (WER) of transcripts in characters is the same of words.
+
 A corpus is a list of one-dimensional integer sequences, one an utterance;
 `unpad` makes one of a decoder's padded array.
 """
@@ -116,6 +118,61 @@ def population_per(labels_pnu, len_pn, refs, fold_v=None):
   hyps = _texts(*_folded(labels, len_pn.ravel(), fold_v))
   edits_m = _distances(hyps, _texts(refs, count_n) * members)
   return edits_m.reshape(members, utterances).sum(axis=1) / total
+
+
+def wer(hyps, refs, symbols):
+  """Word error rate of transcripts in characters: word edits over words.
+
+  Words are what stands between spaces; spaces themselves are not scored.
+
+  Args:
+    hyps: N sequences of training ids (no blank).
+    refs: N sequences of training ids.
+    symbols: of the corpus; the id of a symbol is its index + 1, as in
+      `data.corpus.Corpus`. One must be ' ', as where a manifest was read with
+      targets='characters'.
+
+  Returns:
+    A float; 0.25 means 25 %, and insertions can bring it above 1.
+
+  Raises:
+    ValueError: if no symbol is a space, an id has no symbol, there are not as
+      many hypotheses as references, or the references hold no word.
+  """
+  symbols = list(symbols)
+  if symbols.count(' ') != 1:
+    raise ValueError(
+      f'{symbols.count(" ")} of {len(symbols)} symbols are spaces, which stand '
+      "between words; want one, as corpora with targets='characters' have it"
+    )
+  _check_pairs(len(hyps), len(refs))
+  numbers = {}
+  hyps, refs = (_words(corpus, symbols, numbers) for corpus in (hyps, refs))
+  if not any(map(len, refs)):
+    raise ValueError('the references hold no word, so there is no error rate')
+  return per(hyps, refs)
+
+
+def _words(sequences, symbols, numbers):
+  """Numbers the words of each sequence; new ones are added to `numbers`."""
+  labels, count_n = _flatten(sequences)
+  if labels.size and not 1 <= labels.min() <= labels.max() <= len(symbols):
+    raise ValueError(
+      f'labels run from {labels.min()} to {labels.max()}; {len(symbols)} '
+      f'symbols have the ids 1 to {len(symbols)}, and 0, the blank, is none'
+    )
+  space = chr(1 + symbols.index(' '))
+  return [
+    np.array(
+      [
+        numbers.setdefault(word, len(numbers))
+        for word in text.split(space)
+        if word  # where several spaces follow one another
+      ],
+      np.int64,
+    )
+    for text in _texts(labels, count_n)
+  ]
 
 
 def _check_pairs(hyp_count, ref_count):

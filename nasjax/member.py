@@ -13,7 +13,7 @@ import optax
 from jax import lax
 
 from nasjax import adam, decoding, dropout, models
-from nasjax.losses import ctc
+from nasjax.losses import ctc, ctc_crf
 
 
 class Member(NamedTuple):
@@ -136,7 +136,16 @@ def init_member(network, recipe, key, gates):
   )
 
 
-def forward(network, recipe, params, gates, batch, key=None, axis=None):
+def forward(
+  network,
+  recipe,
+  params,
+  gates,
+  batch,
+  key=None,
+  axis=None,
+  denominator=None,
+):
   """Runs a network on a batch.
 
   Args:
@@ -147,23 +156,44 @@ def forward(network, recipe, params, gates, batch, key=None, axis=None):
     batch: `Batch`.
     key: of dropout, None to switch it off.
     axis: as in `ctc.mean_ctc_loss`.
+    denominator: of `ctc_crf.denominator`, where the recipe's loss needs one.
 
   Returns:
     the mean loss of the batch, its logits_btv and their lengths.
+
+  Raises:
+    ValueError: a denominator is missing.
   """
   logits_btv, len_b = network.apply(
     {'params': params}, batch.x_btf, batch.len_b, gates, key
   )
-  loss = ctc.mean_ctc_loss(
-    logits_btv,
-    len_b,
-    batch.labels_bl,
-    batch.label_len_b,
-    weight_b=batch.weight_b,
-    normalise=recipe.loss_norm,
-    axis=axis,
-  )
+  scored = (logits_btv, len_b, batch.labels_bl, batch.label_len_b)
+  if recipe.loss == 'ctc':
+    loss = ctc.mean_ctc_loss(
+      *scored,
+      weight_b=batch.weight_b,
+      normalise=recipe.loss_norm,
+      axis=axis,
+    )
+  else:
+    loss = ctc_crf.mean_ctc_crf_loss(
+      *scored,
+      _needed(denominator),
+      recipe.ctc_weight,
+      weight_b=batch.weight_b,
+      normalise=recipe.loss_norm,
+      axis=axis,
+    )
   return loss, logits_btv, len_b
+
+
+def _needed(denominator):
+  if denominator is None:
+    raise ValueError(
+      "loss 'ctc_crf' needs a denominator; give that of `runner.Prepared`, "
+      'prepared for the same recipe'
+    )
+  return denominator
 
 
 def make_train_step(network, recipe, axis=None):
@@ -175,9 +205,14 @@ def make_train_step(network, recipe, axis=None):
     axis: name of the mapped axis over whose devices the rows of each batch are
       spread, in order and equally many on each; None if they are together.
       Every device then makes the same update.
+
+  Returns:
+    function of (member, gates, batch, lr, denominator) that returns the member
+    after the update, and its loss. At a learning rate of 0 there is no update:
+    the member stays as it is, its optimiser included.
   """
 
-  def train_step(member, gates, batch, lr):
+  def train_step(member, gates, batch, lr, denominator=None):
     key = dropout.step_key(
       jax.random.wrap_key_data(member.key, impl='threefry2x32'), member.step
     )
@@ -189,7 +224,9 @@ def make_train_step(network, recipe, axis=None):
     l2 = recipe.l2 / devices
 
     def objective(params):
-      loss, _, _ = forward(network, recipe, params, gates, batch, key, axis)
+      loss, _, _ = forward(
+        network, recipe, params, gates, batch, key, axis, denominator
+      )
       if not recipe.l2:
         return loss, loss
       return loss + l2 * models.conv_kernel_norm(params), loss
@@ -199,16 +236,17 @@ def make_train_step(network, recipe, axis=None):
     )
     if axis is not None:
       loss, grads = lax.psum((loss, grads), axis)
-    params, opt_state, alive = adam.update(
+    trains = lr > 0
+    params, opt_state, made = adam.update(
       recipe,
       grads,
       member.opt_state,
       member.params,
       lr,
-      member.alive & jnp.isfinite(loss),
+      member.alive & trains & jnp.isfinite(loss),
       network.kernels,
     )
-    step = member.step + alive
+    step, alive = member.step + made, jnp.where(trains, made, member.alive)
     return Member(params, opt_state, step, alive, member.key), loss
 
   return train_step
@@ -223,13 +261,15 @@ def make_score(network, recipe, widest, longest):
     widest, longest: rows and columns that decoded labels are padded to.
 
   Returns:
-    function of (params, gates, batch) that returns the sum of the normalised
-    losses, the number of utterances in it (those that have an alignment),
-    labels_bl (int16, 0 behind the end) and their lengths.
+    function of (params, gates, batch, denominator) that returns the sum of the
+    normalised losses, the number of utterances in it (those that have an
+    alignment), labels_bl (int16, 0 behind the end) and their lengths.
   """
 
-  def score(params, gates, batch):
-    loss, logits_btv, len_b = forward(network, recipe, params, gates, batch)
+  def score(params, gates, batch, denominator=None):
+    loss, logits_btv, len_b = forward(
+      network, recipe, params, gates, batch, denominator=denominator
+    )
     if recipe.decoder == 'greedy':
       labels_bl, length_b = decoding.greedy(logits_btv, len_b)
     else:
@@ -239,6 +279,7 @@ def make_score(network, recipe, widest, longest):
     rows, columns = widest - labels_bl.shape[0], longest - labels_bl.shape[1]
     labels_bl = jnp.pad(labels_bl.astype(jnp.int16), ((0, rows), (0, columns)))
     # The mean was over the rows that have an alignment: so must the sum be.
+    # For CTC-CRF, too: a smoothed language model has a path for every row.
     needed_b = ctc.required_frames(batch.labels_bl, batch.label_len_b)
     count = jnp.sum(batch.weight_b * (needed_b <= len_b))
     return loss * count, count, labels_bl, jnp.pad(length_b, (0, rows))

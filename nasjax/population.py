@@ -152,9 +152,7 @@ def make_train_pass(network, recipe, buckets, axis=None):
     alone = row_p.shape[0] == 1
     over_members = _unmapped if alone else jax.vmap
     if alone:
-      members_p, gates_p, row_p, lr_p = _only(
-        (members_p, gates_p, row_p, lr_p)
-      )
+      members_p, gates_p, row_p, lr_p = _only((members_p, gates_p, row_p, lr_p))
 
     def run(bucket, index_kb, members_p):
       batch = jax.vmap(lambda index_b: gather(data, index_b, bucket))(

@@ -3,18 +3,33 @@
 import dataclasses
 import math
 
+from nasjax import plateau as plateau_lib
+
+# JSON knows no infinity.
+NO_CLIP = 1e30
+# Fields that came after the first tables, under the one that they belong to:
+# while that has its default, they must have theirs.
+_LATER = {
+  'loss': ('ctc_weight', 'lm_order'),
+  'patience': ('minimum_epochs', 'delta', 'stop_lr'),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
   """Hyper-parameters of training.
 
   The learning rate of epoch e = 1, 2, ... is lr * decay ** max(0, e - start),
-  constant within an epoch.
+  constant within an epoch. With a `patience` it is lr at first, and falls by
+  the factor decay where a network's own validation loss stands still, until
+  the next fall would take it below `stop_lr`: there the training of that
+  network ends (`plateau`).
 
   Attributes:
     name: what tables and queries call it.
-    epochs: counted epochs.
-    lr, decay, start: of the schedule.
+    epochs: counted epochs; with a `patience` the most there may be.
+    lr, decay, start: of the schedule; start is without effect where there is a
+      `patience`.
     dropout: rate in the cells' operations and at the LSTM's input.
     conv_dropout: whether the cells' convolutions drop, too, as in both released
       codes; the paper speaks of linear operations only.
@@ -34,6 +49,19 @@ class Recipe:
     beam_width: of the prefix beam search.
     precision: 'float32', or 'bfloat16' to round the factors of dense products;
       sums, weights and all else stay float32.
+    loss: 'ctc' or 'ctc_crf', whose language model of labels is estimated from
+      the transcripts of training. It leaves a constant out, so that values
+      below 0 are no error (`losses.ctc_crf`).
+    ctc_weight: weight of CTC beside the CRF (lambda; 0.01 for Wall Street
+      Journal and 0.1 for Switchboard in the paper of ST-NAS).
+    lm_order: of that language model; 2 and 3 are dense, 4 is pruned.
+    patience: epochs without improvement until the learning rate falls; 0 for
+      the schedule that goes by epochs alone.
+    minimum_epochs: first epochs, that neither let the learning rate fall nor
+      give the best weights; fewer than `epochs`.
+    delta: by how much a loss must fall to be an improvement, in nats as
+      `loss_norm` has them.
+    stop_lr: the lowest learning rate.
   """
 
   name: str
@@ -55,6 +83,13 @@ class Recipe:
   decoder: str = 'beam'
   beam_width: int = 12
   precision: str = 'float32'
+  loss: str = 'ctc'
+  ctc_weight: float = 0.01
+  lm_order: int = 3
+  patience: int = 0
+  minimum_epochs: int = 0
+  delta: float = 0.0
+  stop_lr: float = 0.0
 
   def __post_init__(self):
     object.__setattr__(self, 'curriculum', tuple(self.curriculum))
@@ -84,6 +119,13 @@ class Recipe:
       'decoder': self.decoder in ('beam', 'greedy'),
       'beam_width': self.beam_width >= 1,
       'precision': self.precision in ('float32', 'bfloat16'),
+      'loss': self.loss in ('ctc', 'ctc_crf'),
+      'ctc_weight': 0 <= self.ctc_weight < math.inf,
+      'lm_order': self.lm_order in (2, 3, 4),
+      'patience': self.patience >= 0,
+      'minimum_epochs': self.minimum_epochs >= 0,
+      'delta': 0 <= self.delta < math.inf,
+      'stop_lr': 0 <= self.stop_lr <= self.lr,
     }
     for field, good in checks.items():
       if not good:
@@ -91,10 +133,84 @@ class Recipe:
           f'recipe {self.name}: {field}={getattr(self, field)!r} is out of '
           'range'
         )
+    self._check_together()
+
+  def _check_together(self):
+    """Refuses values without effect, and a plateau without an end."""
+    for owner, others in _LATER.items():
+      if getattr(self, owner) != _DEFAULTS[owner]:
+        continue
+      for field in others:
+        if getattr(self, field) != _DEFAULTS[field]:
+          raise ValueError(
+            f'recipe {self.name}: {field}={getattr(self, field)!r} is without '
+            f'effect where {owner}={getattr(self, owner)!r}; change {owner}, '
+            f'or leave {field} at {_DEFAULTS[field]!r}'
+          )
+    if self.minimum_epochs >= self.epochs:
+      raise ValueError(
+        f'recipe {self.name}: minimum_epochs={self.minimum_epochs} leaves none '
+        f'of {self.epochs} epochs to give the best weights; give more epochs'
+      )
+    if self.patience and not (self.decay < 1 and self.stop_lr):
+      raise ValueError(
+        f'recipe {self.name}: patience={self.patience} with decay={self.decay} '
+        f'and stop_lr={self.stop_lr} never ends; give a decay below 1 and a '
+        'stop_lr above 0'
+      )
+
+  @property
+  def plateau(self):
+    """Its `plateau.Plateau`; None where rates go by epochs alone."""
+    if not self.patience:
+      return None
+    return plateau_lib.Plateau(
+      self.minimum_epochs, self.patience, self.delta, self.stop_lr, self.decay
+    )
 
   def learning_rate(self, epoch):
-    """Learning rate of a counted epoch (1-based); the curriculum uses lr."""
+    """Learning rate of a counted epoch (1-based); the curriculum uses lr.
+
+    That of the schedule by epochs: of no meaning where there is a `plateau`.
+    """
     return self.lr * self.decay ** max(0, epoch - self.start)
+
+  def learning_rates(self, losses):
+    """Learning rates of a network's epochs so far, and of the next one.
+
+    Args:
+      losses: its validation loss after each epoch so far; NaN for those
+        without training, and from where it diverged.
+
+    Returns:
+      list of one rate more than there are losses. With a `plateau` it is 0
+      from where the training has ended.
+    """
+    if not self.patience:
+      return [self.learning_rate(e) for e in range(1, len(losses) + 2)]
+    state, ended, rates = plateau_lib.State(self.lr), False, [self.lr]
+    for epoch, loss in enumerate(losses, start=1):
+      state = plateau_lib.step(self.plateau, state, epoch, loss)
+      ended = ended or state.stopped or math.isnan(loss)
+      rates.append(0.0 if ended else state.lr)
+    return rates
+
+
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
+
+
+def describe(recipe):
+  """Returns a recipe as plain values for JSON: `Recipe(**values)` is equal.
+
+  Fields that came after the first tables are there only where they are not at
+  their defaults, so that older recipes are described as they always were.
+  """
+  later = {name for pair in _LATER.items() for name in (pair[0], *pair[1])}
+  return {
+    name: value
+    for name, value in dataclasses.asdict(recipe).items()
+    if name not in later or value != _DEFAULTS[name]
+  }
 
 
 # The three settings of the paper (Mehrotra et al. 2021, section 3.2); both
@@ -105,4 +221,26 @@ E5 = Recipe('e5', 5, decay=0.398, start=1)
 # Batches as in the released TensorFlow code, which takes (decay, start) of e40
 # for every budget.
 E40_TF = Recipe('e40_tf', 40, batch_long=48, long_frames=300)
-RECIPES = {r.name: r for r in (E40, E10, E5, E40_TF)}
+# Networks found by ST-NAS, trained anew (Zheng, An and Ou 2021, section 4, with
+# the numbers of its code): CTC-CRF; no gradient is clipped.
+ST_NAS = Recipe(
+  'st_nas',
+  60,
+  lr=1e-3,
+  decay=0.1,
+  dropout=0.5,
+  l2=0.0,
+  clip=NO_CLIP,
+  adam_epsilon=1e-8,
+  batch=128,
+  batch_long=128,
+  curriculum=(),
+  loss_norm='none',
+  loss='ctc_crf',
+  ctc_weight=0.01,
+  patience=1,
+  minimum_epochs=10,
+  delta=0.0,
+  stop_lr=1e-5,
+)
+RECIPES = {r.name: r for r in (E40, E10, E5, E40_TF, ST_NAS)}

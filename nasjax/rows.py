@@ -1,18 +1,17 @@
 """What the table keeps of a shard: a row for each member, and a mark."""
 
-import dataclasses
 import datetime
 import json
 
 import numpy as np
 
-from nasjax import cost, kernels, provenance
-from nasjax.runner import CURVES
+from nasjax import cost, kernels, provenance, recipes
+from nasjax.runner import CURVES, learning_rates
 
 
 def recipe_json(job):
   """Returns the recipe as a row has it."""
-  return json.dumps(dataclasses.asdict(job.recipe), sort_keys=True)
+  return json.dumps(recipes.describe(job.recipe), sort_keys=True)
 
 
 def meta(shard, prepared, at_once):
@@ -34,11 +33,13 @@ def meta(shard, prepared, at_once):
 def rows_of(job, shard, state, test_loss_p, test_per_p, status):
   """Returns the table's rows of a shard, `status` those of who did not diverge.
 
-  NaN stands where nothing was trained.
+  NaN stands where nothing was trained: so it does where a plateau ended the
+  training, in the curves and in the learning rates.
   """
   epochs = job.recipe.epochs
-  rates = [job.recipe.learning_rate(e) for e in range(1, epochs + 1)]
-  share = float(state['seconds'].sum()) / len(shard.members)
+  lr_pe = learning_rates(job.recipe, state, epochs)
+  # Epochs after all have stopped took no time at all.
+  share = float(np.nansum(state['seconds'])) / len(shard.members)
   common = {
     'space': job.space.name,
     'recipe': job.recipe.name,
@@ -47,7 +48,6 @@ def rows_of(job, shard, state, test_loss_p, test_per_p, status):
     'corpus': job.corpus_name,
     'corpus_fingerprint': job.corpus_fingerprint,
     'epochs': epochs,
-    'learning_rate': rates,
     'epoch_seconds': state['seconds'] / len(shard.members),
     'seconds': share,
     'versions': json.dumps(
@@ -69,6 +69,7 @@ def rows_of(job, shard, state, test_loss_p, test_per_p, status):
         'key': job.space.key(cell),
         'semantic_key': job.space.semantic_key(cell),
         'seed': seed,
+        'learning_rate': np.where(lr_pe[p] > 0, lr_pe[p], np.nan),
         'test_per': np.nan if diverged else float(test_per_p[p]),
         'test_loss': np.nan if diverged else float(test_loss_p[p]),
         'best_epoch': best or None,

@@ -22,9 +22,8 @@ import orbax.checkpoint as ocp
 from nasjax import memory, networks, recipes, rows, table
 from nasjax.parts import Parts
 from nasjax.runner import Runner as Runner
-from nasjax.runner import learning_rates
+from nasjax.runner import learning_rates, records
 from nasjax.runner import prepare as prepare
-from nasjax.runner import records
 
 # Raise when a change of the code changes what a shard's result is.
 TRAINING_VERSION = 2
@@ -70,6 +69,7 @@ class Progress(NamedTuple):
     curves: float arrays [member, epoch] by name, NaN where nothing is yet.
     seconds: of this epoch.
     resumed: whether the epoch was read from a checkpoint, not trained.
+    diverged: members that have diverged.
   """
 
   shard: Shard
@@ -77,6 +77,7 @@ class Progress(NamedTuple):
   curves: dict
   seconds: float
   resumed: bool
+  diverged: int = 0
 
 
 def plan(job, members, members_per_shard, devices=1):
@@ -326,7 +327,8 @@ def _train(job, shard, prepared, out, tell, at_once):
   with manager(out / 'checkpoints' / shard.name) as saved:
     done, state = _restore(saved, parts)
     for epoch in range(1, job.recipe.epochs + 1):
-      if epoch > 1 and not learning_rates(job.recipe, state, epoch)[:, -1].any():
+      # A plateau may have ended the training of all.
+      if state and not learning_rates(job.recipe, state, epoch)[:, -1].any():
         break
       if epoch > done:
         parts.epoch(epoch)
@@ -335,11 +337,22 @@ def _train(job, shard, prepared, out, tell, at_once):
           saved.save(
             epoch, args=ocp.args.StandardSave(state), custom_metadata=about
           )
-      curves = {name: v[:, :epoch] for name, v in state['curves'].items()}
-      seconds = float(state['seconds'][epoch - 1])
-      tell(Progress(shard, epoch, curves, seconds, epoch <= done))
+      tell(_progress(shard, epoch, state, epoch <= done))
     saved.wait_until_finished()
   return state, parts.test()
+
+
+def _progress(shard, epoch, state, resumed):
+  curves = {name: v[:, :epoch] for name, v in state['curves'].items()}
+  diverged_p = state['diverged_epoch']
+  return Progress(
+    shard,
+    epoch,
+    curves,
+    float(state['seconds'][epoch - 1]),
+    resumed,
+    int(np.sum((diverged_p > 0) & (diverged_p <= epoch))),
+  )
 
 
 def _untrained(job, shard):

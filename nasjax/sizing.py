@@ -88,7 +88,8 @@ def _needed(runner):
     for name, tree in (('all', shapes), ('best', shapes.params))
   }
   needed = memory.program_bytes(runner.compiled())
-  needed -= sum(leaf.nbytes for leaf in jax.tree.leaves(runner.prepared.train))
+  in_place = (runner.prepared.train, runner.prepared.denominator)
+  needed -= sum(leaf.nbytes for leaf in jax.tree.leaves(in_place))
   needed += size['best'] // mesh.shape['member']
   if mesh.devices.flat[0].platform == 'cpu':
     # The checkpoint: gathered from the devices, and copied.

@@ -1,9 +1,12 @@
 """Tests of nasjax/error_rates.py against a plain dynamic programme."""
 
+import json
+
 import numpy as np
 import pytest
 
 from nasjax import error_rates
+from nasjax.data import checks
 
 
 def distance_by_table(hyp, ref):
@@ -95,6 +98,105 @@ def test_population_per_equals_per_of_each_member():
     expected = [error_rates.per(hyps, refs, fold_v) for hyps in members]
     np.testing.assert_array_equal(per_p, expected)
   assert len(set(expected)) == 3
+
+
+SYMBOLS = tuple("' AB")  # sorted, as a corpus has them; the space has id 2
+
+
+def ids(text, symbols=SYMBOLS):
+  return [symbols.index(character) + 1 for character in text]
+
+
+def slow_wer(hyps, refs):
+  """Of texts: words numbered by one list, and the plain table."""
+  words = sorted({w for text in (*hyps, *refs) for w in text.split()})
+  numbered = [
+    [[words.index(w) for w in text.split()] for text in corpus]
+    for corpus in (hyps, refs)
+  ]
+  edits = sum(distance_by_table(*pair) for pair in zip(*numbered))
+  return edits / sum(map(len, numbered[1]))
+
+
+def test_wer_is_word_edits_over_words():
+  refs = ["AB A B'A", 'B']
+  hyps = ["AB AB B'A A", 'B']  # one word wrong, one too many, of four
+  found = error_rates.wer(*(list(map(ids, c)) for c in (hyps, refs)), SYMBOLS)
+  assert found == 0.5 and isinstance(found, float)
+  # A letter more is as wrong as any other word, and no word is half right.
+  assert error_rates.wer([ids('AAAAB')], [ids('AAAA')], SYMBOLS) == 1
+  assert error_rates.wer([ids('A B A')], [ids('AB')], SYMBOLS) == 3
+  assert error_rates.wer([[]], [ids('AB A')], SYMBOLS) == 1
+  # The corpus counts, not the mean of 1/1 and 0/3.
+  hyps, refs = ['A', 'A B A'], ['B', 'A B A']
+  found = error_rates.wer(*(list(map(ids, c)) for c in (hyps, refs)), SYMBOLS)
+  assert found == 0.25
+
+
+def test_wer_equals_the_slow_one_on_any_text():
+  rng = np.random.default_rng(3)
+  hyps, refs = (
+    [
+      ''.join(rng.choice(SYMBOLS, rng.integers(0, 25), p=[0.1, 0.4, 0.3, 0.2]))
+      for _ in range(60)
+    ]
+    for _ in range(2)
+  )
+  # Spaces at either end, and several together, make no words.
+  assert any(text.startswith(' ') for text in hyps)
+  assert any('  ' in text for text in refs) and '' in hyps + refs
+  hyp_ids = [np.array(ids(text), np.int32) for text in hyps]
+  found = error_rates.wer(hyp_ids, list(map(ids, refs)), SYMBOLS)
+  assert found == slow_wer(hyps, refs)
+  assert found != error_rates.per(hyp_ids, list(map(ids, refs)))
+  # Renaming the ids, the space being another, changes nothing.
+  for symbols in (tuple(" 'AB"), tuple("BA' "), ('unused', *"BA' ", '\ud83d')):
+    renamed = [[ids(t, symbols) for t in corpus] for corpus in (hyps, refs)]
+    assert error_rates.wer(*renamed, symbols) == found
+
+
+def test_words_of_a_manifest_are_those_of_its_text(tmp_path):
+  """The space is the symbol that `checks` puts between words."""
+  spoken = ['go  on', ' stop\tit ', 'na\u0131ve cafe\u0301']
+  heard = ['go gone', 'stop it', 'na\u0131ve caf\xe9 on']
+  for name, lines in (('ref', spoken), ('hyp', heard)):
+    (tmp_path / f'{name}.jsonl').write_text(
+      '\n'.join(
+        json.dumps({'audio_filepath': f'{n}.wav', 'duration': 1, 'text': text})
+        for n, text in enumerate(lines)
+      )
+    )
+  refs, hyps = (
+    [
+      u.tokens
+      for u in checks.parse(tmp_path / f'{name}.jsonl', 'characters')[0]
+    ]
+    for name in ('ref', 'hyp')
+  )
+  symbols = tuple(sorted({token for tokens in hyps + refs for token in tokens}))
+  labels = [[ids(t, symbols) for t in corpus] for corpus in (hyps, refs)]
+  assert error_rates.wer(*labels, symbols) == 2 / 6
+
+
+def test_wer_without_words_is_refused():
+  with pytest.raises(ValueError, match='0 of 3 symbols are spaces.*characters'):
+    error_rates.wer([[1]], [[1]], ('aa', 'b', 'k'))
+  with pytest.raises(ValueError, match='2 of 3 symbols are spaces'):
+    error_rates.wer([[1]], [[1]], (' ', 'a', ' '))
+  for nothing in ([], ids('   ')):
+    with pytest.raises(ValueError, match='no word'):
+      error_rates.wer([ids('A')], [nothing], SYMBOLS)
+  with pytest.raises(ValueError, match='no word'):
+    error_rates.wer([], [], SYMBOLS)
+  with pytest.raises(ValueError, match='1 hypotheses for 2 references'):
+    error_rates.wer([[1]], [[1], [1]], SYMBOLS)
+  for bad in (0, 5, -1):
+    with pytest.raises(ValueError, match='symbols have the ids 1 to 4'):
+      error_rates.wer([[3, bad]], [[3]], SYMBOLS)
+    with pytest.raises(ValueError, match='symbols have the ids 1 to 4'):
+      error_rates.wer([[3]], [[3, bad]], SYMBOLS)
+  with pytest.raises(ValueError, match='float64'):
+    error_rates.wer([[0.5]], [[1]], SYMBOLS)
 
 
 def test_unpad_cuts_rows():

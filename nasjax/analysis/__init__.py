@@ -54,6 +54,7 @@ from nasjax.analysis.statistics import (
   resampled_correlations,
   share,
   spearman,
+  student_mean,
 )
 
 __all__ = [
@@ -97,4 +98,5 @@ __all__ = [
   'spearman',
   'spearman_brown',
   'spread',
+  'student_mean',
 ]

@@ -175,6 +175,23 @@ def mean(x_n, seed=0, repeats=1000):
   return _estimate(np.mean, x_n, seed, repeats)
 
 
+def student_mean(x_n, level=0.95):
+  """Returns the Estimate of a mean of two or more values by Student's t.
+
+  For the few seeds of a search, of which resamples are too much alike. NaN
+  among the values is left out, and not counted.
+  """
+  x_n = np.asarray(x_n, np.float64)
+  x_n = x_n[np.isfinite(x_n)]
+  n = len(x_n)
+  if n < 2:
+    value = float(x_n[0]) if n else float('nan')
+    return Estimate(value, float('nan'), float('nan'), n)
+  half = scipy.special.stdtrit(n - 1, (1 + level) / 2)
+  half *= x_n.std(ddof=1) / np.sqrt(n)
+  return Estimate(float(x_n.mean()), x_n.mean() - half, x_n.mean() + half, n)
+
+
 def median(x_n, seed=0, repeats=1000):
   """Returns the Estimate of a median; the interval needs MIN_VALUES values."""
   return _estimate(np.median, x_n, seed, repeats)

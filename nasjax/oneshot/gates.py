@@ -116,8 +116,19 @@ def keep_pair_mass(old_k, new_k, edge):
 def gdas(key, alpha_k, temperature):
   """GDAS (Dong and Yang 2019, equations 3 and 4), for mode 'scaled'.
 
-  p = softmax((log pi + g) / temperature), its largest entry runs, its weight
-  has the gradient of p.
+  p = softmax((log pi + g) / temperature), its largest entry runs, and has the
+  gradient of p; the others, weight 0, have none. So a skip that is absent
+  tells its parameters nothing, as an operation that does not run.
+  """
+  edge = gdas_all(key, alpha_k, temperature)
+  runs_k = jax.nn.one_hot(edge.index, alpha_k.size)
+  return edge._replace(weight_k=runs_k * edge.weight_k)
+
+
+def gdas_all(key, alpha_k, temperature):
+  """As `gdas`, but every weight has the gradient of p, for 'scaled_sum'.
+
+  Of a skip, an absent one tells what it would add.
   """
   noisy_k = jax.nn.log_softmax(alpha_k) + gumbel(key, alpha_k.shape)
   index = jnp.argmax(noisy_k)
@@ -151,5 +162,5 @@ def exponential(start, end, share):
 
 
 def linear(start, end, share):
-  """Temperature start + (end - start) * share; GDAS."""
-  return start + (end - start) * share
+  """Temperature from start to end in equal steps, both exact; GDAS."""
+  return start * (1 - share) + end * share

@@ -65,6 +65,15 @@ class Method:
     """Whether weight steps run one candidate an edge."""
     return self.weight_mode != 'mixed'
 
+  @property
+  def passes(self):
+    """Gradients that an architecture step computes: 4 in the second order.
+
+    Of the training loss for the step unrolled, of the held-out loss there, and
+    two for the mixed second derivative.
+    """
+    return 4 if self.order == 2 else 1
+
 
 DARTS = Method(
   'darts',
@@ -116,7 +125,9 @@ GDAS = Method(
   cooling=gates.linear,
 )
 # With the weights of candidates that do not run, which the released code adds.
-GDAS_CODE = dataclasses.replace(GDAS, name='gdas_code', arch_mode='scaled_sum')
+GDAS_CODE = dataclasses.replace(
+  GDAS, name='gdas_code', estimator=gates.gdas_all, arch_mode='scaled_sum'
+)
 ST_NAS = Method(
   'st_nas',
   gates.straight_through,

@@ -52,7 +52,8 @@ def update(kind, settings, grads, state, params, lr, groups, active_g, ok):
 
   Args:
     kind: one of `KINDS`.
-    settings: `Recipe`, for `clip` and `adam_epsilon`, and `Weights`.
+    settings: of `training.Weights.rule`: a `Recipe`, for `clip` and
+      `adam_epsilon`, then momentum and decay, which Adam does not use.
     grads: tree like `params`.
     state: `State`.
     params: tree of float32 arrays.

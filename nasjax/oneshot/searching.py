@@ -52,6 +52,10 @@ class Search:
   stages: tuple
   seed: int
 
+  def __post_init__(self):
+    if not self.stages:
+      raise ValueError('a search needs at least one stage, got none')
+
   @property
   def epochs(self):
     """The most epochs that there can be."""
@@ -345,12 +349,16 @@ def derive(search, history):
     history: of its last state.
 
   Returns:
-    that of the last epoch, or of the last improved one where the method says
-    so (the released code of ST-NAS); of the last one if none improved.
+    that of the last epoch, or of the last improved one of the search where the
+    method says so (the released code of ST-NAS); of the last one if none
+    improved. Epochs of warm-up know of no architecture.
   """
-  done = np.flatnonzero(history['stage'] >= 0)
-  last = done[-1]
-  improved = np.flatnonzero(history['improved'] > 0)
+  stage_e = history['stage']
+  last = np.flatnonzero(stage_e >= 0)[-1]
+  searching = [k for k, stage in enumerate(search.stages) if stage.searches]
+  improved = np.flatnonzero(
+    (history['improved'] > 0) & np.isin(stage_e, searching)
+  )
   if search.method.derive_improved and improved.size:
     last = improved[-1]
   alpha_e = [
@@ -368,13 +376,15 @@ def load(out, name):
   path = result_path(out, name)
   if not path.exists():
     return None
+  remedy = 'remove the file and give the same command again'
   try:
-    return json.loads(path.read_text())
+    found = json.loads(path.read_text())
   except ValueError as e:
-    raise ValueError(
-      f'{path}, line {getattr(e, "lineno", "?")}: no JSON; remove the file and '
-      'give the same command again'
-    ) from None
+    line = getattr(e, 'lineno', '?')
+    raise ValueError(f'{path}, line {line}: no JSON; {remedy}') from None
+  if not isinstance(found, dict) or found.get('name') != name:
+    raise ValueError(f'{path}: not the result of search {name}; {remedy}')
+  return found
 
 
 def restore(search, prepared, fingerprint, out):
@@ -441,8 +451,9 @@ def run(search, prepared, fingerprint, out, on_epoch=lambda progress: None):
         break
     manager.wait_until_finished()
   result = _result(search, name, fingerprint, state)
-  disk.publish(result_path(out, name), json.dumps(result, indent=1).encode())
-  return result
+  text = json.dumps(result, indent=1)
+  disk.publish(result_path(out, name), text.encode())
+  return json.loads(text)
 
 
 def _result(search, name, fingerprint, state):
@@ -454,7 +465,9 @@ def _result(search, name, fingerprint, state):
     for key, values in history.items()
     if not key.endswith('path')
   }
-  alive = bool(state['search'].alive)
+  # The judge's loss can be the first that is not finite.
+  last_loss = history['held_out_loss'][epochs - 1]
+  alive = bool(state['search'].alive) and bool(np.isfinite(last_loss))
   return {
     'name': name,
     'search': search.describe() | {'corpus': fingerprint},
@@ -479,18 +492,24 @@ def _plain(values):
 
 
 def executions(search, history):
-  """Counts what a search computed, in candidate operations of one node.
+  """Counts what a search computed.
 
   Returns:
-    dict: weight steps, architecture steps, forward runs of candidates in them.
+    dict: weight_steps; arch_steps; candidate_forwards, runs of a candidate at a
+    node in these; batches, how many batches of training one network cost as
+    much, a backward pass counted as two forward passes.
   """
   method, supernet = search.method, search.supernet
   weight_steps = int(np.nanmax(history['steps'], initial=0))
   arch_steps = int((history['arch_path'][..., 0] >= 0).sum())
-  forward = weight_steps * supernet.executions(method.weight_mode)
-  forward += arch_steps * supernet.executions(method.arch_mode)
+  weight, arch = method.weight_mode, method.arch_mode
+  forwards = weight_steps * supernet.executions(weight)
+  forwards += arch_steps * supernet.executions(arch) * method.passes
+  batches = weight_steps * supernet.price(weight)
+  batches += arch_steps * supernet.price(arch) * method.passes
   return {
     'weight_steps': weight_steps,
     'arch_steps': arch_steps,
-    'candidate_forwards': forward,
+    'candidate_forwards': forwards,
+    'batches': batches,
   }

@@ -25,8 +25,10 @@ class Stage:
   def __post_init__(self):
     if self.name not in ('warm-up', 'search'):
       raise ValueError(f"stage {self.name!r}; want 'warm-up' or 'search'")
-    if self.epochs < 0 or not self.lr > 0:
-      raise ValueError(f'{self}: a value is out of range')
+    if self.epochs < 1 or not self.lr > 0:
+      raise ValueError(
+        f'{self}: a value is out of range; leave out a stage without epochs'
+      )
 
   @property
   def searches(self):

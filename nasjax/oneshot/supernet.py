@@ -167,3 +167,12 @@ class Supernet:
       'pair': 2,
     }.get(mode, 1)
     return self.space.nodes * each
+
+  def price(self, mode):
+    """Cost of a training step in a mode, that of one network being 1.
+
+    In candidate operations, a backward pass counted as two forward passes.
+    """
+    forward = self.executions(mode) / self.space.nodes
+    backward = forward if mode == 'mixed' else 1
+    return (forward + 2 * backward) / 3

@@ -15,6 +15,7 @@ import optax
 from jax import lax
 
 from nasjax import dropout, member, models
+from nasjax.losses import ctc
 from nasjax.oneshot import gates, optimiser
 
 # Streams of random numbers of a search, all from its one key.
@@ -28,7 +29,7 @@ class State(NamedTuple):
     params: shared weights.
     opt: `optimiser.State` of these.
     alpha_e: architecture parameters, an array for each edge.
-    alpha_opt: Adam's state of these.
+    alpha_opt: Adam's state of each of these.
     step: int32, weight steps so far.
     alive: bool, False from the first non-finite loss or gradient on; nothing
       changes any more then.
@@ -38,7 +39,7 @@ class State(NamedTuple):
   params: dict
   opt: optimiser.State
   alpha_e: tuple
-  alpha_opt: optax.OptState
+  alpha_opt: tuple
   step: jax.Array
   alive: jax.Array
   key: jax.Array
@@ -95,7 +96,7 @@ def init(supernet, method, weights, key):
     params,
     optimiser.init(weights.kind, params, supernet.group_count),
     alpha_e,
-    _alpha_optimiser(method).init(alpha_e),
+    tuple(map(_alpha_optimiser(method).init, alpha_e)),
     jnp.zeros((), jnp.int32),
     jnp.ones((), bool),
     jax.random.key_data(key),
@@ -161,7 +162,9 @@ def _updated(supernet, method, weights, state, loss, grads, edge_e, lr):
     active_g,
     state.alive & jnp.isfinite(loss),
   )
-  return state._replace(params=params, opt=opt, step=state.step + 1, alive=made)
+  return state._replace(
+    params=params, opt=opt, step=state.step + made, alive=made
+  )
 
 
 def _indices(edge_e):
@@ -203,31 +206,26 @@ def make_arch_step(supernet, method, weights):
 
 def _alpha_updated(supernet, method, state, loss, grads_e, edge_e):
   """Returns the state after an update of the architecture parameters."""
-  if method.rest_at_zero and 'zero' in supernet.ops:
-    zero = supernet.ops.index('zero')
-    grads_e = tuple(
-      jnp.where(edge.index == zero, 0.0, grad_k)
-      if names == supernet.ops
-      else grad_k
-      for (_, names), edge, grad_k in zip(supernet.edges, edge_e, grads_e)
-    )
-  updates_e, alpha_opt = _alpha_optimiser(method).update(
-    grads_e, state.alpha_opt, state.alpha_e
-  )
-  alpha_e = optax.apply_updates(state.alpha_e, updates_e)
-  if method.arch_mode == 'pair':
-    alpha_e = tuple(
-      gates.keep_pair_mass(old, new, edge)
-      for old, new, edge in zip(state.alpha_e, alpha_e, edge_e)
-    )
   made = state.alive & jnp.isfinite(loss) & _finite(grads_e)
-  old = state.alpha_e, state.alpha_opt
-  alpha_e, alpha_opt = jax.tree.map(
-    lambda after, before: jnp.where(made, after, before),
-    (alpha_e, alpha_opt),
-    old,
-  )
+  update = _alpha_optimiser(method).update
+  found_e = []
+  for (_, names), edge, grad_k, alpha_k, opt in zip(
+    supernet.edges, edge_e, grads_e, state.alpha_e, state.alpha_opt, strict=True
+  ):
+    change_k, new_opt = update(grad_k, opt, alpha_k)
+    new_k = alpha_k + change_k
+    if method.arch_mode == 'pair':
+      new_k = gates.keep_pair_mass(alpha_k, new_k, edge)
+    moves = made
+    if method.rest_at_zero and 'zero' in names:
+      moves = made & (edge.index != names.index('zero'))
+    found_e.append(_where(moves, (new_k, new_opt), (alpha_k, opt)))
+  alpha_e, alpha_opt = zip(*found_e)
   return state._replace(alpha_e=alpha_e, alpha_opt=alpha_opt, alive=made)
+
+
+def _where(condition, new, old):
+  return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
 def _finite(tree):
@@ -416,7 +414,10 @@ def make_expected(supernet, method, weights, buckets):
       key = jax.random.fold_in(stream(state, EXPECTED), s)
       edge_e = gates.draw(method.estimator, key, state.alpha_e, temperature)
       loss = loss_of(state.params, edge_e, batch, None)
-      rows = jnp.sum(batch.weight_b)
+      # The mean was over the rows that have an alignment: so must the sum be.
+      needed_b = ctc.required_frames(batch.labels_bl, batch.label_len_b)
+      frames_b = supernet.macro.output_frames(batch.len_b)
+      rows = jnp.sum(batch.weight_b * (needed_b <= frames_b))
       return loss * rows, rows
 
     def body(total, s):

@@ -7,8 +7,16 @@ no global state knows of: show it in a notebook, or `save` it.
 from nasjax.plots.costs import pareto
 from nasjax.plots.curves import learning_curves, search_curves
 from nasjax.plots.drawing import COLOURS, save
-from nasjax.plots.graphs import cell, cells, search_space
+from nasjax.plots.graphs import cell, cells, derived, search_space
 from nasjax.plots.makeup import composition, rankings
+from nasjax.plots.oneshot import (
+  Row,
+  comparison,
+  decisions,
+  entropies,
+  probabilities,
+  supernet_ranks,
+)
 from nasjax.plots.rates import (
   agreement,
   correlations,
@@ -19,19 +27,26 @@ from nasjax.plots.speech import log_mel, posteriors
 
 __all__ = [
   'COLOURS',
+  'Row',
   'agreement',
   'cell',
   'cells',
+  'comparison',
   'composition',
   'correlations',
+  'decisions',
+  'derived',
   'distributions',
+  'entropies',
   'learning_curves',
   'log_mel',
   'pareto',
   'posteriors',
+  'probabilities',
   'rankings',
   'save',
   'search_curves',
   'search_space',
   'seed_ranges',
+  'supernet_ranks',
 ]

@@ -74,6 +74,46 @@ def titled(ax, text):
   ax.set_title(text, loc='left', color=INK, fontsize=11)
 
 
+def beside(ax, texts, rows, from_left=False):
+  """Writes one text a row to the right of axes, or of their left end.
+
+  Args:
+    ax: the axes.
+    texts: what to write.
+    rows: where, on the vertical axis.
+    from_left: whether the texts begin at the left end of the axes.
+  """
+  for text, row in zip(texts, rows, strict=True):
+    ax.annotate(
+      text,
+      (0 if from_left else 1, row),
+      xycoords=('axes fraction', 'data'),
+      xytext=(8, 0),
+      textcoords='offset points',
+      va='center',
+      fontsize=8.5,
+      color=INK,
+      annotation_clip=False,
+    )
+
+
+def legend_below(fig):
+  """Puts one legend of all panels below them, each label once."""
+  handles = {}
+  for ax in fig.axes:
+    for handle, label in zip(*ax.get_legend_handles_labels()):
+      handles.setdefault(label, handle)
+  if handles:
+    fig.legend(
+      handles.values(),
+      handles.keys(),
+      frameon=False,
+      fontsize=9,
+      ncols=min(len(handles), 9),
+      loc='outside lower center',
+    )
+
+
 def per_axis(ax, percent, which='y'):
   """Makes an axis one of percent, logarithmic if it spans a factor of three.
 

@@ -1,11 +1,13 @@
-"""Cells drawn as graphs."""
+"""Architectures drawn as graphs: cells, and chains of time-delay layers."""
 
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
 from nasjax.plots import drawing
+from nasjax.spaces.st_nas import CANDIDATES
 
 _BOX = 0.3  # half the width of an operation's box
+_SPACING = 0.055  # from frame to frame in a time-delay layer's box
 
 
 def cell(space, arch, title=''):
@@ -38,12 +40,38 @@ def cells(space, archs, titles, columns=3):
   for ax, arch_d, skip_nm, title in zip(axs.flat, archs_nd, skip_pnm, titles):
     _chain(ax, space)
     for n, op in enumerate(space.main_ops(arch_d)):
-      colour = drawing.COLOURS[space.ops.index(op) % len(drawing.COLOURS)]
-      _operation(ax, n, op, colour, through=op != 'zero')
+      _operation(ax, n, op, _colour(space, op), through=op != 'zero')
       for m in range(n + 1):
         if skip_nm[n, m]:
           _skip(ax, m, n + 1)
     ax.set_title(title, loc='left', color=drawing.INK, fontsize=9)
+  return fig
+
+
+def derived(space, archs, labels, before=3, subsampling=3, title=''):
+  """Draws what searches ended with: `cells`, or chains of time-delay layers.
+
+  A chain is a row, from features to logits. Dots in a block are the frames it
+  reads, counted in frames of its own input; under each layer stands its
+  receptive field, all frames of the features that one of its outputs sees.
+
+  Args:
+    space: the search space.
+    archs: architectures, in any form that `space.parse_all` reads.
+    labels: one an architecture.
+    before: blocks before the subsampling layer, as `tdnn.Macro` has it; not
+      used for cells.
+    subsampling: taps and stride of that layer; not used for cells.
+    title: of the figure.
+
+  Raises:
+    ValueError: bad architectures, or not as many labels.
+  """
+  if not set(space.ops) <= set(CANDIDATES):
+    fig = cells(space, archs, labels)
+  else:
+    fig = _chains(space, space.parse_all(archs), labels, before, subsampling)
+  fig.suptitle(title, x=0.01, ha='left', color=drawing.INK, fontsize=11)
   return fig
 
 
@@ -143,5 +171,125 @@ def _skip(ax, m, n, ls='-'):
       lw=1.1,
       ls=ls,
       zorder=1,
+    )
+  )
+
+
+def receptive_fields(blocks, before, subsampling):
+  """Returns how many frames of the features each layer's output sees.
+
+  Args:
+    blocks: (half context, dilation) of each block.
+    before: blocks before the subsampling layer.
+    subsampling: taps and stride of that layer.
+
+  Returns:
+    a list of int, one a layer, the subsampling layer among them.
+  """
+  seen, stride, fields = 1, 1, []
+  for n, (context, dilation) in enumerate(blocks):
+    if n == before:
+      seen += subsampling - 1
+      stride = subsampling
+      fields.append(seen)
+    seen += 2 * context * dilation * stride
+    fields.append(seen)
+  if before == len(blocks):
+    fields.append(seen + subsampling - 1)
+  return fields
+
+
+def _chains(space, archs_nd, labels, before, subsampling):
+  """Draws one time-delay network a row."""
+  if len(labels) != len(archs_nd):
+    raise ValueError(f'{len(archs_nd)} networks, {len(labels)} labels')
+  if not 0 <= before <= space.nodes:
+    raise ValueError(f'before={before}; {space.name} has {space.nodes} blocks')
+  if subsampling < 1:
+    raise ValueError(f'subsampling={subsampling}; want at least 1, for none')
+  rows = max(len(archs_nd), 1)
+  fig, ax = drawing.axes(10.2, 0.5 + 1.15 * rows, grid=False)
+  ax.set_axis_off()
+  for row, (arch_d, label) in enumerate(zip(archs_nd, labels)):
+    names = space.main_ops(arch_d)
+    blocks = [CANDIDATES[name] for name in names]
+    fields = receptive_fields(blocks, before, subsampling)
+    layers = [
+      (name.removeprefix('tdnn_'), _colour(space, name), _shifts(*block))
+      for name, block in zip(names, blocks)
+    ]
+    first = -((subsampling - 1) // 2)
+    read = range(first, first + subsampling)
+    layers.insert(before, (f'subsample {subsampling}', drawing.INK, read))
+    _row(ax, row, label, layers, fields)
+  ax.set_xlim(-0.5, space.nodes + 2.45)
+  ax.set_ylim(rows - 0.5, -0.6)
+  return fig
+
+
+def _shifts(context, dilation):
+  """Returns the frames that a block reads, counted from the one it writes."""
+  return [dilation * k for k in range(-context, context + 1)]
+
+
+def _colour(space, op):
+  return drawing.COLOURS[space.ops.index(op) % len(drawing.COLOURS)]
+
+
+def _row(ax, row, label, layers, fields):
+  """Draws one network: its label above, its layers from left to right."""
+  ax.text(-0.45, row - 0.45, label, fontsize=9, color=drawing.INK, va='center')
+  _word(ax, 0, row, 'features', drawing.INK)
+  _word(ax, 0, row + 0.36, 'receptive field', drawing.QUIET)
+  for k, ((name, colour, read), frames) in enumerate(zip(layers, fields), 1):
+    _arrow(ax, k - 0.6, k - 0.42, row)
+    _box(ax, k, row, colour)
+    _word(ax, k, row - 0.1, name, colour)
+    for shift in range(read[0], read[-1] + 1):
+      taken = shift in read
+      ax.plot(
+        k + _SPACING * shift,
+        row + 0.12,
+        'o',
+        ms=3.6 if taken else 1.6,
+        color=colour if taken else '#BBBBBB',
+        mew=0,
+      )
+    _word(ax, k, row + 0.36, f'{frames} frames', drawing.QUIET)
+  last = len(layers) + 1
+  _arrow(ax, last - 0.6, last - 0.42, row)
+  _box(ax, last, row, drawing.INK)
+  _word(ax, last, row, 'linear', drawing.INK)
+
+
+def _word(ax, x, y, text, colour):
+  ax.text(x, y, text, ha='center', va='center', fontsize=8, color=colour)
+
+
+def _arrow(ax, start, end, y):
+  ax.add_patch(
+    FancyArrowPatch(
+      (start, y),
+      (end, y),
+      arrowstyle='-|>',
+      mutation_scale=8,
+      color=drawing.INK,
+      lw=1.1,
+      shrinkA=0,
+      shrinkB=0,
+    )
+  )
+
+
+def _box(ax, x, y, colour):
+  ax.add_patch(
+    FancyBboxPatch(
+      (x - 0.4, y - 0.24),
+      0.8,
+      0.48,
+      boxstyle='round,pad=0,rounding_size=0.06',
+      fc='white',
+      ec=colour,
+      lw=1.2,
     )
   )

@@ -1,0 +1,147 @@
+"""Searches with shared weights, and judges what they find.
+
+  python experiments/oneshot.py \\
+    --flagfile=experiments/flags/oneshot_nb_asr.flags
+  python experiments/oneshot.py \\
+    --flagfile=experiments/flags/oneshot_st_nas.flags
+
+Every method searches with every seed of --search_seeds. What it derives is
+trained from scratch with the recipe of the flags, beside random search of equal
+cost, the largest operation everywhere and, in ST-NAS's spaces, TDNN-D. Killed
+at any moment and started again, the same command goes on.
+"""
+
+import dataclasses
+
+import command
+import corpora
+import devices
+import training
+from absl import flags
+
+from nasjax import plateau
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_list(
+  'methods',
+  ['darts', 'snas', 'proxyless', 'gdas', 'st_nas'],
+  'Names of methods: darts, darts_second, darts_differences, snas, proxyless, '
+  'proxyless_full, proxyless_two, gdas, gdas_code, st_nas, st_nas_code, '
+  'uniform.',
+)
+flags.DEFINE_list('search_seeds', ['0', '1', '2'], 'Seeds of the searches.')
+flags.DEFINE_list(
+  'warm_up_epochs',
+  ['5'],
+  'Epochs of weights alone; of several numbers, every method searches with '
+  'each.',
+)
+flags.DEFINE_integer('search_epochs', 10, 'Epochs of search.', lower_bound=1)
+flags.DEFINE_enum(
+  'schedule',
+  'fixed',
+  ['fixed', 'st_nas'],
+  'Whether stages run all their epochs at one rate, or end where the loss of '
+  "held-out utterances stands still, as ST-NAS's do.",
+)
+flags.DEFINE_float(
+  'search_lr',
+  None,
+  'Learning rate of the weights in a search; --lr if not given.',
+  lower_bound=0.0,
+)
+flags.DEFINE_float(
+  'alpha_lr',
+  None,
+  "Learning rate of the architecture parameters; the method's if not given.",
+  lower_bound=0.0,
+)
+flags.DEFINE_enum(
+  'optimiser', 'adam', ['adam', 'sgd', 'nesterov'], 'Of the shared weights.'
+)
+flags.DEFINE_float('momentum', 0.9, 'Of sgd and nesterov.', lower_bound=0.0)
+flags.DEFINE_float(
+  'weight_decay', 3e-4, 'Of sgd and nesterov.', lower_bound=0.0
+)
+flags.DEFINE_integer(
+  'random_archs',
+  None,
+  'Architectures of each random search; as many as cost what the dearest '
+  'search did if not given.',
+  lower_bound=1,
+)
+flags.DEFINE_string(
+  'table',
+  None,
+  'A benchmark table of the space, macro network and corpus: for ranks of what '
+  'was found and of the supernets; its rows are not trained again.',
+)
+flags.DEFINE_list(
+  'rank_methods',
+  ['uniform', 'st_nas'],
+  'Methods whose supernets rank the architectures of --table.',
+)
+flags.DEFINE_string('out', 'results/oneshot', 'Where all results go.')
+flags.DEFINE_string('json', None, 'Where the numbers of the report go.')
+for _module in corpora, devices, training:
+  flags.adopt_module_key_flags(_module)
+
+
+def methods():
+  """Returns the methods that the flags name, in their order."""
+  from nasjax.oneshot import methods as methods_lib
+
+  found = []
+  for name in FLAGS.methods:
+    if name not in methods_lib.METHODS:
+      raise ValueError(
+        f'--methods: {name!r}; there are {", ".join(methods_lib.METHODS)}'
+      )
+    method = methods_lib.METHODS[name]
+    if FLAGS.alpha_lr is not None:
+      method = dataclasses.replace(method, alpha_lr=FLAGS.alpha_lr)
+    found.append(method)
+  if not found:
+    raise ValueError('--methods is empty; name at least one')
+  return list(dict.fromkeys(found))
+
+
+def stages():
+  """Returns the stages of every number of warm-up epochs, by that number."""
+  from nasjax.oneshot import stages as stages_lib
+
+  lr = FLAGS.search_lr or training.recipe().lr
+  judges = {'warm-up': plateau.WARM_UP, 'search': plateau.SEARCH}
+  found = {}
+  for warm_up in training.integers('--warm_up_epochs', FLAGS.warm_up_epochs):
+    own = stages_lib.fixed(warm_up, FLAGS.search_epochs, lr)
+    if FLAGS.schedule == 'st_nas':
+      own = tuple(
+        dataclasses.replace(stage, plateau=judges[stage.name]) for stage in own
+      )
+    found[warm_up] = own
+  if not found:
+    raise ValueError('--warm_up_epochs is empty; name at least one number')
+  return found
+
+
+def run():
+  """Searches, baselines, retraining, report."""
+  training.recipe(), training.space()
+  search_seeds = training.integers('--search_seeds', FLAGS.search_seeds)
+  if not search_seeds:
+    raise ValueError('--search_seeds is empty; name at least one')
+  corpora.check()
+  out = command.directory('out')
+  with command.exclusive(out):
+    import oneshot_study
+
+    study = oneshot_study.run(methods(), search_seeds, stages(), out)
+    import oneshot_summary
+
+    oneshot_summary.write(study, out, FLAGS.json)
+
+
+if __name__ == '__main__':
+  command.run(run)

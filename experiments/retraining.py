@@ -1,0 +1,162 @@
+"""Architectures trained from scratch, each (architecture, seed) once."""
+
+import functools
+
+import numpy as np
+
+
+class Lab:
+  """Trains architectures, or finds that they were trained already.
+
+  Rows stand in the table of `out`; those of a benchmark table of the same
+  space, macro network, recipe and corpus are taken as they are.
+  """
+
+  def __init__(self, work, out, benchmark=None):
+    self._work, self._out = work, out
+    self.benchmark = None if benchmark is None else self._select(benchmark)
+
+  def train(self, pairs, say):
+    """Trains what of the (architecture, seed) pairs is missing."""
+    import monitor
+
+    from nasjax import population, runs, workers
+
+    job = self._work.job
+    pairs = {(tuple(int(d) for d in arch), seed) for arch, seed in pairs}
+    missing = sorted(pair for pair in pairs if self._row(*pair) is None)
+    if not missing:
+      return
+    alone = population.members_at_once(2) == 1
+    shards = runs.plan(
+      job,
+      missing,
+      1 if alone else len(missing),
+      self._work.mesh.shape['member'],
+    )
+    say(f'training {len(missing)} networks from scratch')
+    with monitor.Bar(shards, job.recipe.epochs) as bar:
+      workers.run(job, shards, self._work.prepareds, self._out, bar, say)
+
+  def value(self, arch, seed, column):
+    """Returns one number of a network that was trained.
+
+    'val_per' is the lowest of the epochs; a network that failed has 1.0 for
+    its error rates.
+    """
+    rows = self._row(tuple(int(d) for d in arch), seed)
+    epoch = 'best' if column == 'val_per' else None
+    found = rows.query(
+      np.asarray(arch, np.int8), column, seed=seed, epoch=epoch
+    )
+    if column.endswith('per') and not np.isfinite(found):
+      return 1.0
+    return float(found)
+
+  def word_errors(self, archs, seeds):
+    """Returns the test WER of each architecture, the mean over seeds.
+
+    Of one architecture, one for each seed. Words are what stands between the
+    spaces of decoded characters; None where the corpus has no space
+    among its symbols, or where the weights are not at hand.
+    """
+    if ' ' not in self._work.corpus.symbols or self.own() is None:
+      return None
+    rate_as = np.array(
+      [[self._word_error(arch, seed) for seed in seeds] for arch in archs]
+    )
+    return (rate_as[0] if len(rate_as) == 1 else rate_as.mean(1)).tolist()
+
+  def _word_error(self, arch, seed):
+    import jax
+    import orbax.checkpoint as ocp
+
+    from nasjax import error_rates, networks, population, runs
+
+    job, prepared = self._work.job, self._work.prepareds[0]
+    own = self.own()
+    key = job.space.semantic_key(np.asarray(arch, np.int8))
+    at = np.flatnonzero(
+      (own.column('semantic_key') == key) & (own.column('seed') == seed)
+    )[0]
+    if own.column('status')[at] != 'ok':
+      return 1.0
+    folder = self._out / 'checkpoints' / own.column('shard')[at]
+    with runs.manager(folder) as manager:
+      step = manager.latest_step()
+      state = manager.restore(step, args=ocp.args.StandardRestore())
+      about = manager.metadata(step).custom_metadata
+    trained = own.row_archs[at]
+    p = about['members'].index({'arch': trained.tolist(), 'seed': seed})
+    network = networks.network(job.space, trained, job.macro, job.recipe)
+    _, _, labels, lengths = _program(network, job.recipe, prepared.buckets)(
+      *jax.tree.map(
+        lambda leaf: np.asarray(leaf)[None],
+        (
+          jax.tree.map(lambda leaf: leaf[p], state['best']),
+          networks.gates(job.space, trained),
+        ),
+      ),
+      prepared.evaluation['test'],
+      prepared.eval_plans['test'],
+      np.int32(prepared.eval_steps['test']),
+    )
+    hyps = population.labels_of(labels, lengths, prepared.eval_plans['test'])
+    return error_rates.wer(
+      error_rates.unpad(hyps[0][0], hyps[1][0]),
+      prepared.refs['test'],
+      self._work.corpus.symbols,
+    )
+
+  def own(self):
+    """Returns the rows that were trained here, or None."""
+    from nasjax import table
+
+    if not table.committed(self._out / 'table'):
+      return None
+    return self._select(table.open(self._out, verify=False))
+
+  def _row(self, arch, seed):
+    """Returns the table that has a row of this network, or None."""
+    job = self._work.job
+    key = job.space.semantic_key(np.array(arch, np.int8))
+    for rows in (self.benchmark, self.own()):
+      if rows is None:
+        continue
+      same = rows.column('semantic_key') == key
+      if (same & (rows.column('seed') == seed)).any():
+        return rows
+    return None
+
+  def _select(self, rows):
+    """Returns the rows of this very job, or None."""
+    from nasjax import table
+    from nasjax.rows import recipe_json
+
+    job = self._work.job
+    try:
+      found = rows.select(
+        space=job.space.name,
+        recipe=job.recipe.name,
+        macro=job.macro.name,
+        corpus_fingerprint=job.corpus_fingerprint,
+      )
+    except table.MissingEntryError:
+      return None
+    texts = set(found.column('recipe_json'))
+    if texts - {recipe_json(job)}:
+      raise ValueError(
+        f'a table has rows of another recipe named {job.recipe.name!r}; give '
+        'another --recipe_name'
+      )
+    return found
+
+
+@functools.lru_cache(maxsize=8)
+def _program(network, recipe, buckets):
+  """Returns the program that decodes with one network."""
+  import jax
+
+  from nasjax import population
+
+  return jax.jit(population.make_eval_pass(network, recipe, buckets))

@@ -1,0 +1,63 @@
+"""Searches of the planted-operation task (`data.planted`)."""
+
+import dataclasses
+
+from nasjax import recipes, runner, spaces, tdnn
+from nasjax.data import planted
+from nasjax.oneshot import searching, stages, training
+from nasjax.oneshot.supernet import Supernet
+
+SOLUTION = 'tdnn_c2d2'
+RECIPE = recipes.Recipe(
+  'planted',
+  1,
+  lr=1e-2,
+  dropout=0.0,
+  l2=0.0,
+  batch=8,
+  batch_long=8,
+  buckets=1,
+  curriculum=(),
+  loss_norm='none',
+  decoder='greedy',
+)
+
+
+def search(method, seed, warm_up=40, epochs=25, width=64, symbols=3):
+  """Returns the corpus and the `Search` of one seed.
+
+  One block of the four candidates of ST-NAS stands behind the subsampling
+  layer; `SOLUTION` alone reads what the labels need.
+
+  Args:
+    method: `Method`.
+    seed: of the corpus and of the search.
+    warm_up, epochs: of the stages.
+    width: channels.
+    symbols: kinds of labels.
+  """
+  corpus = planted.corpus(seed, symbols=symbols)
+  space = dataclasses.replace(spaces.ST_NAS, skips=(0,))
+  macro = tdnn.Macro(
+    'planted', width, before=0, after=1, outputs=symbols + 1,
+    features=symbols + 1,
+  )  # fmt: skip
+  return corpus, searching.Search(
+    Supernet(space, macro, space.ops, ()),
+    method,
+    training.Weights('adam', RECIPE),
+    stages.fixed(warm_up, epochs, RECIPE.lr),
+    seed,
+  )
+
+
+def run(method, seed, mesh, out, **sizes):
+  """Runs a search of the task; `sizes` as of `search`.
+
+  Returns:
+    the result (`searching.run`), and whether it found the solution.
+  """
+  corpus, own = search(method, seed, **sizes)
+  prepared = runner.prepare(corpus, RECIPE, mesh)
+  result = searching.run(own, prepared, corpus.fingerprint, out)
+  return result, result['names'] == SOLUTION
