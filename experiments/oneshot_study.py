@@ -71,9 +71,19 @@ def plan(methods, search_seeds, stages, supernet, recipe):
   from nasjax.oneshot import searching
   from nasjax.oneshot import training as oneshot_training
 
-  # A search minimises CTC, whatever the recipe of retraining says; L2 would
-  # move weights that did not run.
-  own = dataclasses.replace(recipe, loss='ctc', l2=0.0)
+  # A search minimises CTC, whatever the recipe of retraining says, and its
+  # stages have schedules of their own; L2 would move weights that did not run.
+  own = dataclasses.replace(
+    recipe,
+    loss='ctc',
+    ctc_weight=0.01,
+    lm_order=3,
+    l2=0.0,
+    patience=0,
+    minimum_epochs=0,
+    delta=0.0,
+    stop_lr=0.0,
+  )
   weights = oneshot_training.Weights(
     FLAGS.optimiser, own, FLAGS.momentum, FLAGS.weight_decay
   )

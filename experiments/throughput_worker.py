@@ -165,11 +165,13 @@ class Nasjax:
       n: population.on_all(np.int32(n), mesh)
       for n in (WARM_UP, self.job['steps'])
     }
-    members_p, *between, _, lr = arguments
+    members_p, *between, _, denominator = arguments
 
     def run(steps):
       nonlocal members_p
-      members_p, loss_p = train(members_p, *between, counts[steps], lr)
+      members_p, loss_p = train(
+        members_p, *between, counts[steps], denominator
+      )
       jax.block_until_ready((members_p, loss_p))
       if not np.asarray(members_p.alive).all():
         raise ValueError('a member diverged: its steps changed nothing')
@@ -188,13 +190,13 @@ class Nasjax:
       np.zeros(steps * job['batch'], int), (bucket,), seeds, 1
     )
     row_p = np.array([seeds.index(s) for s in streams], np.int32)
+    lr_p = np.full(len(archs_pd), 1e-4, np.float32)
     return (
       *population.on_members(
-        (self._members(archs_pd, gates_p, mesh), gates_p, row_p), mesh
+        (self._members(archs_pd, gates_p, mesh), gates_p, row_p, lr_p), mesh
       ),
       *population.on_all(
-        (self._data(bucket, steps), plan, np.int32(0), np.float32(1e-4)),
-        mesh,
+        (self._data(bucket, steps), plan, np.int32(0), None), mesh
       ),
     )
 

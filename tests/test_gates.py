@@ -160,16 +160,18 @@ def test_of_gdas_only_what_runs_has_a_gradient():
   noise_dk = jax.vmap(lambda key: gates.gumbel(key, (4,)))(
     jax.random.split(jax.random.key(0), DRAWS)
   )
-  noisy_dk = np.log(PI_K) + np.float64(noise_dk)
-  p_dk = np.exp(noisy_dk - noisy_dk.max(1, keepdims=True))
+  noisy_dk, temperature = np.log(PI_K) + np.float64(noise_dk), 0.5
+  raised_dk = noisy_dk - noisy_dk.max(1, keepdims=True)
+  p_dk = np.exp(raised_dk / temperature)
   p_dk /= p_dk.sum(1, keepdims=True)
-  (some_dk, edge), (all_dk, same) = _drawn('gdas'), _drawn('gdas_all')
+  (some_dk, edge), (all_dk, same) = (_drawn(name, temperature) for name in GDAS)
   np.testing.assert_array_equal(edge.index, noisy_dk.argmax(1))
   np.testing.assert_array_equal(edge.index, same.index)
   c_k = np.float64(COEFFICIENT_K)
   runs_dk = np.eye(4)[edge.index]
   for found_dk, c_dk in ((some_dk, runs_dk * c_k), (all_dk, c_k[None])):
     expected_dk = p_dk * (c_dk - (p_dk * c_dk).sum(1, keepdims=True))
+    expected_dk = expected_dk / temperature
     np.testing.assert_allclose(found_dk, expected_dk, atol=1e-5)
 
 

@@ -318,10 +318,12 @@ def test_the_released_code_must_beat_the_loss_of_warm_up(
 def test_a_rate_that_cannot_fall_any_more_stops_the_search(
   toy, monkeypatch, tmp_path
 ):
-  _, epochs = _judged(
-    methods.ST_NAS_CODE, [7.75, 7.75, 7.75], monkeypatch, tmp_path
-  )
-  assert epochs == 7
+  _scripted(monkeypatch, [*WARM_UP_LOSSES, 7.75, 7.75, 7.75])
+  search = _search(methods.ST_NAS_CODE, stages=JUDGED)
+  # Killed behind its last epoch, and there is no loss left to go on with.
+  with pytest.raises(_Killed):
+    _run(search, tmp_path, _die_after(7))
+  assert _run(search, tmp_path)['epochs'] == 7
 
 
 @pytest.mark.parametrize('method', [methods.ST_NAS, methods.ST_NAS_CODE])
@@ -354,12 +356,12 @@ def _told(improved, stage, firsts, method):
 
 
 def test_what_is_derived():
-  firsts, stage = [0, 0, 1, 2, 0], [0, 0, 1, 1, 1]
+  firsts, stage = [0, 0, 1, 2, 2], [0, 0, 1, 1, 1]
   improved = [1, 1, 1, 0, 0]
-  assert _told(improved, stage, firsts, methods.ST_NAS) == 0
+  assert _told(improved, stage, firsts, methods.ST_NAS) == 2
   assert _told(improved, stage, firsts, methods.ST_NAS_CODE) == 1
   # Improvements of warm-up say nothing about architectures.
-  assert _told([1, 1, 0, 0, 0], stage, firsts, methods.ST_NAS_CODE) == 0
+  assert _told([1, 1, 0, 0, 0], stage, firsts, methods.ST_NAS_CODE) == 2
   # Epochs that never were do not count.
   stopped = [0, 0, 1, 1, -1]
   assert _told([0] * 5, stopped, firsts, methods.ST_NAS_CODE) == 2

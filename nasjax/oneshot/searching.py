@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from nasjax import error_rates, plateau, population, runs
+from nasjax import error_rates, plateau, population, recipes, runs
 from nasjax.data import batching
 from nasjax.oneshot import optimiser, training
 from nasjax.table import disk
@@ -78,7 +78,7 @@ class Search:
       'optimiser': self.weights.kind,
       'momentum': self.weights.momentum,
       'decay': self.weights.decay,
-      'recipe': dataclasses.asdict(self.weights.recipe),
+      'recipe': recipes.describe(self.weights.recipe),
       'stages': [dataclasses.asdict(stage) for stage in self.stages],
       'seed': self.seed,
     }

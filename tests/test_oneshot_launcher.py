@@ -1,0 +1,113 @@
+"""Tests of experiments/oneshot.py: real processes, one of them killed."""
+
+import json
+import signal
+import time
+
+import numpy as np
+import pytest
+import tiny_run
+
+from nasjax import table
+
+SECONDS = 300
+_OF_THE_TABLE = ('--cells=', '--seeds=', '--members_per_shard=', '--out=')
+
+
+def _command(out):
+  """A search in two operations and a skip, which share their programs."""
+  tiny = tiny_run.finished()
+  own = [f for f in tiny.flags if not f.startswith(_OF_THE_TABLE)]
+  return (
+    *own,
+    '--methods=st_nas',
+    '--search_seeds=0',
+    '--warm_up_epochs=1',
+    '--search_epochs=2',
+    '--search_lr=0.005',
+    '--random_archs=1',
+    '--ops=conv5,conv7',
+    '--skips=s00',
+    '--seeds=1',
+    '--cpu_devices=1',
+    f'--out={out}',
+    f'--json={out}.json',
+  )
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """The directory of a study that was never interrupted."""
+  out = tmp_path_factory.mktemp('oneshot') / 'whole'
+  status, _, errors = tiny_run.finish(*_command(out), launcher='oneshot')
+  assert status == 0, errors
+  return out
+
+
+def _report(out):
+  report = json.loads(out.with_suffix('.json').read_text())
+  for search in report['searches']:
+    del search['seconds']
+  return report
+
+
+def test_what_is_found_is_trained_beside_the_baselines(whole):
+  report = _report(whole)
+  assert list(report['found']) == [
+    'st_nas', 'largest operation', 'random search of 1'
+  ]  # fmt: skip
+  rows = table.open(whole)
+  trained = {rows.space.names(arch) for arch in rows.row_archs}
+  for found in report['found'].values():
+    assert set(found['archs']) <= trained
+    assert all(0 <= per <= 1 for per in found['test_per'])
+  assert report['found']['largest operation']['archs'] == [
+    'conv7:1|conv7:00|conv7:000'
+  ]
+  names = {path.stem for path in (whole / 'figures').iterdir()}
+  assert {
+    'comparison', 'derived', 'learning', 'probabilities_st_nas_0',
+    'entropies_st_nas_0',
+  } <= names  # fmt: skip
+
+
+def test_parameters_rest_in_warm_up_and_move_in_the_search(whole):
+  (search, _) = _report(whole)['searches']
+  curves = json.loads((whole / f'searches/{search["name"]}.json').read_text())
+  assert search['executions']['weight_steps'] > 0
+  assert curves['curves']['stage'] == [0, 1, 1]
+  alpha = np.array(curves['curves']['alpha_op1'])
+  assert np.all(alpha[0] == 0) and np.any(alpha[2] != 0)
+
+
+def test_a_killed_study_goes_on_to_the_same_report(whole):
+  out = whole.with_name('killed')
+  with tiny_run.start(*_command(out), launcher='oneshot') as process:
+    until = time.monotonic() + SECONDS
+    while not list(out.glob('searches/*/1')):
+      assert process.poll() is None and time.monotonic() < until
+      time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+  assert not out.with_suffix('.json').exists()
+  status, _, errors = tiny_run.finish(*_command(out), launcher='oneshot')
+  assert status == 0, errors
+  assert _report(out) == _report(whole)
+
+
+@pytest.mark.parametrize(
+  'flags, words',
+  [
+    ('--methods=dart', "'dart'"),
+    ('--methods=', '--methods is empty'),
+    ('--search_seeds=', '--search_seeds is empty'),
+    ('--warm_up_epochs=x', '--warm_up_epochs=x'),
+    ('--space=st_nas', '--macro=small is no network of --space=st_nas'),
+  ],
+)
+def test_mistakes_are_one_line(tmp_path, flags, words):
+  status, _, errors = tiny_run.finish(
+    f'--out={tmp_path}', f'--data_dir={tmp_path}', flags, launcher='oneshot'
+  )
+  assert status == 1
+  (line,) = errors.strip().splitlines()
+  assert line.startswith('oneshot.py: ') and words in line
