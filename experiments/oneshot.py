@@ -28,7 +28,7 @@ flags.DEFINE_list(
   ['darts', 'snas', 'proxyless', 'gdas', 'st_nas'],
   'Names of methods: darts, darts_second, darts_differences, snas, proxyless, '
   'proxyless_full, proxyless_two, gdas, gdas_code, st_nas, st_nas_code, '
-  'uniform.',
+  'uniform (a supernet for --rank_methods, which decides nothing).',
 )
 flags.DEFINE_list('search_seeds', ['0', '1', '2'], 'Seeds of the searches.')
 flags.DEFINE_list(
@@ -104,6 +104,8 @@ def methods():
     found.append(method)
   if not found:
     raise ValueError('--methods is empty; name at least one')
+  if not any(method.searches for method in found):
+    raise ValueError('--methods: none of them searches; add one that does')
   return list(dict.fromkeys(found))
 
 

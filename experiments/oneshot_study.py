@@ -254,6 +254,8 @@ def run(methods, search_seeds, stages, out):
   found = []
   for label in dict.fromkeys(labels):
     own = [i for i, other in enumerate(labels) if other == label]
+    if not searches[own[0]].method.searches:
+      continue
     found.append(
       Found(
         label,

@@ -169,9 +169,7 @@ class Nasjax:
 
     def run(steps):
       nonlocal members_p
-      members_p, loss_p = train(
-        members_p, *between, counts[steps], denominator
-      )
+      members_p, loss_p = train(members_p, *between, counts[steps], denominator)
       jax.block_until_ready((members_p, loss_p))
       if not np.asarray(members_p.alive).all():
         raise ValueError('a member diverged: its steps changed nothing')

@@ -66,6 +66,11 @@ class Method:
     return self.weight_mode != 'mixed'
 
   @property
+  def searches(self):
+    """Whether anything is learnt of architectures at all."""
+    return self.single_level or self.arch_every > 0
+
+  @property
   def passes(self):
     """Gradients that an architecture step computes: 4 in the second order.
 
