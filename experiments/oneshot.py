@@ -113,7 +113,13 @@ def stages():
   """Returns the stages of every number of warm-up epochs, by that number."""
   from nasjax.oneshot import stages as stages_lib
 
-  lr = FLAGS.search_lr or training.recipe().lr
+  recipe = training.recipe()
+  if FLAGS.schedule == 'st_nas' and recipe.loss_norm != 'none':
+    raise ValueError(
+      f'--schedule=st_nas judges losses in nats an utterance, but the loss is '
+      f'divided (loss_norm {recipe.loss_norm}); give --loss_norm=none'
+    )
+  lr = FLAGS.search_lr or recipe.lr
   judges = {'warm-up': plateau.WARM_UP, 'search': plateau.SEARCH}
   found = {}
   for warm_up in training.integers('--warm_up_epochs', FLAGS.warm_up_epochs):

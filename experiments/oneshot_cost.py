@@ -24,18 +24,18 @@ FLAGS = flags.FLAGS
 
 CASES = {
   'one network': ('st_nas', 'single'),
-  'darts, weights': ('darts', 'weights'),
-  'darts, architecture': ('darts', 'architecture'),
-  'darts second order, architecture': ('darts_second', 'architecture'),
-  'snas, both': ('snas', 'joint'),
-  'proxyless, weights': ('proxyless', 'weights'),
-  'proxyless full, architecture': ('proxyless_full', 'architecture'),
-  'proxyless recomputed, architecture': ('proxyless', 'architecture'),
-  'proxyless two paths, architecture': ('proxyless_two', 'architecture'),
-  'gdas, weights': ('gdas', 'weights'),
-  'gdas, architecture': ('gdas', 'architecture'),
-  'st_nas, weights': ('st_nas', 'weights'),
-  'st_nas, architecture': ('st_nas', 'architecture'),
+  'darts: weights': ('darts', 'weights'),
+  'darts: architecture': ('darts', 'architecture'),
+  'darts second order: architecture': ('darts_second', 'architecture'),
+  'snas: both': ('snas', 'joint'),
+  'proxyless: weights': ('proxyless', 'weights'),
+  'proxyless full: architecture': ('proxyless_full', 'architecture'),
+  'proxyless recomputed: architecture': ('proxyless', 'architecture'),
+  'proxyless two paths: architecture': ('proxyless_two', 'architecture'),
+  'gdas: weights': ('gdas', 'weights'),
+  'gdas: architecture': ('gdas', 'architecture'),
+  'st_nas: weights': ('st_nas', 'weights'),
+  'st_nas: architecture': ('st_nas', 'architecture'),
 }
 
 flags.DEFINE_string('json', None, 'Where the figures go.')

@@ -101,6 +101,7 @@ def test_a_killed_study_goes_on_to_the_same_report(whole):
     ('--methods=', '--methods is empty'),
     ('--search_seeds=', '--search_seeds is empty'),
     ('--warm_up_epochs=x', '--warm_up_epochs=x'),
+    ('--schedule=st_nas', 'give --loss_norm=none'),
     ('--space=st_nas', '--macro=small is no network of --space=st_nas'),
   ],
 )
