@@ -72,7 +72,7 @@ def test_what_is_found_is_trained_beside_the_baselines(whole):
 
 
 def test_parameters_rest_in_warm_up_and_move_in_the_search(whole):
-  (search, _) = _report(whole)['searches']
+  (search,) = _report(whole)['searches']
   curves = json.loads((whole / f'searches/{search["name"]}.json').read_text())
   assert search['executions']['weight_steps'] > 0
   assert curves['curves']['stage'] == [0, 1, 1]

@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 import nasjax
-from nasjax import cost, table
+from nasjax import table
 from nasjax.published import files as files_lib
 from nasjax.published import together
 from nasjax.published.files import SPACE
@@ -242,7 +242,8 @@ def _costs(records, trainings):
   Each is params, MACs, whether the params are released ones, and whether they
   are what the formula gives.
   """
-  from nasjax import models  # and JAX, which reading does without
+  # They bring JAX, which reading does without.
+  from nasjax import cost, models
 
   released = None
   for info in (r for r in records if r.kind == 'static'):
