@@ -19,8 +19,6 @@ import devices
 import training
 from absl import flags
 
-from nasjax import plateau
-
 FLAGS = flags.FLAGS
 
 flags.DEFINE_list(
@@ -120,15 +118,11 @@ def stages():
       f'divided (loss_norm {recipe.loss_norm}); give --loss_norm=none'
     )
   lr = FLAGS.search_lr or recipe.lr
-  judges = {'warm-up': plateau.WARM_UP, 'search': plateau.SEARCH}
-  found = {}
-  for warm_up in training.integers('--warm_up_epochs', FLAGS.warm_up_epochs):
-    own = stages_lib.fixed(warm_up, FLAGS.search_epochs, lr)
-    if FLAGS.schedule == 'st_nas':
-      own = tuple(
-        dataclasses.replace(stage, plateau=judges[stage.name]) for stage in own
-      )
-    found[warm_up] = own
+  make = getattr(stages_lib, FLAGS.schedule)
+  found = {
+    warm_up: make(warm_up, FLAGS.search_epochs, lr)
+    for warm_up in training.integers('--warm_up_epochs', FLAGS.warm_up_epochs)
+  }
   if not found:
     raise ValueError('--warm_up_epochs is empty; name at least one number')
   return found

@@ -1,6 +1,5 @@
 """The searches of a study, and the networks that they are judged by."""
 
-import concurrent.futures
 import dataclasses
 import math
 import pathlib
@@ -68,22 +67,13 @@ def make_supernet(macro):
 
 def plan(methods, search_seeds, stages, supernet, recipe):
   """Returns labels and `Search`es, of every method, warm-up and seed."""
+  from nasjax import recipes
   from nasjax.oneshot import searching
   from nasjax.oneshot import training as oneshot_training
 
   # A search minimises CTC, whatever the recipe of retraining says, and its
   # stages have schedules of their own; L2 would move weights that did not run.
-  own = dataclasses.replace(
-    recipe,
-    loss='ctc',
-    ctc_weight=0.01,
-    lm_order=3,
-    l2=0.0,
-    patience=0,
-    minimum_epochs=0,
-    delta=0.0,
-    stop_lr=0.0,
-  )
+  own = dataclasses.replace(recipes.plain(recipe), l2=0.0)
   weights = oneshot_training.Weights(
     FLAGS.optimiser, own, FLAGS.momentum, FLAGS.weight_decay
   )
@@ -103,31 +93,15 @@ def plan(methods, search_seeds, stages, supernet, recipe):
 
 def search_all(searches, work, out, bar):
   """Runs all searches, one on each worker at a time; returns their results."""
-  import queue
-
+  from nasjax import workers
   from nasjax.oneshot import searching
 
-  free = queue.SimpleQueue()
-  for prepared in work.prepareds:
-    free.put(prepared)
+  fingerprint = work.job.corpus_fingerprint
 
-  def one(search):
-    prepared = free.get()
-    try:
-      return searching.run(
-        search, prepared, work.job.corpus_fingerprint, out, bar
-      )
-    finally:
-      free.put(prepared)
+  def one(search, prepared):
+    return searching.run(search, prepared, fingerprint, out, bar)
 
-  with concurrent.futures.ThreadPoolExecutor(len(work.prepareds)) as pool:
-    futures = [pool.submit(one, search) for search in searches]
-    try:
-      return [future.result() for future in futures]
-    except BaseException:
-      for future in futures:
-        future.cancel()
-      raise
+  return list(workers.share(one, searches, work.prepareds))
 
 
 def largest(supernet):
@@ -231,6 +205,7 @@ def run(methods, search_seeds, stages, out):
   import retraining
 
   from nasjax import table
+  from nasjax.data import batching
 
   say = monitor.CONSOLE.print
   benchmark = (
@@ -268,16 +243,11 @@ def run(methods, search_seeds, stages, out):
   lab.train(
     [(arch, seed) for f in found for arch in f.archs for seed in seeds], say
   )
-  epoch_batches = sum(
-    math.ceil(n / b.batch)
-    for n, b in zip(
-      np.bincount(
-        work.prepareds[0].bucket_u, minlength=len(work.prepareds[0].buckets)
-      ),
-      work.prepareds[0].buckets,
-    )
+  prepared = work.prepareds[0]
+  plan_of_epoch = batching.train_plan(
+    prepared.bucket_u, prepared.buckets, (seeds[0],), 1
   )
-  one = epoch_batches * recipe.epochs
+  one = len(plan_of_epoch.bucket_s) * recipe.epochs
   dearest = max(max(f.batches) for f in found)
   count = FLAGS.random_archs or max(1, math.ceil(dearest / one))
   best = random_search(search_seeds, supernet, count, lab, seeds, say)

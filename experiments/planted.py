@@ -7,11 +7,9 @@ four; every seed draws another corpus. Printed is how often each method finds
 it; a random draw does so once in four times.
 """
 
-import concurrent.futures
 import dataclasses
 import json
 import pathlib
-import queue
 
 import command
 import devices
@@ -46,27 +44,19 @@ def methods():
 
 def search_all(method, meshes, out, tick):
   """Returns for each seed what was found, and whether it is the solution."""
+  from nasjax import workers
   from nasjax.oneshot import planted
 
-  free = queue.SimpleQueue()
-  for mesh in meshes:
-    free.put(mesh)
-
-  def one(seed):
-    mesh = free.get()
-    try:
-      result, solved = planted.run(
-        method, seed, mesh, out, warm_up=FLAGS.warm_up, epochs=FLAGS.search
-      )
-      return result['names'], solved
-    finally:
-      free.put(mesh)
+  def one(seed, mesh):
+    result, solved = planted.run(
+      method, seed, mesh, out, warm_up=FLAGS.warm_up, epochs=FLAGS.search
+    )
+    return result['names'], solved
 
   found = []
-  with concurrent.futures.ThreadPoolExecutor(len(meshes)) as pool:
-    for pair in pool.map(one, range(FLAGS.searches)):
-      found.append(pair)
-      tick(len(found), FLAGS.searches)
+  for pair in workers.share(one, range(FLAGS.searches), meshes):
+    found.append(pair)
+    tick(len(found), FLAGS.searches)
   return found
 
 

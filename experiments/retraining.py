@@ -15,6 +15,7 @@ class Lab:
   def __init__(self, work, out, benchmark=None):
     self._work, self._out = work, out
     self.benchmark = None if benchmark is None else self._select(benchmark)
+    self._own = self._read()
 
   def train(self, pairs, say):
     """Trains what of the (architecture, seed) pairs is missing."""
@@ -37,6 +38,7 @@ class Lab:
     say(f'training {len(missing)} networks from scratch')
     with monitor.Bar(shards, job.recipe.epochs) as bar:
       workers.run(job, shards, self._work.prepareds, self._out, bar, say)
+    self._own = self._read()
 
   def value(self, arch, seed, column):
     """Returns one number of a network that was trained.
@@ -60,7 +62,7 @@ class Lab:
     spaces of decoded characters; None where the corpus has no space
     among its symbols, or where the weights are not at hand.
     """
-    if ' ' not in self._work.corpus.symbols or self.own() is None:
+    if ' ' not in self._work.corpus.symbols or self._own is None:
       return None
     rate_as = np.array(
       [[self._word_error(arch, seed) for seed in seeds] for arch in archs]
@@ -74,7 +76,7 @@ class Lab:
     from nasjax import error_rates, networks, population, runs
 
     job, prepared = self._work.job, self._work.prepareds[0]
-    own = self.own()
+    own = self._own
     key = job.space.semantic_key(np.asarray(arch, np.int8))
     at = np.flatnonzero(
       (own.column('semantic_key') == key) & (own.column('seed') == seed)
@@ -100,6 +102,7 @@ class Lab:
       prepared.evaluation['test'],
       prepared.eval_plans['test'],
       np.int32(prepared.eval_steps['test']),
+      prepared.denominator,
     )
     hyps = population.labels_of(labels, lengths, prepared.eval_plans['test'])
     return error_rates.wer(
@@ -108,7 +111,7 @@ class Lab:
       self._work.corpus.symbols,
     )
 
-  def own(self):
+  def _read(self):
     """Returns the rows that were trained here, or None."""
     from nasjax import table
 
@@ -120,7 +123,7 @@ class Lab:
     """Returns the table that has a row of this network, or None."""
     job = self._work.job
     key = job.space.semantic_key(np.array(arch, np.int8))
-    for rows in (self.benchmark, self.own()):
+    for rows in (self.benchmark, self._own):
       if rows is None:
         continue
       same = rows.column('semantic_key') == key

@@ -368,6 +368,17 @@ def on_rows(plan, buckets, mesh):
   )
 
 
+def mean_losses(loss_ps, count_ps, steps):
+  """Returns loss_p (NumPy), the mean loss of a split over its utterances.
+
+  Args:
+    loss_ps, count_ps: what the evaluation program returned.
+    steps: batches that it ran.
+  """
+  total_p = np.asarray(loss_ps, np.float64)[:, :steps].sum(1)
+  return total_p / np.maximum(np.asarray(count_ps)[:, :steps].sum(1), 1)
+
+
 def labels_of(labels_psbl, length_psb, plan):
   """Unpacks decoded batches into [p][utterance] label arrays.
 

@@ -205,12 +205,22 @@ def describe(recipe):
   Fields that came after the first tables are there only where they are not at
   their defaults, so that older recipes are described as they always were.
   """
-  later = {name for pair in _LATER.items() for name in (pair[0], *pair[1])}
   return {
     name: value
     for name, value in dataclasses.asdict(recipe).items()
-    if name not in later or value != _DEFAULTS[name]
+    if name not in _later() or value != _DEFAULTS[name]
   }
+
+
+def plain(recipe):
+  """Returns a recipe with CTC for its loss and rates that go by epochs."""
+  return dataclasses.replace(
+    recipe, **{name: _DEFAULTS[name] for name in _later()}
+  )
+
+
+def _later():
+  return {name for pair in _LATER.items() for name in (pair[0], *pair[1])}
 
 
 # The three settings of the paper (Mehrotra et al. 2021, section 3.2); both

@@ -278,15 +278,15 @@ class Runner:
       population.on_all(np.int32(steps), prepared.mesh),
       prepared.denominator,
     )
-    refs = prepared.refs[split]
-    total_p = np.asarray(loss_ps, np.float64)[:, :steps].sum(1)
-    loss_p = total_p / np.maximum(np.asarray(count_ps)[:, :steps].sum(1), 1)
     hyps = population.labels_of(
       labels,
       lengths,
       batching.spread(plan, prepared.buckets, prepared.mesh.shape['data']),
     )
-    return loss_p, error_rates.population_per(*hyps, refs, prepared.fold_v)
+    per_p = error_rates.population_per(
+      *hyps, prepared.refs[split], prepared.fold_v
+    )
+    return population.mean_losses(loss_ps, count_ps, steps), per_p
 
   def epoch(self, state, epoch):
     """Runs a counted epoch (1-based) and returns the state after it.

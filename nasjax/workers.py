@@ -5,6 +5,7 @@ CPU every device is a worker: none trains padding, or waits for the others.
 """
 
 import concurrent.futures
+import queue
 import threading
 
 from nasjax import runs
@@ -106,3 +107,39 @@ def run(job, shards, prepareds, out, watch, say=print):
         stop.set()
   if failures:
     raise failures[0]
+
+
+def share(function, tasks, places):
+  """Runs tasks side by side, one at each place at a time.
+
+  Args:
+    function: called with a task and the place where it runs.
+    tasks: list.
+    places: what tasks need and cannot share, such as devices.
+
+  Yields:
+    what the function returned, in the order of the tasks.
+
+  Raises:
+    whatever the function raised first, in that order; what had not begun by
+    then is left.
+  """
+  free = queue.SimpleQueue()
+  for place in places:
+    free.put(place)
+
+  def one(task):
+    place = free.get()
+    try:
+      return function(task, place)
+    finally:
+      free.put(place)
+
+  with concurrent.futures.ThreadPoolExecutor(len(places)) as pool:
+    futures = [pool.submit(one, task) for task in tasks]
+    try:
+      for future in futures:
+        yield future.result()
+    finally:
+      for future in futures:
+        future.cancel()

@@ -48,9 +48,14 @@ def _arch_step(method):
 
 
 @functools.cache
-def _weight_step(method, warm_up=False):
-  step = training.make_weight_step(TOY, method, WEIGHTS, warm_up)
-  return jax.jit(step)
+def _weight_step(method):
+  return jax.jit(training.make_weight_step(TOY, method, WEIGHTS))
+
+
+@functools.cache
+def _pass(method):
+  buckets = _data()[1]
+  return jax.jit(training.make_pass(TOY, method, WEIGHTS, buckets))
 
 
 def _same(one, two):
@@ -271,11 +276,8 @@ def every_second():
 def test_a_pass_is_its_steps_one_after_the_other(toy, every_second):
   method, (data, buckets), steps = every_second, _data(), 5
   plan, held_out = _plans(steps)
-  program = jax.jit(
-    training.make_pass(TOY, method, WEIGHTS, buckets, search=True)
-  )
   state = _state(method)
-  found, log = program(state, data, plan, held_out, LR, 1.0)
+  found, log = _pass(method)(state, data, plan, held_out, LR, 1.0, True)
   for s in range(steps):
     train, held = (
       member.gather(data, p.index_skb[s, 0], buckets[0])
@@ -302,17 +304,29 @@ def test_a_pass_is_its_steps_one_after_the_other(toy, every_second):
 
 
 def test_warm_up_leaves_alpha_alone(toy, every_second):
-  data, buckets = _data()
-  program = jax.jit(
-    training.make_pass(TOY, every_second, WEIGHTS, buckets, search=False)
-  )
+  data, _ = _data()
   state = _state(every_second)
-  found, log = program(state, data, *_plans(5), LR, 1.0)
+  found, log = _pass(every_second)(state, data, *_plans(5), LR, 1.0, False)
   _same(found.alpha_e, state.alpha_e)
   _same(found.alpha_opt, state.alpha_opt)
   assert np.isnan(log.held_out_s).all()
   assert (log.arch_path_se == -1).all()
   assert (log.path_se >= 0).all()
+
+
+@pytest.mark.parametrize('method', [methods.SNAS, methods.GDAS])
+def test_warm_up_draws_as_warm_up_does(toy, method):
+  data, buckets = _data()
+  state, (plan, held_out) = _state(method), _plans(2)
+  found, log = _pass(method)(state, data, plan, held_out, LR, 0.5, False)
+  _same(found.alpha_e, state.alpha_e)
+  _same(found.alpha_opt, state.alpha_opt)
+  own = dataclasses.replace(method, estimator=method.warm_up)
+  for s in range(2):
+    batch = member.gather(data, plan.index_skb[s, 0], buckets[0])
+    state, loss, path_e = _weight_step(own)(state, batch, LR, 0.5)
+    np.testing.assert_allclose(log.loss_s[s], loss, rtol=1e-5)
+    np.testing.assert_array_equal(log.path_se[s], path_e)
 
 
 def test_the_expected_loss_is_the_mean_over_what_has_an_alignment(toy):

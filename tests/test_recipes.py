@@ -251,3 +251,11 @@ def test_flags_carry_every_field():
   assert new | {'name': 'e5'} == json.loads(
     json.dumps(recipes.describe(recipes.E5) | LATER)
   )
+
+
+def test_a_plain_recipe_is_without_what_came_later():
+  found = recipes.plain(recipes.ST_NAS)
+  assert (found.loss, found.plateau) == ('ctc', None)
+  assert (found.lr, found.dropout) == (1e-3, 0.5)
+  assert not set(recipes.describe(found)) & set(LATER)
+  assert recipes.plain(recipes.E40) == recipes.E40

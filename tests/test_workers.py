@@ -307,3 +307,33 @@ def test_orthogonal_starts_at_once_do_not_wait_for_each_other(tmp_path):
   assert done.returncode == 0, done.stderr
   assert len(done.stdout.splitlines()) == 4
   assert len(table.open(tmp_path)) == 32
+
+
+def test_tasks_are_shared_out_one_at_each_place_at_a_time():
+  busy, lock = set(), threading.Lock()
+
+  def square(task, place):
+    with lock:
+      assert place not in busy
+      busy.add(place)
+    time.sleep(0.01)
+    with lock:
+      busy.remove(place)
+    return task**2
+
+  found = workers.share(square, range(9), 'ab')
+  assert list(found) == [n**2 for n in range(9)]
+
+
+def test_what_had_not_begun_when_a_task_failed_is_left():
+  begun = []
+
+  def fail(task, place):
+    del place
+    begun.append(task)
+    time.sleep(0.05)
+    raise KeyError(task)
+
+  with pytest.raises(KeyError, match='0'):
+    list(workers.share(fail, range(50), 'ab'))
+  assert len(begun) < 10

@@ -128,22 +128,30 @@ def mean_ctc_loss(
   Raises:
     ValueError: as `ctc_loss`, and for an unknown `normalise`.
   """
+  loss_b, feasible_b = ctc_loss(
+    logits_btv, logit_len_b, labels_bu, label_len_b, blank
+  )
+  lengths = logit_len_b, label_len_b
+  return mean_loss(loss_b, feasible_b, *lengths, weight_b, normalise, axis)
+
+
+def mean_loss(
+  loss_b, feasible_b, logit_len_b, label_len_b, weight_b, normalise, axis
+):
+  """The mean of the losses of rows; arguments are those of `mean_ctc_loss`."""
   if normalise not in NORMALISATIONS:
     raise ValueError(
       f'normalise is {normalise!r}; it must be one of {NORMALISATIONS}'
     )
-  nll_b, feasible_b = ctc_loss(
-    logits_btv, logit_len_b, labels_bu, label_len_b, blank
-  )
   if weight_b is None:
-    weight_b = jnp.ones(nll_b.shape, jnp.float32)
+    weight_b = jnp.ones(loss_b.shape, jnp.float32)
   weight_b = jnp.where(feasible_b, jnp.asarray(weight_b), 0.0)
   if normalise == 'frames_plus_one':
-    nll_b = nll_b / (jnp.asarray(logit_len_b) + 1)
+    loss_b = loss_b / (jnp.asarray(logit_len_b) + 1)
   elif normalise == 'labels':
-    nll_b = nll_b / jnp.maximum(jnp.asarray(label_len_b), 1)
+    loss_b = loss_b / jnp.maximum(jnp.asarray(label_len_b), 1)
   # A row of weight 0 may hold NaN, which a product with 0 would keep.
-  total = jnp.sum(jnp.where(weight_b > 0, weight_b * nll_b, 0.0))
+  total = jnp.sum(jnp.where(weight_b > 0, weight_b * loss_b, 0.0))
   weight = weight_b.sum()
   if axis is not None:
     weight = jax.lax.psum(weight, axis)

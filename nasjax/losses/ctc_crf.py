@@ -118,10 +118,6 @@ def mean_ctc_crf_loss(
   Raises:
     ValueError: as `ctc_crf_loss`, and for an unknown `normalise`.
   """
-  if normalise not in ctc.NORMALISATIONS:
-    raise ValueError(
-      f'normalise is {normalise!r}; it must be one of {ctc.NORMALISATIONS}'
-    )
   loss_b, feasible_b = ctc_crf_loss(
     logits_btv,
     logit_len_b,
@@ -131,19 +127,8 @@ def mean_ctc_crf_loss(
     ctc_weight,
     kernels,
   )
-  if weight_b is None:
-    weight_b = jnp.ones(loss_b.shape, jnp.float32)
-  weight_b = jnp.where(feasible_b, jnp.asarray(weight_b), 0.0)
-  if normalise == 'frames_plus_one':
-    loss_b = loss_b / (jnp.asarray(logit_len_b) + 1)
-  elif normalise == 'labels':
-    loss_b = loss_b / jnp.maximum(jnp.asarray(label_len_b), 1)
-  # A row of weight 0 may hold NaN, which a product with 0 would keep.
-  total = jnp.sum(jnp.where(weight_b > 0, weight_b * loss_b, 0.0))
-  weight = weight_b.sum()
-  if axis is not None:
-    weight = jax.lax.psum(weight, axis)
-  return total / jnp.where(weight > 0, weight, 1.0)
+  lengths = logit_len_b, label_len_b
+  return ctc.mean_loss(loss_b, feasible_b, *lengths, weight_b, normalise, axis)
 
 
 def log_partition(logits_btv, logit_len_b, denominator, kernels=None):

@@ -61,6 +61,11 @@ class Search:
     """The most epochs that there can be."""
     return sum(stage.epochs for stage in self.stages)
 
+  def searched(self, stage_e):
+    """Says which epochs, given by the numbers of their stages, were search."""
+    own = [k for k, stage in enumerate(self.stages) if stage.searches]
+    return np.isin(stage_e, own)
+
   def describe(self):
     """Returns it as plain values, for JSON."""
     method = {
@@ -112,8 +117,7 @@ class Progress(NamedTuple):
 
 
 class _Programs(NamedTuple):
-  warm_up: callable
-  search: callable
+  train: callable
   expected: callable
   evaluate: callable
 
@@ -124,8 +128,7 @@ def _programs(supernet, method, weights, buckets):
   shape = (supernet, method, weights, buckets)
   one = supernet.network(weights.recipe, 'path')
   return _Programs(
-    jax.jit(training.make_pass(*shape, search=False), donate_argnums=(0,)),
-    jax.jit(training.make_pass(*shape, search=True), donate_argnums=(0,)),
+    jax.jit(training.make_pass(*shape), donate_argnums=(0,)),
     jax.jit(training.make_expected(*shape)),
     jax.jit(population.make_eval_pass(one, weights.recipe, buckets)),
   )
@@ -150,7 +153,6 @@ class Searcher:
       )
     self.held_u = np.zeros(count, bool)
     self.held_u[rng.permutation(count)[:held]] = True
-    # One loss on one batch: nothing needs to be held out but for the judge.
     self.steps = len(self._plan(1, ~self.held_u).bucket_s)
     self.held_steps = len(self._plan(1, self.held_u).bucket_s)
 
@@ -219,19 +221,21 @@ class Searcher:
     stage_number, in_stage = (int(n) for n in state['stage'])
     stage = self.search.stages[stage_number]
     judge = plateau.State(*(v.item() for v in state['judge']))
-    judge = judge._replace(
-      improved=bool(judge.improved), stopped=bool(judge.stopped)
-    )
     in_stage += 1
     temperature = self.temperature(stage, in_stage)
-    program = self.programs.search if stage.searches else self.programs.warm_up
     first = self._first_held_out(state, stage)
-    found, log = program(
+    found, log = self.programs.train(
       state['search'],
       self.prepared.train,
       self._on_device(self._plan(epoch, ~self.held_u)),
       self._on_device(self._held_out_plan(first)),
-      *self._on_device((np.float32(judge.lr), np.float32(temperature))),
+      *self._on_device(
+        (
+          np.float32(judge.lr),
+          np.float32(temperature),
+          np.bool_(stage.searches),
+        )
+      ),
     )
     held_out_loss = float(
       self.programs.expected(
@@ -282,9 +286,8 @@ class Searcher:
     """Returns the number of the first held-out batch of an epoch."""
     if not stage.searches:
       return 0
-    numbers = state['history']['stage']
-    before = [k for k, stage in enumerate(self.search.stages) if stage.searches]
-    return int(np.isin(numbers, before).sum()) * self.steps
+    searched_e = self.search.searched(state['history']['stage'])
+    return int(searched_e.sum()) * self.steps
 
   def _next_stage(self, found, judge, number):
     """Returns the state and the scheduler with which a stage begins."""
@@ -308,13 +311,12 @@ class Searcher:
       self._on_device(plan),
       self._on_device(np.int32(steps)),
     )
-    total = np.asarray(loss_ps, np.float64)[0, :steps].sum()
-    count = max(np.asarray(count_ps)[0, :steps].sum(), 1)
     hyps = population.labels_of(labels, lengths, plan)
     per_p = error_rates.population_per(
       *hyps, prepared.refs[split], prepared.fold_v
     )
-    return float(total / count), float(per_p[0])
+    loss_p = population.mean_losses(loss_ps, count_ps, steps)
+    return float(loss_p[0]), float(per_p[0])
 
 
 def _judge(lr, best=np.inf, bad=0, improved=False, stopped=False):
@@ -355,9 +357,8 @@ def derive(search, history):
   """
   stage_e = history['stage']
   last = np.flatnonzero(stage_e >= 0)[-1]
-  searching = [k for k, stage in enumerate(search.stages) if stage.searches]
   improved = np.flatnonzero(
-    (history['improved'] > 0) & np.isin(stage_e, searching)
+    (history['improved'] > 0) & search.searched(stage_e)
   )
   if search.method.derive_improved and improved.size:
     last = improved[-1]

@@ -44,9 +44,10 @@ def fixed(warm_up, search, lr):
   )
 
 
-def st_nas(lr=1e-3, most=200):
-  """The first two stages of ST-NAS; `most` epochs each."""
-  return (
-    Stage('warm-up', most, lr, plateau_lib.WARM_UP),
-    Stage('search', most, lr, plateau_lib.SEARCH),
+def st_nas(warm_up=200, search=200, lr=1e-3):
+  """The first two stages of ST-NAS, of at most so many epochs."""
+  judges = {'warm-up': plateau_lib.WARM_UP, 'search': plateau_lib.SEARCH}
+  return tuple(
+    dataclasses.replace(stage, plateau=judges[stage.name])
+    for stage in fixed(warm_up, search, lr)
   )

@@ -3,7 +3,8 @@
 A pass is one program over the batches of an epoch. In warm-up it trains weights
 alone; in the search each weight step on a training batch may be preceded by an
 architecture step on a held-out batch (bilevel methods), or both may come from
-one loss (single level).
+one loss (single level). Which of the two it is, is data: a supernet takes long
+to compile, and both share the program.
 """
 
 import functools
@@ -116,26 +117,29 @@ def make_loss(supernet, weights, mode, twice=False):
   return loss
 
 
-def make_weight_step(supernet, method, weights, warm_up=False):
+def _drawn(method, key, alpha_e, temperature, searching):
+  """Draws the edges of a weight step, in warm-up as the method does there."""
+  return lax.cond(
+    searching,
+    functools.partial(gates.draw, method.estimator),
+    functools.partial(gates.draw, method.warm_up),
+    key, alpha_e, temperature,
+  )  # fmt: skip
+
+
+def make_weight_step(supernet, method, weights):
   """Returns the update of the shared weights.
 
-  Args:
-    supernet: `Supernet`.
-    method: `Method`.
-    weights: `Weights`.
-    warm_up: whether candidates are drawn as in warm-up.
-
   Returns:
-    function of (state, batch, lr, temperature) that returns the state, the loss
-    and the candidates that ran.
+    function of (state, batch, lr, temperature, searching) that returns the
+    state, the loss and the candidates that ran. Candidates are drawn as in
+    warm-up unless `searching` (bool).
   """
   loss_of = make_loss(supernet, weights, method.weight_mode)
-  estimator = method.warm_up if warm_up else method.estimator
 
-  def weight_step(state, batch, lr, temperature):
-    edge_e = gates.draw(
-      estimator, stream(state, PATHS), state.alpha_e, temperature
-    )
+  def weight_step(state, batch, lr, temperature, searching=True):
+    key = stream(state, PATHS)
+    edge_e = _drawn(method, key, state.alpha_e, temperature, searching)
     key = dropout.step_key(stream(state, DROPOUT), 0)
     loss, grads = jax.value_and_grad(loss_of)(state.params, edge_e, batch, key)
     state = _updated(supernet, method, weights, state, loss, grads, edge_e, lr)
@@ -204,8 +208,13 @@ def make_arch_step(supernet, method, weights):
   return arch_step
 
 
-def _alpha_updated(supernet, method, state, loss, grads_e, edge_e):
-  """Returns the state after an update of the architecture parameters."""
+def _alpha_updated(
+  supernet, method, state, loss, grads_e, edge_e, searching=True
+):
+  """Returns the state after an update of the architecture parameters.
+
+  They rest in warm-up, that is unless `searching`.
+  """
   made = state.alive & jnp.isfinite(loss) & _finite(grads_e)
   update = _alpha_optimiser(method).update
   found_e = []
@@ -216,9 +225,9 @@ def _alpha_updated(supernet, method, state, loss, grads_e, edge_e):
     new_k = alpha_k + change_k
     if method.arch_mode == 'pair':
       new_k = gates.keep_pair_mass(alpha_k, new_k, edge)
-    moves = made
+    moves = made & searching
     if method.rest_at_zero and 'zero' in names:
-      moves = made & (edge.index != names.index('zero'))
+      moves &= edge.index != names.index('zero')
     found_e.append(_where(moves, (new_k, new_opt), (alpha_k, opt)))
   alpha_e, alpha_opt = zip(*found_e)
   return state._replace(alpha_e=alpha_e, alpha_opt=alpha_opt, alive=made)
@@ -287,21 +296,26 @@ def _central_differences(objective, alpha_e, params, v, batch):
 
 
 def make_joint_step(supernet, method, weights):
-  """Returns the update of weights and architecture from one loss (SNAS)."""
+  """Returns the update of weights and architecture from one loss (SNAS).
+
+  Called as `make_weight_step`'s; in warm-up the architecture rests.
+  """
   loss_of = make_loss(supernet, weights, method.weight_mode)
 
-  def joint_step(state, batch, lr, temperature):
+  def joint_step(state, batch, lr, temperature, searching=True):
     key = dropout.step_key(stream(state, DROPOUT), 0)
     k_paths = stream(state, PATHS)
 
     def objective(params, alpha_e):
-      edge_e = gates.draw(method.estimator, k_paths, alpha_e, temperature)
+      edge_e = _drawn(method, k_paths, alpha_e, temperature, searching)
       return loss_of(params, edge_e, batch, key), edge_e
 
     (loss, edge_e), (grads, grads_e) = jax.value_and_grad(
       objective, argnums=(0, 1), has_aux=True
     )(state.params, state.alpha_e)
-    state = _alpha_updated(supernet, method, state, loss, grads_e, edge_e)
+    state = _alpha_updated(
+      supernet, method, state, loss, grads_e, edge_e, searching
+    )
     state = _updated(supernet, method, weights, state, loss, grads, edge_e, lr)
     return state, loss, _indices(edge_e)
 
@@ -330,7 +344,7 @@ def _over_buckets(buckets, plan, s, function):
   return lax.switch(plan.bucket_s[s], branches, plan.index_skb[s, 0])
 
 
-def make_pass(supernet, method, weights, buckets, search):
+def make_pass(supernet, method, weights, buckets):
   """Returns the program of one pass.
 
   Args:
@@ -338,28 +352,26 @@ def make_pass(supernet, method, weights, buckets, search):
     method: `Method`.
     weights: `Weights`.
     buckets: shapes of the batches.
-    search: False for warm-up.
 
   Returns:
-    function of (state, data, plan, held_out plan, lr, temperature) that returns
-    the state and a `Log`. Both plans have as many batches.
+    function of (state, data, plan, held_out plan, lr, temperature, searching)
+    that returns the state and a `Log`. Both plans have as many batches;
+    `searching` is False for warm-up.
   """
-  if search and method.single_level:
-    weight_step = make_joint_step(supernet, method, weights)
-  else:
-    weight_step = make_weight_step(supernet, method, weights, not search)
-  bilevel = search and method.arch_every and not method.single_level
+  make_step = make_joint_step if method.single_level else make_weight_step
+  weight_step = make_step(supernet, method, weights)
+  bilevel = method.arch_every and not method.single_level
   arch_step = make_arch_step(supernet, method, weights)
 
   def gathered(data, index_b, bucket):
     return member.gather(data, index_b[: bucket.batch], bucket)
 
-  def run_pass(state, data, plan, held_out, lr, temperature):
+  def run_pass(state, data, plan, held_out, lr, temperature, searching):
     steps, edges = plan.bucket_s.shape[0], len(supernet.edges)
 
     def train(bucket, index_b, state):
       batch = gathered(data, index_b, bucket)
-      return weight_step(state, batch, lr, temperature)
+      return weight_step(state, batch, lr, temperature, searching)
 
     def architecture(s, state):
       def on_held_out(bucket, index_b):
@@ -382,7 +394,7 @@ def make_pass(supernet, method, weights, buckets, search):
       arch_path_e = jnp.full(edges, -1, jnp.int32)
       if bilevel:
         state, held_loss, arch_path_e = lax.cond(
-          state.step % method.arch_every == 0,
+          searching & (state.step % method.arch_every == 0),
           functools.partial(architecture, s),
           lambda state: (state, held_loss, arch_path_e),
           state,
