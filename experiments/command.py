@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import pathlib
 import sys
@@ -82,3 +83,74 @@ def exclusive(out):
     except BlockingIOError:
       raise ValueError(f'--out={out}: another run is writing there') from None
     yield
+
+
+class Record:
+  """OUT/run.json of a study: the flags with which it was begun.
+
+  Raises:
+    ValueError: the study was begun with other flags; they are named, with both
+      values.
+  """
+
+  def __init__(self, out, growing=(), free=()):
+    """
+    Args:
+      out: directory of the study.
+      growing: names of list flags that may name more than before.
+      free: names of flags that may change, for they change no result.
+    """
+    values = {
+      flag.name: flag.value
+      for flag in FLAGS.get_key_flags_for_module(sys.argv[0])
+      if flag.name not in free
+    }
+    self._path = out / 'run.json'
+    self._values = json.loads(json.dumps(values))
+    if self._path.exists():
+      _refuse_others(self._path, self._values, growing)
+
+  def write(self):
+    """To be called once the flags have proved good, before work begins."""
+    from nasjax import provenance
+    from nasjax.table import disk
+
+    record = {
+      'flags': self._values,
+      'versions': provenance.versions(),
+      'commit': provenance.commit(),
+    }
+    disk.publish(self._path, json.dumps(record, indent=1).encode())
+
+
+def _refuse_others(path, values, growing):
+  try:
+    noted = json.loads(path.read_text())['flags']
+  except (ValueError, KeyError, TypeError):
+    raise ValueError(
+      f'{path} does not tell the flags that it was begun with; give another '
+      '--out'
+    ) from None
+
+  def allowed(name):
+    old, new = noted.get(name), values[name]
+    if name in growing and old and new:
+      return set(old) <= set(new)
+    return old == new
+
+  others = [name for name in values if not allowed(name)]
+  if others:
+    told = ', '.join(
+      f'{name} was {_shown(noted.get(name))}, is {_shown(values[name])}'
+      for name in others
+    )
+    raise ValueError(
+      f'{path.parent} was begun with other flags: {told}; give those again, or '
+      'another --out'
+    )
+
+
+def _shown(value):
+  if isinstance(value, list):
+    return repr(','.join(value))
+  return repr(value)

@@ -86,6 +86,14 @@ for _module in corpora, devices, training:
   flags.adopt_module_key_flags(_module)
 
 
+# A study may be added to. Nothing that is there would be another.
+_GROWING = 'methods', 'search_seeds', 'seeds', 'warm_up_epochs', 'rank_methods'
+_FREE = (
+  'out', 'json', 'data_dir', 'cpu_devices', 'data_devices',
+  'compilation_cache',
+)  # fmt: skip
+
+
 def methods():
   """Returns the methods that the flags name, in their order."""
   from nasjax.oneshot import methods as methods_lib
@@ -137,9 +145,10 @@ def run():
   corpora.check()
   out = command.directory('out')
   with command.exclusive(out):
+    record = command.Record(out, _GROWING, _FREE)
     import oneshot_study
 
-    study = oneshot_study.run(methods(), search_seeds, stages(), out)
+    study = oneshot_study.run(methods(), search_seeds, stages(), out, record)
     import oneshot_summary
 
     oneshot_summary.write(study, out, FLAGS.json)

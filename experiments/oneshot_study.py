@@ -196,8 +196,11 @@ def benchmark_archs(supernet, lab):
   return np.array(found, np.int8)
 
 
-def run(methods, search_seeds, stages, out):
-  """Runs the study that the flags describe; returns a `Study`."""
+def run(methods, search_seeds, stages, out, record):
+  """Runs the study that the flags describe; returns a `Study`.
+
+  `record`, a `command.Record`, is written before the first search.
+  """
   recipe = training.recipe()
   seeds = training.seeds()
   work = jobs.prepare(recipe, len(methods) * len(search_seeds))
@@ -224,6 +227,7 @@ def run(methods, search_seeds, stages, out):
     f'{supernet.space.name}: {len(supernet.edges)} edges, {supernet.size:,} '
     f'choices; {len(searches)} searches of at most {searches[0].epochs} epochs'
   )
+  record.write()
   with monitor.Searches(searches) as bar:
     results = search_all(searches, work, out, bar)
   found = []

@@ -66,7 +66,7 @@ def record(study):
       {
         name: result[name]
         for name in (
-          'name', 'status', 'names', 'epochs', 'seconds', 'executions'
+          'name', 'names', 'epochs', 'seconds', 'executions'
         )
       }
       | {'label': label, 'seed': search.seed}
@@ -162,12 +162,6 @@ def show(record):
       cells.append(', '.join(map(str, found['table_ranks'])))
     view.add_row(*cells)
   CONSOLE.print(view)
-  for search in record['searches']:
-    if search['status'] != 'ok':
-      CONSOLE.print(
-        f'{search["label"]}, seed {search["seed"]}: {search["status"]} after '
-        f'{search["epochs"]} epochs'
-      )
   for c in record['rank_correlations']:
     CONSOLE.print(
       f'{c["label"]}, seed {c["seed"]}: rank correlation of PER with shared '

@@ -19,7 +19,7 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_list('methods', ['st_nas'], 'Methods, as oneshot.py names them.')
 flags.DEFINE_integer('searches', 10, 'Seeds of each.', lower_bound=1)
-flags.DEFINE_integer('warm_up', 40, 'Epochs of weights alone.', lower_bound=0)
+flags.DEFINE_integer('warm_up', 80, 'Epochs of weights alone.', lower_bound=0)
 flags.DEFINE_integer('search', 25, 'Epochs of search.', lower_bound=1)
 flags.DEFINE_float(
   'alpha_lr', 3e-3, 'Of the architecture parameters.', lower_bound=0.0

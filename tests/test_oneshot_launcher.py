@@ -94,6 +94,20 @@ def test_a_killed_study_goes_on_to_the_same_report(whole):
   assert _report(out) == _report(whole)
 
 
+def test_other_flags_are_refused_and_named(whole):
+  others = '--search_epochs=3', '--search_seeds=1', '--lr=0.02'
+  status, _, errors = tiny_run.finish(
+    *_command(whole), *others, launcher='oneshot'
+  )
+  assert status == 1
+  (line,) = errors.strip().splitlines()
+  for words in (
+    'search_epochs was 2, is 3', "search_seeds was '0', is '1'",
+    'lr was 0.01, is 0.02', f'{whole} was begun with other flags',
+  ):  # fmt: skip
+    assert words in line
+
+
 @pytest.mark.parametrize(
   'flags, words',
   [

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import jax
@@ -74,11 +75,11 @@ def _timeless(result):
 )
 def test_every_kind_of_method_ends_with_an_architecture(toy, tmp_path, name):
   method = methods.METHODS[name]
-  search = _search(method)
+  search = _search(method, plan=(1, 3))
   seen = []
   result = _run(search, tmp_path, seen.append)
-  assert (result['status'], result['epochs']) == ('ok', 3)
-  assert [p.stage for p in seen] == ['warm-up', 'search', 'search']
+  assert result['epochs'] == 4
+  assert [p.stage for p in seen] == ['warm-up', 'search', 'search', 'search']
   # What is written is what is returned, and a second call computes nothing.
   assert searching.load(tmp_path, search.name(FINGERPRINT)) == result
   assert _run(search, tmp_path) == result
@@ -112,18 +113,18 @@ def _check_counts(search, result, history):
   assert (history['path'] >= 0).all()
   arch = history['arch_path'][..., 0] >= 0
   bilevel = method.arch_every and not method.single_level
-  expected = np.zeros((3, steps), bool)
+  expected = np.zeros((4, steps), bool)
   if bilevel:
-    for s in range(steps, 3 * steps):
+    for s in range((1 + method.rest_epochs) * steps, 4 * steps):
       expected.flat[s] = s % method.arch_every == 0
   np.testing.assert_array_equal(arch, expected)
   each = {'mixed': 9, 'straight': 9, 'recomputed': 9, 'pair': 6}
   # For the step ahead, there, and two for the mixed derivative.
   passes = 4 if method.order == 2 else 1
-  forwards = 3 * steps * each.get(method.weight_mode, 3)
+  forwards = 4 * steps * each.get(method.weight_mode, 3)
   forwards += expected.sum() * passes * each.get(method.arch_mode, 3)
   found = result['executions']
-  assert found['weight_steps'] == 3 * steps
+  assert found['weight_steps'] == 4 * steps
   assert found['arch_steps'] == expected.sum()
   assert found['candidate_forwards'] == forwards
 
@@ -222,7 +223,7 @@ def test_held_out_batches_come_round_again(toy, replay):
   searcher = searching.Searcher(_search(method), _prepared())
   size = searcher.held_steps
   assert size == searcher.steps == 3
-  plans = [searcher._held_out_plan(first) for first in range(13)]
+  plans = [searcher._held_out_plan(first + np.arange(3)) for first in range(13)]
   stream = [plan.index_skb[0, 0] for plan in plans]
   # A plan is a window of one endless sequence.
   for first, plan in enumerate(plans[:10]):
@@ -236,14 +237,22 @@ def test_held_out_batches_come_round_again(toy, replay):
   assert all(same) if replay else not any(same)
 
 
-def test_each_search_epoch_goes_on_where_the_last_one_stopped(toy):
+@pytest.mark.parametrize('every', [1, 2, 5])
+def test_no_held_out_batch_is_left_out(toy, tmp_path, every):
   # Fewer held-out batches than steps: epochs end within a pass.
-  searcher = searching.Searcher(_search(plan=(2, 3)), _prepared())
-  history = {'stage': np.array([0, 0, 1, 1, -1])}
-  warm_up, search = searcher.search.stages
-  assert searcher._first_held_out({'history': history}, warm_up) == 0
-  first = searcher._first_held_out({'history': history}, search)
-  assert first == 2 * searcher.steps
+  method = dataclasses.replace(methods.ST_NAS, arch_every=every)
+  search, seen = _search(method, plan=(1, 3)), []
+  _run(search, tmp_path, seen.append)
+  searcher = searching.Searcher(search, _prepared())
+  moved = seen[-1].history['arch_path'][..., 0] >= 0
+  used = []
+  for epoch in range(1, 5):
+    history = searcher.initial()['history']
+    if epoch > 1:
+      history = {k: v.copy() for k, v in seen[epoch - 2].history.items()}
+    batch_s = searcher._held_out_batches(history, epoch)
+    used += batch_s[moved[epoch - 1]].tolist()
+  assert used == list(range(moved.sum()))
 
 
 def test_temperatures_of_the_stages(toy):
@@ -326,6 +335,55 @@ def test_a_rate_that_cannot_fall_any_more_stops_the_search(
   assert _run(search, tmp_path)['epochs'] == 7
 
 
+def test_the_released_code_goes_on_from_the_best_epoch_of_warm_up(
+  toy, monkeypatch, tmp_path
+):
+  # Warm-up improves in its second epoch and ends with its fourth.
+  seen = {}
+  monkeypatch.setattr(
+    searching.Searcher,
+    '_next_stage',
+    _watched(searching.Searcher._next_stage, seen),
+  )
+  _judged(methods.ST_NAS_CODE, [7.0] * 5, monkeypatch, tmp_path)
+  best, last, given = seen['kept'], seen['found'], seen['given']
+  assert int(best.step) < int(last.step) == int(given.step)
+  for name in ('params', 'opt'):
+    _equal(getattr(given, name), getattr(best, name))
+  assert (np.asarray(given.params['head']) != last.params['head']).any()
+
+
+def _equal(one, two):
+  jax.tree.map(np.testing.assert_array_equal, one, two)
+
+
+def _watched(function, seen):
+  """The function, which leaves what it got and gave in `seen`."""
+
+  def call(self, state, found, judge, number):
+    given, judge = function(self, state, found, judge, number)
+    seen.update(
+      kept=state['kept'],
+      found=jax.device_get(found),
+      given=jax.device_get(given),
+    )
+    return given, judge
+
+  return call
+
+
+@pytest.mark.parametrize(
+  'changes, words',
+  [
+    ({'order': 3}, 'order 3; want 1 or 2'),
+    ({'order': 2}, 'second order is that of mixed candidates'),
+  ],
+)
+def test_methods_that_make_no_sense_are_refused(changes, words):
+  with pytest.raises(ValueError, match=words):
+    dataclasses.replace(methods.ST_NAS, **changes)
+
+
 @pytest.mark.parametrize('method', [methods.ST_NAS, methods.ST_NAS_CODE])
 def test_the_optimiser_between_stages(toy, method):
   kept = method is methods.ST_NAS_CODE
@@ -387,13 +445,48 @@ def test_a_search_that_diverges_says_so(toy, tmp_path, monkeypatch):
     stages=stages.fixed(2, 2, 3e38),
     weights=weights,
   )
-  result = _run(search, tmp_path)
-  assert (result['status'], result['epochs']) == ('diverged', 1)
-  # The weights may be finite and the judge's loss not.
+  place = tmp_path / 'searches' / search.name(FINGERPRINT)
+  for _ in range(2):  # and when it is asked again
+    with pytest.raises(searching.DivergedError) as fault:
+      _run(search, tmp_path)
+    words = str(fault.value)
+    found = re.match(
+      r'st_nas, seed 3, diverged in step (\d+) \(epoch 1, warm-up\): a loss or '
+      r'a gradient is not finite; weights: loss ([^ ]+) with op1=(\w+), '
+      r'op2=(\w+), op3=(\w+), ',
+      words,
+    )
+    assert found and 1 <= int(found[1]) <= 3
+    assert set(found.groups()[2:]) <= set(TOY.ops)
+    assert f'is in {place / "1"};' in words and (place / '1').is_dir()
+  assert searching.load(tmp_path, search.name(FINGERPRINT)) is None
+  # What to look at is what the step did not change.
+  _, state = searching.restore(search, _prepared(), FINGERPRINT, tmp_path)
+  assert not state['search'].alive
+  assert int(state['search'].step) == int(found[1]) - 1
+  for leaf in jax.tree.leaves(state['search'].params):
+    assert np.isfinite(leaf).all()
+
+
+def test_the_loss_of_the_judge_may_be_the_first_that_is_not_finite(
+  toy, tmp_path, monkeypatch
+):
   _scripted(monkeypatch, [1.0, np.inf])
-  result = _run(_search(plan=(1, 2), seed=9), tmp_path)
-  assert (result['status'], result['epochs']) == ('diverged', 2)
-  assert result['curves']['held_out_loss'][0] == 1.0
+  with pytest.raises(
+    searching.DivergedError,
+    match=r'epoch 2 \(search\): the loss of held-out .*inf',
+  ):
+    _run(_search(plan=(1, 2), seed=9), tmp_path)
+
+
+def test_an_architecture_step_that_diverges_is_told_with_its_path(
+  toy, tmp_path, monkeypatch
+):
+  method = dataclasses.replace(methods.DARTS, alpha_lr=float('inf'))
+  with pytest.raises(searching.DivergedError) as fault:
+    _run(_search(method, plan=(1, 2)), tmp_path)
+  assert 'architecture: loss' in str(fault.value)
+  assert '(epoch 2, search)' in str(fault.value)
 
 
 @pytest.mark.parametrize('epochs', [0, -1])
@@ -494,7 +587,7 @@ def test_a_search_of_networks(tmp_path, name, method):
   )
   seen = []
   result = _run(search, tmp_path, seen.append)
-  assert (result['status'], result['epochs']) == ('ok', 2)
+  assert result['epochs'] == 2
   assert [p.stage for p in seen] == ['warm-up', 'search']
   for curve in ('train_loss', 'held_out_loss', 'val_loss', 'val_per'):
     assert np.isfinite(result['curves'][curve]).all()

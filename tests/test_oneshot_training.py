@@ -277,7 +277,7 @@ def test_a_pass_is_its_steps_one_after_the_other(toy, every_second):
   method, (data, buckets), steps = every_second, _data(), 5
   plan, held_out = _plans(steps)
   state = _state(method)
-  found, log = _pass(method)(state, data, plan, held_out, LR, 1.0, True)
+  found, log = _pass(method)(state, data, plan, held_out, LR, 1.0, True, True)
   for s in range(steps):
     train, held = (
       member.gather(data, p.index_skb[s, 0], buckets[0])
@@ -303,10 +303,13 @@ def test_a_pass_is_its_steps_one_after_the_other(toy, every_second):
   assert (log.arch_path_se[::2] != log.path_se[::2]).any()
 
 
-def test_warm_up_leaves_alpha_alone(toy, every_second):
+@pytest.mark.parametrize('searching', [False, True])
+def test_warm_up_and_rest_leave_alpha_alone(toy, every_second, searching):
   data, _ = _data()
   state = _state(every_second)
-  found, log = _pass(every_second)(state, data, *_plans(5), LR, 1.0, False)
+  found, log = _pass(every_second)(
+    state, data, *_plans(5), LR, 1.0, searching, False
+  )
   _same(found.alpha_e, state.alpha_e)
   _same(found.alpha_opt, state.alpha_opt)
   assert np.isnan(log.held_out_s).all()
@@ -318,7 +321,7 @@ def test_warm_up_leaves_alpha_alone(toy, every_second):
 def test_warm_up_draws_as_warm_up_does(toy, method):
   data, buckets = _data()
   state, (plan, held_out) = _state(method), _plans(2)
-  found, log = _pass(method)(state, data, plan, held_out, LR, 0.5, False)
+  found, log = _pass(method)(state, data, plan, held_out, LR, 0.5, False, False)
   _same(found.alpha_e, state.alpha_e)
   _same(found.alpha_opt, state.alpha_opt)
   own = dataclasses.replace(method, estimator=method.warm_up)

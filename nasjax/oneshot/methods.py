@@ -26,14 +26,17 @@ class Method:
       decay is added to the gradient.
     alpha_init: standard deviation of their first values.
     arch_every: an architecture step comes before each so many-th weight step.
+    rest_epochs: first epochs of the search that have none, as in the released
+      code of ProxylessNAS.
     held_out: share of the training utterances kept for architecture steps.
     replay: whether passes over these repeat the order of the first one, as the
       released code of ST-NAS does.
     rest_at_zero: whether an edge whose active candidate is zero gets no
       architecture gradient, as in the released code of ProxylessNAS.
     derive_zero: whether the zero operation may be what is found.
-    keep_optimiser: whether the search goes on with the optimiser, the rate and
-      the best loss of warm-up; the paper of ST-NAS resets them, its code not.
+    keep_optimiser: whether the search goes on with the weights, the optimiser,
+      the rate and the best loss of the last epoch of warm-up that improved; the
+      paper of ST-NAS resets all but the weights, its code does not.
     derive_improved: whether the architecture of the last epoch that improved is
       taken, as in the code of ST-NAS, for that of the last.
   """
@@ -53,12 +56,25 @@ class Method:
   alpha_decay: float = 1e-3
   alpha_init: float = 1e-3
   arch_every: int = 1
+  rest_epochs: int = 0
   held_out: float = 0.5
   replay: bool = False
   rest_at_zero: bool = False
   derive_zero: bool = True
   keep_optimiser: bool = False
   derive_improved: bool = False
+
+  def __post_init__(self):
+    if self.order not in (1, 2):
+      raise ValueError(f'{self.name}: order {self.order}; want 1 or 2')
+    if self.order == 2 and (
+      self.single_level or (self.arch_mode, self.weight_mode) != ('mixed',) * 2
+    ):
+      raise ValueError(
+        f'{self.name}: the second order is that of mixed candidates on two '
+        "levels; give arch_mode='mixed', weight_mode='mixed', "
+        'single_level=False'
+      )
 
   @property
   def sampled(self):
@@ -111,6 +127,7 @@ PROXYLESS = Method(
   alpha_betas=(0.0, 0.999),
   alpha_decay=0.0,
   arch_every=5,
+  rest_epochs=1,
 )
 PROXYLESS_FULL = dataclasses.replace(
   PROXYLESS, name='proxyless_full', arch_mode='straight'

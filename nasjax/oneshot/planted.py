@@ -23,7 +23,7 @@ RECIPE = recipes.Recipe(
 )
 
 
-def search(method, seed, warm_up=40, epochs=25, width=64, symbols=3):
+def search(method, seed, warm_up=80, epochs=25, width=64, symbols=3):
   """Returns the corpus and the `Search` of one seed.
 
   One block of the four candidates of ST-NAS stands behind the subsampling

@@ -4,7 +4,8 @@
   OUT/searches/<name>.json         the result, once the search is over
 
 A search is named by the hash of all that determines it. Killed at any moment,
-it goes on from its last epoch and ends with the same result.
+it goes on from its last epoch and ends with the same result. One that diverges
+has no result, but a checkpoint of what it was when it did.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ from nasjax.oneshot import optimiser, training
 from nasjax.table import disk
 
 # Raise when a change of the code changes what a search finds.
-SEARCH_VERSION = 1
+SEARCH_VERSION = 2
 # Numbers the passes over held-out utterances, apart from training's.
 _HELD_OUT = 2_000_000
 _SCALARS = (
@@ -116,6 +117,10 @@ class Progress(NamedTuple):
   resumed: bool
 
 
+class DivergedError(ValueError):
+  """A search met a loss or a gradient that is not finite."""
+
+
 class _Programs(NamedTuple):
   train: callable
   expected: callable
@@ -167,9 +172,12 @@ class Searcher:
     for kind in ('path', 'arch_path'):
       shape = (epochs, self.steps, len(edges))
       history[kind] = np.full(shape, -1, np.int8)
+      history[f'{kind}_loss'] = np.full(shape[:2], np.nan, np.float32)
     for name, candidates in edges:
       history[f'alpha_{name}'] = np.full((epochs, len(candidates)), np.nan)
-    return {
+    # What the search goes on with, where it is not the end of warm-up.
+    kept = {'kept': _on_host(state)} if self.method.keep_optimiser else {}
+    return kept | {
       'search': self._on_device(state),
       'history': history,
       # Stage, epochs in it, and the scheduler's numbers.
@@ -186,22 +194,31 @@ class Searcher:
       prepared.bucket_u, prepared.buckets, (self.search.seed,), number, keep_u
     )
 
-  def _held_out_plan(self, first):
-    """Returns `steps` held-out batches from the `first`-th one on.
+  def _held_out_plan(self, batch_s):
+    """Returns the held-out batches of these numbers.
 
-    Passes follow one another without a break; each has an order of its own, or
-    that of the first.
+    Numbers count over passes that follow one another without a break; each has
+    an order of its own, or that of the first.
     """
-    parts, at = [], first
-    while at < first + self.steps:
-      number, offset = divmod(at, self.held_steps)
-      if self.method.replay:
-        number = 0
-      plan = self._plan(_HELD_OUT + number, self.held_u)
-      take = min(self.held_steps - offset, first + self.steps - at)
-      parts.append([leaf[offset : offset + take] for leaf in plan])
-      at += take
-    return batching.Plan(*map(np.concatenate, zip(*parts)))
+    pass_s, place_s = np.divmod(batch_s, self.held_steps)
+    if self.method.replay:
+      pass_s = np.zeros_like(pass_s)
+    numbers, which_s = np.unique(pass_s, return_inverse=True)
+    plans = [self._plan(_HELD_OUT + n, self.held_u) for n in numbers]
+    return batching.Plan(
+      *(np.stack(leaves)[which_s, place_s] for leaves in zip(*plans))
+    )
+
+  def _held_out_batches(self, history, epoch):
+    """Returns the number of the held-out batch before each step of an epoch.
+
+    Only every `arch_every`-th step takes one: none is left out.
+    """
+    every = max(self.method.arch_every, 1)
+    used = int((history['arch_path'][..., 0] >= 0).sum())
+    before = int(history['steps'][epoch - 2]) if epoch > 1 else 0
+    step_s = before + np.arange(self.steps)
+    return used + -(-step_s // every) - -(-before // every)
 
   def temperature(self, stage, epoch):
     """Temperature in an epoch (1-based) of a stage."""
@@ -223,17 +240,19 @@ class Searcher:
     judge = plateau.State(*(v.item() for v in state['judge']))
     in_stage += 1
     temperature = self.temperature(stage, in_stage)
-    first = self._first_held_out(state, stage)
+    moving = stage.searches and in_stage > self.method.rest_epochs
+    batch_s = self._held_out_batches(state['history'], epoch)
     found, log = self.programs.train(
       state['search'],
       self.prepared.train,
       self._on_device(self._plan(epoch, ~self.held_u)),
-      self._on_device(self._held_out_plan(first)),
+      self._on_device(self._held_out_plan(batch_s)),
       *self._on_device(
         (
           np.float32(judge.lr),
           np.float32(temperature),
           np.bool_(stage.searches),
+          np.bool_(moving),
         )
       ),
     )
@@ -259,22 +278,26 @@ class Searcher:
       'stage': stage_number,
       'path': np.asarray(log.path_se),
       'arch_path': np.asarray(log.arch_path_se),
+      'path_loss': np.asarray(log.loss_s),
+      'arch_path_loss': np.asarray(log.held_out_s),
     }
     for (name, _), alpha_k in zip(self.supernet.edges, found.alpha_e):
       values[f'alpha_{name}'] = np.asarray(alpha_k)
     if stage.plateau is not None:
       judge = plateau.step(stage.plateau, judge, in_stage, held_out_loss)
       values['improved'] = judge.improved
+      if judge.improved and not stage.searches and 'kept' in state:
+        state = state | {'kept': _on_host(found)}
     over = judge.stopped or in_stage == stage.epochs
-    alive = bool(found.alive) and np.isfinite(held_out_loss)
+    alive = _alive(found, held_out_loss)
     if over and alive and stage_number + 1 < len(self.search.stages):
-      found, judge = self._next_stage(found, judge, stage_number + 1)
+      found, judge = self._next_stage(state, found, judge, stage_number + 1)
       stage_number, in_stage, over = stage_number + 1, 0, False
     values['seconds'] = time.perf_counter() - started
     history = {name: v.copy() for name, v in state['history'].items()}
     for name, value in values.items():
       history[name][epoch - 1] = value
-    state = {
+    state = state | {
       'search': found,
       'history': history,
       'stage': np.array([stage_number, in_stage]),
@@ -282,16 +305,12 @@ class Searcher:
     }
     return state, over or not alive
 
-  def _first_held_out(self, state, stage):
-    """Returns the number of the first held-out batch of an epoch."""
-    if not stage.searches:
-      return 0
-    searched_e = self.search.searched(state['history']['stage'])
-    return int(searched_e.sum()) * self.steps
-
-  def _next_stage(self, found, judge, number):
+  def _next_stage(self, state, found, judge, number):
     """Returns the state and the scheduler with which a stage begins."""
     if self.method.keep_optimiser:
+      # Steps are counted on: random numbers go by them.
+      if state['kept'].step:
+        found = self._on_device(state['kept'])._replace(step=found.step)
       return found, judge._replace(bad=0, improved=False, stopped=False)
     weights = self.search.weights
     opt = optimiser.init(weights.kind, found.params, self.supernet.group_count)
@@ -317,6 +336,16 @@ class Searcher:
     )
     loss_p = population.mean_losses(loss_ps, count_ps, steps)
     return float(loss_p[0]), float(per_p[0])
+
+
+def _alive(state, judged_loss):
+  # The judge's loss can be the first that is not finite.
+  return bool(state.alive) and bool(np.isfinite(judged_loss))
+
+
+def _on_host(tree):
+  """Returns a copy that outlives donated buffers."""
+  return jax.tree.map(np.array, tree)
 
 
 def _judge(lr, best=np.inf, bad=0, improved=False, stopped=False):
@@ -423,6 +452,10 @@ def run(search, prepared, fingerprint, out, on_epoch=lambda progress: None):
 
   Returns:
     the result, as the JSON file has it.
+
+  Raises:
+    DivergedError: with the step, the candidates that ran in it, and where the
+      state is that it left unchanged. So does every further call.
   """
   name = search.name(fingerprint)
   found = load(out, name)
@@ -430,14 +463,15 @@ def run(search, prepared, fingerprint, out, on_epoch=lambda progress: None):
     return found
   searcher = Searcher(search, prepared)
   about = search.describe() | {'corpus': fingerprint}
-  with runs.manager(pathlib.Path(out) / 'searches' / name) as manager:
+  place = pathlib.Path(out) / 'searches' / name
+  with runs.manager(place) as manager:
     done = manager.latest_step() or 0
     state = _restored(manager, searcher) if done else searcher.initial()
     over = False
     for epoch in range(1, search.epochs + 1):
       if epoch > done:
         state, over = searcher.epoch(state, epoch)
-        host = jax.tree.map(np.array, state)
+        host = _on_host(state)
         with runs.SAVING:
           manager.save(
             epoch,
@@ -451,10 +485,47 @@ def run(search, prepared, fingerprint, out, on_epoch=lambda progress: None):
       if over:
         break
     manager.wait_until_finished()
+  if not _alive(state['search'], state['history']['held_out_loss'][epoch - 1]):
+    raise DivergedError(_divergence(search, state, epoch, place))
   result = _result(search, name, fingerprint, state)
   text = json.dumps(result, indent=1)
   disk.publish(result_path(out, name), text.encode())
   return json.loads(text)
+
+
+def _divergence(search, state, epoch, place):
+  """Says where a search diverged, and what to look at."""
+  history, found = state['history'], state['search']
+  stage = search.stages[int(history['stage'][epoch - 1])].name
+  who = f'{search.method.name}, seed {search.seed}, diverged in'
+  if found.alive:
+    loss = history['held_out_loss'][epoch - 1]
+    what = (
+      f'epoch {epoch} ({stage}): the loss of held-out utterances behind it is '
+      f'{loss}'
+    )
+  else:
+    before = int(history['steps'][epoch - 2]) if epoch > 1 else 0
+    s = int(found.step) - before
+    what = (
+      f'step {before + s + 1} (epoch {epoch}, {stage}): a loss or a gradient '
+      'is not finite'
+    )
+    for kind, of in (('arch_path', 'architecture'), ('path', 'weights')):
+      index_e = history[kind][epoch - 1, s]
+      if index_e[0] < 0:
+        continue  # no such step was made
+      path = ', '.join(
+        f'{edge}={names[index]}'
+        for index, (edge, names) in zip(index_e, search.supernet.edges)
+      )
+      loss = history[f'{kind}_loss'][epoch - 1, s]
+      what += f'; {of}: loss {loss:.6g} with {path}'
+  return (
+    f'{who} {what}. The state that it left unchanged is in '
+    f'{place / str(epoch)}; lower the learning rates or clip gradients, or '
+    f'remove {place} to search anew'
+  )
 
 
 def _result(search, name, fingerprint, state):
@@ -464,15 +535,11 @@ def _result(search, name, fingerprint, state):
   curves = {
     key: _plain(values[:epochs])
     for key, values in history.items()
-    if not key.endswith('path')
+    if 'path' not in key
   }
-  # The judge's loss can be the first that is not finite.
-  last_loss = history['held_out_loss'][epochs - 1]
-  alive = bool(state['search'].alive) and bool(np.isfinite(last_loss))
   return {
     'name': name,
     'search': search.describe() | {'corpus': fingerprint},
-    'status': 'ok' if alive else 'diverged',
     'arch': arch.tolist(),
     'names': search.supernet.space.names(arch),
     'epochs': epochs,

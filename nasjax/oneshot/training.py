@@ -354,9 +354,10 @@ def make_pass(supernet, method, weights, buckets):
     buckets: shapes of the batches.
 
   Returns:
-    function of (state, data, plan, held_out plan, lr, temperature, searching)
-    that returns the state and a `Log`. Both plans have as many batches;
-    `searching` is False for warm-up.
+    function of (state, data, plan, held_out plan, lr, temperature, searching,
+    moving) that returns the state and a `Log`. Both plans have as many batches.
+    `searching` is False for warm-up; `moving` also where a search rests its
+    architecture parameters (`Method.rest_epochs`).
   """
   make_step = make_joint_step if method.single_level else make_weight_step
   weight_step = make_step(supernet, method, weights)
@@ -366,7 +367,7 @@ def make_pass(supernet, method, weights, buckets):
   def gathered(data, index_b, bucket):
     return member.gather(data, index_b[: bucket.batch], bucket)
 
-  def run_pass(state, data, plan, held_out, lr, temperature, searching):
+  def run_pass(state, data, plan, held_out, lr, temperature, searching, moving):
     steps, edges = plan.bucket_s.shape[0], len(supernet.edges)
 
     def train(bucket, index_b, state):
@@ -394,7 +395,7 @@ def make_pass(supernet, method, weights, buckets):
       arch_path_e = jnp.full(edges, -1, jnp.int32)
       if bilevel:
         state, held_loss, arch_path_e = lax.cond(
-          searching & (state.step % method.arch_every == 0),
+          moving & (state.step % method.arch_every == 0),
           functools.partial(architecture, s),
           lambda state: (state, held_loss, arch_path_e),
           state,
