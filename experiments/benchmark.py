@@ -106,13 +106,7 @@ def run():
     write_record(job, work.builder, number, out)
     with monitor.Bar(shards, recipe.epochs) as bar:
       workers.run(job, shards, prepareds, out, bar, monitor.CONSOLE.print)
-    rows = table.open(out).select(
-      recipe=recipe.name,
-      space=job.space.name,
-      macro=job.macro.name,
-      corpus_fingerprint=job.corpus_fingerprint,
-    )
-    summary.write(rows, out)
+    summary.write(jobs.rows(job, table.open(out)), out)
 
 
 if __name__ == '__main__':

@@ -28,6 +28,45 @@ class Work(NamedTuple):
     return self.prepareds[0].mesh
 
 
+def train(work, job, members, together, out):
+  """Trains members, those of a signature together, into the table of `out`.
+
+  Args:
+    work: Work.
+    job: `runs.Job`, that of the work or like it.
+    members: (architecture, seed) pairs.
+    together: the most members of a shard.
+    out: directory of the run.
+  """
+  import monitor
+
+  from nasjax import population, runs, workers
+
+  # Workers that train a member after the other share out the members, and one
+  # program of one member serves them all; others map the members.
+  alone = population.members_at_once(together) == 1
+  shards = runs.plan(
+    job, members, 1 if alone else together, work.mesh.shape['member']
+  )
+  with monitor.Bar(shards, job.recipe.epochs) as bar:
+    say = monitor.CONSOLE.print
+    workers.run(job, shards, work.prepareds, out, bar, say)
+
+
+def rows(job, table):
+  """Returns the rows of a table that are of this job.
+
+  Raises:
+    table.MissingEntryError: there are none.
+  """
+  return table.select(
+    space=job.space.name,
+    recipe=job.recipe.name,
+    macro=job.macro.name,
+    corpus_fingerprint=job.corpus_fingerprint,
+  )
+
+
 def prepare(recipe, most, macro=None):
   """Makes the corpus of the flags ready for training.
 

@@ -2,6 +2,7 @@
 
 import functools
 
+import jobs
 import numpy as np
 
 
@@ -19,25 +20,13 @@ class Lab:
 
   def train(self, pairs, say):
     """Trains what of the (architecture, seed) pairs is missing."""
-    import monitor
-
-    from nasjax import population, runs, workers
-
     job = self._work.job
     pairs = {(tuple(int(d) for d in arch), seed) for arch, seed in pairs}
     missing = sorted(pair for pair in pairs if self._row(*pair) is None)
     if not missing:
       return
-    alone = population.members_at_once(2) == 1
-    shards = runs.plan(
-      job,
-      missing,
-      1 if alone else len(missing),
-      self._work.mesh.shape['member'],
-    )
     say(f'training {len(missing)} networks from scratch')
-    with monitor.Bar(shards, job.recipe.epochs) as bar:
-      workers.run(job, shards, self._work.prepareds, self._out, bar, say)
+    jobs.train(self._work, job, missing, len(missing), self._out)
     self._own = self._read()
 
   def value(self, arch, seed, column):
@@ -138,12 +127,7 @@ class Lab:
 
     job = self._work.job
     try:
-      found = rows.select(
-        space=job.space.name,
-        recipe=job.recipe.name,
-        macro=job.macro.name,
-        corpus_fingerprint=job.corpus_fingerprint,
-      )
+      found = jobs.rows(job, rows)
     except table.MissingEntryError:
       return None
     texts = set(found.column('recipe_json'))

@@ -44,9 +44,7 @@ class Trainer:
 
   def _trained(self, archs_nd, epochs):
     """Returns the rows that have these architectures, trained so long."""
-    import monitor
-
-    from nasjax import population, runs, table, workers
+    from nasjax import table
 
     job = self._work.job
     if epochs != job.recipe.epochs:
@@ -57,25 +55,9 @@ class Trainer:
       job = dataclasses.replace(job, recipe=recipe)
     missing = self._missing(job, archs_nd)
     if missing:
-      # Workers that train a member after the other share out the members, and
-      # one program of one member serves them all; others map the members.
-      alone = population.members_at_once(len(archs_nd)) == 1
-      shards = runs.plan(
-        job,
-        [(arch, self._seed) for arch in missing],
-        1 if alone else len(archs_nd),
-        self._work.mesh.shape['member'],
-      )
-      with monitor.Bar(shards, epochs) as bar:
-        workers.run(
-          job,
-          shards,
-          self._work.prepareds,
-          self._out,
-          bar,
-          monitor.CONSOLE.print,
-        )
-    return self._select(table.open(self._out, verify=False), job)
+      members = [(arch, self._seed) for arch in missing]
+      jobs.train(self._work, job, members, len(archs_nd), self._out)
+    return jobs.rows(job, table.open(self._out, verify=False))
 
   def _missing(self, job, archs_nd):
     """Returns an architecture of each function that the table lacks."""
@@ -84,7 +66,7 @@ class Trainer:
     there = set()
     if table.committed(self._out / 'table'):
       try:
-        rows = self._select(table.open(self._out), job)
+        rows = jobs.rows(job, table.open(self._out))
         own = rows.column('seed') == self._seed
         there = set(rows.column('semantic_key')[own])
       except table.MissingEntryError:
@@ -92,13 +74,6 @@ class Trainer:
     keys = job.space.semantic_keys(archs_nd)
     first = dict(zip(keys[::-1].tolist(), archs_nd[::-1]))
     return [arch for key, arch in first.items() if key not in there]
-
-  def _select(self, rows, job):
-    return rows.select(
-      recipe=job.recipe.name,
-      macro=job.macro.name,
-      corpus_fingerprint=job.corpus_fingerprint,
-    )
 
 
 def values():

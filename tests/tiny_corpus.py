@@ -52,17 +52,7 @@ def split(patterns_vf, utterances, seed):
     x_tf = patterns_vf[np.repeat(labels[-1], frames)]
     noise_tf = rng.normal(0, 0.5, x_tf.shape)
     features.append((x_tf + noise_tf).astype(np.float32))
-  frames_u = np.array([len(x_tf) for x_tf in features], np.int32)
-  return corpus_lib.Split(
-    ids=tuple(f'u{seed}-{u}' for u in range(utterances)),
-    speakers=('',) * utterances,
-    texts=('',) * utterances,
-    features=np.concatenate(features),
-    offset_u=(np.cumsum(frames_u) - frames_u).astype(np.int32),
-    frames_u=frames_u,
-    labels=tuple(labels),
-    samples_u=frames_u.astype(np.int64) * 160 + 240,
-  )
+  return corpus_lib.drawn(f'u{seed}', features, labels)
 
 
 @functools.cache

@@ -38,19 +38,7 @@ def split(rng, utterances, symbols, distance, noise):
     x_tf = np.repeat(x_tf, 3, axis=0)
     features.append(x_tf + noise * rng.normal(size=x_tf.shape))
     labels.append((1 + code_t[markers - distance]).astype(np.int32))
-  frames_u = np.array([len(x_tf) for x_tf in features], np.int32)
-  nothing = ('',) * utterances
-  return corpus_lib.Split(
-    ids=tuple(f'planted-{u}' for u in range(utterances)),
-    speakers=nothing,
-    texts=nothing,
-    features=np.concatenate(features).astype(np.float32),
-    offset_u=(np.cumsum(frames_u) - frames_u).astype(np.int32),
-    frames_u=frames_u,
-    labels=tuple(labels),
-    # As many as have these frames of features.
-    samples_u=frames_u.astype(np.int64) * 160 + 240,
-  )
+  return corpus_lib.drawn('planted', features, labels)
 
 
 def corpus(

@@ -302,7 +302,7 @@ def supernet_ranks(
   ranked = shared_n[both_n], alone_n[both_n]
   for name, correlation in (
     ('Spearman', statistics.rank_correlation(*ranked)),
-    ('Kendall', _kendall(*ranked)),
+    ('Kendall', statistics.kendall_correlation(*ranked)),
   ):
     lines.append(f'{name} {_written(correlation)}')
   lost = int((~both_n).sum())
@@ -453,30 +453,6 @@ def _parameters(params_s):
     return low
   number, _, unit = low.partition(' ')
   return f'{number if high.endswith(unit) else low}\u2013{high}'
-
-
-def _kendall(x_n, y_n, seed=0, repeats=1000):
-  """Returns the Correlation of two columns: Kendall's tau-b.
-
-  Kendall, The treatment of ties in ranking problems, Biometrika 33, 1945. Every
-  pair is compared once: how often a resample has it is the product of how often
-  it has the two. The resamples are those of `statistics.bootstrap_interval`.
-  """
-  n = len(x_n)
-  sign_x_nn = np.sign(x_n[:, None] - x_n[None, :])
-  sign_y_nn = np.sign(y_n[:, None] - y_n[None, :])
-  rng = np.random.default_rng(seed)
-  times_bn = [np.ones(n)]
-  for _ in range(repeats if n else 0):
-    times_bn.append(np.bincount(rng.integers(n, size=n), minlength=n))
-  times_bn = np.array(times_bn, np.float64)
-  agree_b, x_b, y_b = (
-    np.einsum('bn,bn->b', times_bn @ pairs_nn, times_bn)
-    for pairs_nn in (sign_x_nn * sign_y_nn, sign_x_nn**2, sign_y_nn**2)
-  )
-  with np.errstate(invalid='ignore'):
-    tau_b = agree_b / np.sqrt(x_b * y_b)
-  return statistics.correlation(float(tau_b[0]), tau_b[1:], n)
 
 
 def _written(correlation):
