@@ -98,8 +98,12 @@ def search_all(searches, work, out, bar):
 
   fingerprint = work.job.corpus_fingerprint
 
-  def one(search, prepared):
-    return searching.run(search, prepared, fingerprint, out, bar)
+  def one(search, prepared, check):
+    def on_epoch(progress):
+      bar(progress)
+      check()
+
+    return searching.run(search, prepared, fingerprint, out, on_epoch)
 
   return list(workers.share(one, searches, work.prepareds))
 

@@ -47,10 +47,11 @@ def search_all(method, meshes, out, tick):
   from nasjax import workers
   from nasjax.oneshot import planted
 
-  def one(seed, mesh):
+  def one(seed, mesh, check):
     result, solved = planted.run(
-      method, seed, mesh, out, warm_up=FLAGS.warm_up, epochs=FLAGS.search
-    )
+      method, seed, mesh, out, lambda progress: check(),
+      warm_up=FLAGS.warm_up, epochs=FLAGS.search,
+    )  # fmt: skip
     return result['names'], solved
 
   found = []

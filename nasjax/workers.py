@@ -113,7 +113,9 @@ def share(function, tasks, places):
   """Runs tasks side by side, one at each place at a time.
 
   Args:
-    function: called with a task and the place where it runs.
+    function: called with a task, the place where it runs, and a function that
+      it calls now and then, which raises where another task has failed or the
+      user interrupts.
     tasks: list.
     places: what tasks need and cannot share, such as devices.
 
@@ -121,17 +123,25 @@ def share(function, tasks, places):
     what the function returned, in the order of the tasks.
 
   Raises:
-    whatever the function raised first, in that order; what had not begun by
-    then is left.
+    whatever a task raised first; what had not begun by then is left.
   """
-  free = queue.SimpleQueue()
+  free, failures, stop = queue.SimpleQueue(), [], threading.Event()
   for place in places:
     free.put(place)
 
+  def check():
+    if stop.is_set():
+      raise _Stopped
+
   def one(task):
+    check()
     place = free.get()
     try:
-      return function(task, place)
+      return function(task, place, check)
+    except BaseException as e:
+      failures.append(e)
+      stop.set()
+      raise
     finally:
       free.put(place)
 
@@ -139,7 +149,9 @@ def share(function, tasks, places):
     futures = [pool.submit(one, task) for task in tasks]
     try:
       for future in futures:
+        concurrent.futures.wait([future])
+        if failures:
+          raise failures[0]
         yield future.result()
     finally:
-      for future in futures:
-        future.cancel()
+      stop.set()

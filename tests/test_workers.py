@@ -312,7 +312,8 @@ def test_orthogonal_starts_at_once_do_not_wait_for_each_other(tmp_path):
 def test_tasks_are_shared_out_one_at_each_place_at_a_time():
   busy, lock = set(), threading.Lock()
 
-  def square(task, place):
+  def square(task, place, check):
+    check()
     with lock:
       assert place not in busy
       busy.add(place)
@@ -325,15 +326,20 @@ def test_tasks_are_shared_out_one_at_each_place_at_a_time():
   assert list(found) == [n**2 for n in range(9)]
 
 
-def test_what_had_not_begun_when_a_task_failed_is_left():
+def test_the_first_failure_ends_what_runs_and_leaves_the_rest():
   begun = []
 
-  def fail(task, place):
+  def work(task, place, check):
     del place
     begun.append(task)
-    time.sleep(0.05)
-    raise KeyError(task)
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until:
+      time.sleep(0.01)
+      if task == 1 and len(begun) > 1:
+        raise KeyError(task)
+      check()
 
-  with pytest.raises(KeyError, match='0'):
-    list(workers.share(fail, range(50), 'ab'))
-  assert len(begun) < 10
+  # The first task is told to end, and is not what is raised.
+  with pytest.raises(KeyError, match='1'):
+    list(workers.share(work, range(50), 'ab'))
+  assert sorted(begun) == [0, 1]

@@ -51,13 +51,15 @@ def search(method, seed, warm_up=80, epochs=25, width=64, symbols=3):
   )
 
 
-def run(method, seed, mesh, out, **sizes):
-  """Runs a search of the task; `sizes` as of `search`.
+def run(method, seed, mesh, out, on_epoch=lambda progress: None, **sizes):
+  """Runs a search of the task; `on_epoch` as of `searching.run`.
+
+  `sizes` are those of `search`.
 
   Returns:
     the result (`searching.run`), and whether it found the solution.
   """
   corpus, own = search(method, seed, **sizes)
   prepared = runner.prepare(corpus, RECIPE, mesh)
-  result = searching.run(own, prepared, corpus.fingerprint, out)
+  result = searching.run(own, prepared, corpus.fingerprint, out, on_epoch)
   return result, result['names'] == SOLUTION
