@@ -62,7 +62,8 @@ def make_supernet(macro):
   skips = tuple(f for f in space.fields if f.startswith('s'))
   if FLAGS.ops is not None or FLAGS.skips is not None:
     skips = tuple(FLAGS.skips or ())
-  return Supernet(space, macro, tuple(FLAGS.ops or space.ops), skips)
+  ops = space.ops if FLAGS.ops is None else FLAGS.ops
+  return Supernet(space, macro, tuple(ops), skips)
 
 
 def plan(methods, search_seeds, stages, supernet, recipe):
@@ -207,6 +208,7 @@ def run(methods, search_seeds, stages, out, record):
   """
   recipe = training.recipe()
   seeds = training.seeds()
+  make_supernet(training.macro())  # what is wrong with it is said at once
   work = jobs.prepare(recipe, len(methods) * len(search_seeds))
   import monitor
   import retraining

@@ -116,6 +116,8 @@ def test_other_flags_are_refused_and_named(whole):
     ('--search_seeds=', '--search_seeds is empty'),
     ('--warm_up_epochs=x', '--warm_up_epochs=x'),
     ('--schedule=st_nas', 'give --loss_norm=none'),
+    ('--ops=', 'no operation'),
+    ('--ops=conv5', 'two operations to choose from'),
     ('--space=st_nas', '--macro=small is no network of --space=st_nas'),
   ],
 )
