@@ -523,8 +523,8 @@ def _divergence(search, state, epoch, place):
       what += f'; {of}: loss {loss:.6g} with {path}'
   return (
     f'{who} {what}. The state that it left unchanged is in '
-    f'{place / str(epoch)}; lower the learning rates or clip gradients, or '
-    f'remove {place} to search anew'
+    f'{place / str(epoch)}; search with lower learning rates or clipped '
+    'gradients, in another directory'
   )
 
 
