@@ -1,7 +1,7 @@
 """Settings of every test: two CPU devices, strict ranks, shared compilations.
 
 Programs here are compiled once and run a few times, so LLVM does not optimise
-them; those of launchers, which are processes of their own, it does.
+them.
 
 Compiled programs are kept in one directory for the whole run, its subprocesses
 and the processes that share out the tests included, so that what several tests

@@ -11,6 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import tiny_corpus
+import tiny_run
 
 from nasjax import population, table
 from nasjax.losses import ctc
@@ -26,7 +27,7 @@ def finished(tmp_path_factory):
   """The directory of runs on all meshes."""
   out = tmp_path_factory.mktemp('meshes')
   environment = os.environ | {'PYTHONPATH': f'{TESTS}:{TESTS.parent}'}
-  environment.pop('XLA_FLAGS', None)
+  environment['XLA_FLAGS'] = tiny_run.UNOPTIMISED
   # Devices that wait for each other would wait for ever.
   done = subprocess.run(
     [sys.executable, str(TESTS / 'mesh_runs.py'), str(out)],

@@ -580,7 +580,7 @@ def test_the_path_of_a_supernet_is_the_single_network(name):
 )
 def test_a_search_of_networks(tmp_path, name, method):
   search = _search(
-    dataclasses.replace(method, arch_every=1),
+    dataclasses.replace(method, arch_every=1, rest_epochs=0),
     plan=(1, 1),
     supernet=REAL[name],
     weights=WEIGHTS._replace(recipe=tiny_corpus.variant(l2=0.0)),

@@ -8,6 +8,8 @@ import sys
 import tempfile
 from typing import NamedTuple
 
+# Compiling takes a test longer than running does.
+UNOPTIMISED = '--xla_backend_optimization_level=0'
 ROOT = pathlib.Path(__file__).parent.parent
 # Four networks in two shards that share a program.
 CELLS = """
@@ -38,7 +40,7 @@ class TinyRun(NamedTuple):
 def start(*flags, launcher='benchmark'):
   """Starts a launcher as a process of its own, with pipes for its output."""
   environment = dict(os.environ, PYTHONUNBUFFERED='1')
-  environment.pop('XLA_FLAGS', None)  # --cpu_devices says how many
+  environment['XLA_FLAGS'] = UNOPTIMISED  # --cpu_devices says how many
   return subprocess.Popen(
     [sys.executable, f'experiments/{launcher}.py', *flags],
     cwd=ROOT,
