@@ -87,7 +87,11 @@ def test_steps_against_numpy_and_optax(clip, epsilon, kind):
     optax.clip_by_global_norm(clip), optax.adam(LR, eps=epsilon)
   )
   theirs, their_state = params, chain.init(params)
-  step = _update(recipe, kind)
+  # As users compile it: bounds on rounding are those of fused multiply-adds.
+  step = jax.jit(
+    _update(recipe, kind),
+    compiler_options={'xla_backend_optimization_level': 3},
+  )
   for grads in drawn:
     params, state, made = step(grads, state, params, jnp.array(True))
     assert made
@@ -99,7 +103,7 @@ def test_steps_against_numpy_and_optax(clip, epsilon, kind):
   _all_close(params, expected, atol=len(drawn) * LR * 3e-5)
   _all_close(params, theirs, atol=2e-6)
   # Sums of gradients cancel.
-  _all_close(state[1].mu, mu, atol=3e-8)
+  _all_close(state[1].mu, mu, atol=1e-8)
   _all_close(state[1].nu, nu)
   other, *_ = _slow(_recipe(clip, 3 * epsilon), first, drawn)
   moved = np.abs(other['one'] - expected['one']) > 1e-4
