@@ -48,13 +48,11 @@ def members_per_shard(job, members, prepareds, out):
     return number, f'at most {number} members a shard, as the flag says'
   path = out / 'run.json'
   if path.exists():
-    try:
-      number = json.loads(path.read_text())['members_per_shard']
-    except (ValueError, KeyError, TypeError):
-      raise ValueError(
-        f'{path} does not tell the members of a shard; give '
-        '--members_per_shard, or another --out'
-      ) from None
+    number = command.noted(
+      path,
+      'members_per_shard',
+      'the members of a shard; give --members_per_shard, or another --out',
+    )
     return number, f'at most {number} members a shard, as {path} says'
   from nasjax import sizing
 

@@ -123,17 +123,25 @@ class Record:
     disk.publish(self._path, json.dumps(record, indent=1).encode())
 
 
-def _refuse_others(path, values, growing):
+def noted(path, name, remedy):
+  """Returns a value of a run.json.
+
+  Raises:
+    ValueError: there is none; `remedy` says what it is and what to give.
+  """
   try:
-    noted = json.loads(path.read_text())['flags']
+    return json.loads(path.read_text())[name]
   except (ValueError, KeyError, TypeError):
-    raise ValueError(
-      f'{path} does not tell the flags that it was begun with; give another '
-      '--out'
-    ) from None
+    raise ValueError(f'{path} does not tell {remedy}') from None
+
+
+def _refuse_others(path, values, growing):
+  begun = noted(
+    path, 'flags', 'the flags that it was begun with; give another --out'
+  )
 
   def allowed(name):
-    old, new = noted.get(name), values[name]
+    old, new = begun.get(name), values[name]
     if name in growing and old and new:
       return set(old) <= set(new)
     return old == new
@@ -141,7 +149,7 @@ def _refuse_others(path, values, growing):
   others = [name for name in values if not allowed(name)]
   if others:
     told = ', '.join(
-      f'{name} was {_shown(noted.get(name))}, is {_shown(values[name])}'
+      f'{name} was {_shown(begun.get(name))}, is {_shown(values[name])}'
       for name in others
     )
     raise ValueError(

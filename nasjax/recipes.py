@@ -13,6 +13,9 @@ _LATER = {
   'loss': ('ctc_weight', 'lm_order'),
   'patience': ('minimum_epochs', 'delta', 'stop_lr'),
 }
+_LATER_FIELDS = {
+  name for owner, others in _LATER.items() for name in (owner, *others)
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,19 +211,15 @@ def describe(recipe):
   return {
     name: value
     for name, value in dataclasses.asdict(recipe).items()
-    if name not in _later() or value != _DEFAULTS[name]
+    if name not in _LATER_FIELDS or value != _DEFAULTS[name]
   }
 
 
 def plain(recipe):
   """Returns a recipe with CTC for its loss and rates that go by epochs."""
   return dataclasses.replace(
-    recipe, **{name: _DEFAULTS[name] for name in _later()}
+    recipe, **{name: _DEFAULTS[name] for name in _LATER_FIELDS}
   )
-
-
-def _later():
-  return {name for pair in _LATER.items() for name in (pair[0], *pair[1])}
 
 
 # The three settings of the paper (Mehrotra et al. 2021, section 3.2); both
