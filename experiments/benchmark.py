@@ -7,6 +7,7 @@ the last epoch. --dry_run prints the plan and a projection of the time.
 """
 
 import json
+import os
 import pathlib
 import sys
 
@@ -32,6 +33,20 @@ flags.DEFINE_integer(
 flags.DEFINE_bool(
   'dry_run', False, 'Print the plan and a projection of the time, and stop.'
 )
+flags.DEFINE_integer(
+  'at_once',
+  None,
+  'Networks of an accelerator that one program trains, while the others of a '
+  "shard wait; by the compiler's figures if not given. On CPUs each trains "
+  'alone.',
+  lower_bound=1,
+)
+flags.DEFINE_string(
+  'plan_for',
+  None,
+  'With --dry_run: plan for accelerators that are not there, such as v5e:2x2 '
+  'or h100 (see accelerators.py).',
+)
 flags.adopt_module_key_flags(corpora)
 flags.adopt_module_key_flags(devices)
 flags.adopt_module_key_flags(training)
@@ -42,24 +57,33 @@ def members_per_shard(job, members, prepareds, out):
 
   A run that goes on keeps the number that it began with, whatever memory is
   free today, for it makes the shards.
+
+  Returns:
+    the number, that of networks which run as one program (None for all that
+    fit), and the reason; and the `sizing.Step`s that decided it, if any.
   """
-  if FLAGS.members_per_shard:
-    number = FLAGS.members_per_shard
-    return number, f'at most {number} members a shard, as the flag says'
-  path = out / 'run.json'
-  if path.exists():
+  number, path = FLAGS.members_per_shard, out / 'run.json'
+  reason = f'at most {number} members a shard, as the flag says'
+  if not number and path.exists() and not FLAGS.plan_for:
     number = command.noted(
       path,
       'members_per_shard',
       'the members of a shard; give --members_per_shard, or another --out',
     )
-    return number, f'at most {number} members a shard, as {path} says'
+    reason = f'at most {number} members a shard, as {path} says'
+  on_cpu = prepareds[0].mesh.devices.flat[0].platform == 'cpu'
+  if number and on_cpu:
+    return number, None, reason, ()
   from nasjax import sizing
 
   # No worker should wait for another's last shard.
-  share = -(-len(members) // len(prepareds))
-  size = sizing.choose(job, members, prepareds[0], share)
-  return size.members, str(size)
+  share = number or -(-len(members) // len(prepareds))
+  size = sizing.choose(job, members, prepareds[0], share, FLAGS.at_once)
+  if on_cpu:
+    return size.members, None, str(size), ()
+  if number:
+    return number, size.together, f'{reason}; {size}', size.steps
+  return size.members, size.together, str(size), size.steps
 
 
 def write_record(job, builder, number, out):
@@ -78,24 +102,44 @@ def write_record(job, builder, number, out):
   disk.publish(out / 'run.json', json.dumps(record, indent=1).encode())
 
 
+def _plan_for():
+  """Makes the compiler of --plan_for ready, before JAX is imported."""
+  if not FLAGS.dry_run:
+    raise ValueError(
+      f'--plan_for={FLAGS.plan_for} is for planning; give --dry_run, too'
+    )
+  from nasjax import chips
+
+  os.environ.update(chips.environment(FLAGS.plan_for))
+
+
 def run():
   """The whole way: corpus, plan, shards, table, figures."""
   # What can be wrong is looked for before anything slow is imported.
   recipe, members = training.recipe(), training.members()
   corpora.check()
+  if FLAGS.plan_for:
+    _plan_for()
   out = command.directory('out')
   with command.exclusive(out):
-    work = jobs.prepare(recipe, FLAGS.members_per_shard or len(members))
+    most = FLAGS.members_per_shard or len(members)
+    work = jobs.prepare(recipe, most, topology=FLAGS.plan_for)
     import monitor
     import summary
 
     from nasjax import runs, table, workers
 
     job, prepareds = work.job, work.prepareds
-    number, reason = members_per_shard(job, members, prepareds, out)
+    number, together, reason, steps = members_per_shard(
+      job, members, prepareds, out
+    )
     shards = runs.plan(job, members, number, work.mesh.shape['member'])
     runs.check_table(job, shards, out)
     monitor.print_plan(job, work.corpus, shards, prepareds, reason)
+    monitor.print_steps(steps)
+    if FLAGS.plan_for:
+      monitor.print_absent(job, shards, prepareds[0], together)
+      return
     if FLAGS.dry_run:
       done = table.committed(out / 'table')
       todo = [shard for shard in shards if shard.name not in done]
@@ -103,7 +147,8 @@ def run():
       return
     write_record(job, work.builder, number, out)
     with monitor.Bar(shards, recipe.epochs) as bar:
-      workers.run(job, shards, prepareds, out, bar, monitor.CONSOLE.print)
+      say = monitor.CONSOLE.print
+      workers.run(job, shards, prepareds, out, bar, say, together)
     summary.write(jobs.rows(job, table.open(out)), out)
 
 

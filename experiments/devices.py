@@ -55,21 +55,25 @@ def configure(most):
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
-def meshes():
+def meshes(topology=None):
   """Returns the meshes of all workers, each of devices of its own.
 
   Accelerators train every population together. CPU devices gain nothing from
   keeping step: each is a worker (or --data_devices of them are).
+
+  Args:
+    topology: of `chips.devices`, to plan for chips that are not there.
 
   Raises:
     ValueError: --data_devices does not divide the devices.
   """
   import jax
 
-  from nasjax import population
+  from nasjax import chips, population
 
-  data, all_devices = FLAGS.data_devices, jax.devices()
-  size = data if jax.default_backend() == 'cpu' else len(all_devices)
+  data = FLAGS.data_devices
+  all_devices = chips.devices(topology) if topology else jax.devices()
+  size = data if all_devices[0].platform == 'cpu' else len(all_devices)
   try:
     return [
       population.member_mesh(all_devices[start : start + size], data)

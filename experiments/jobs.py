@@ -40,11 +40,11 @@ def train(work, job, members, together, out):
   """
   import monitor
 
-  from nasjax import population, runs, workers
+  from nasjax import runs, workers
 
   # Workers that train a member after the other share out the members, and one
   # program of one member serves them all; others map the members.
-  alone = population.members_at_once(together) == 1
+  alone = work.mesh.devices.flat[0].platform == 'cpu'
   shards = runs.plan(
     job, members, 1 if alone else together, work.mesh.shape['member']
   )
@@ -67,13 +67,14 @@ def rows(job, table):
   )
 
 
-def prepare(recipe, most, macro=None):
+def prepare(recipe, most, macro=None, topology=None):
   """Makes the corpus of the flags ready for training.
 
   Args:
     recipe: `recipes.Recipe`.
     most: networks that are trained together.
     macro: `models.Macro`; that of the flags if not given.
+    topology: as in `devices.meshes`.
 
   Returns:
     Work.
@@ -101,5 +102,6 @@ def prepare(recipe, most, macro=None):
   job = runs.Job(
     training.space(), macro, recipe, corpus.name, corpus.fingerprint
   )
-  prepareds = [runs.prepare(corpus, recipe, mesh) for mesh in devices.meshes()]
+  meshes = devices.meshes(topology)
+  prepareds = [runs.prepare(corpus, recipe, mesh) for mesh in meshes]
   return Work(job, corpus, builder, prepareds)

@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from nasjax import cost, kernels, memory, runs
+from nasjax import chips, cost, kernels, memory, parts, runs, sizing
 
 CONSOLE = Console(highlight=False)
 if not CONSOLE.is_terminal:
@@ -95,14 +95,92 @@ def print_plan(job, corpus, shards, prepareds, reason):
   CONSOLE.print(
     f'{len(cells)} cells, {total} networks, {len(shards)} shards, '
     f'{len(_programs(shards))} programs, on {len(prepareds)} x '
-    f'{prepared.mesh.size} x {jax.devices()[0].device_kind}'
+    f'{prepared.mesh.size} x {prepared.mesh.devices.flat[0].device_kind}'
   )
   data = prepared.mesh.shape['data']
   divided = f'; each batch divided among {data} devices' if data > 1 else ''
   CONSOLE.print(reason + divided)
-  if jax.default_backend() == 'cpu' and kernels.choose() == 'xla':
+  platform = prepared.mesh.devices.flat[0].platform
+  if platform == 'cpu' and kernels.choose(platform) == 'xla':
     why = kernels.why_not() or 'NASJAX_KERNELS=xla'
     CONSOLE.print(f'without the native kernels, so several times slower: {why}')
+
+
+def print_steps(steps):
+  """Prints how many networks at a time were tried, and what a step costs.
+
+  Args:
+    steps: of `sizing.Size`.
+  """
+  if not steps:
+    return
+  view = Table(title='networks at a time, a network and step')
+  columns = ('at a time', 'least ms', 'TFLOP', 'HBM GB', 'kernels', 'temp. GB')
+  for column in columns:
+    view.add_column(column, justify='right')
+  for s in steps:
+    view.add_row(
+      str(s.members),
+      *(
+        f'{value / s.members:,.3g}'
+        for value in (
+          1e3 * s.seconds,
+          s.flops / 1e12,
+          s.hbm_bytes / 1e9,
+          s.launches,
+          s.temp_bytes / 1e9,
+        )
+      ),
+    )
+  CONSOLE.print(view)
+
+
+def print_absent(job, shards, prepared, together):
+  """Prints what training takes on chips that are not there.
+
+  Args:
+    job: `runs.Job`.
+    shards: of `runs.plan`.
+    prepared: of `runs.prepare`.
+    together: networks that run as one program.
+  """
+  view = Table(title=f'by the compiler, for {chips.of(prepared.mesh).name}')
+  for column in ('nodes', 'shards', 'compile s', 'GB', 's / epoch', 'total s'):
+    view.add_column(column, justify='left' if column == 'nodes' else 'right')
+  largest = prepared.buckets[-1]
+  total = 0.0
+  for (signature, size), group in _programs(shards).items():
+    turns = parts.cut(group[0], together)
+    runner = runs.Runner(job, turns[0], prepared)
+    started = time.perf_counter()
+    compiled = runner.compiled()
+    compile_s = time.perf_counter() - started
+    step = sizing.step_of(runner, compiled)
+
+    def seconds(plan, step=step):
+      # Other buckets by their share of the largest one's frames.
+      frames_k = np.array([b.frames * b.batch for b in prepared.buckets])
+      share_k = frames_k / (largest.frames * largest.batch)
+      return step.seconds * float(share_k[plan.bucket_s].sum())
+
+    epoch_s = len(turns) * seconds(runner.plan(1))
+    early_s = len(turns) * sum(map(seconds, runner.curriculum))
+    shard_s = job.recipe.epochs * epoch_s + early_s
+    total += compile_s + len(group) * shard_s
+    view.add_row(
+      ', '.join(signature),
+      str(len(group)),
+      f'{compile_s:.1f}',
+      f'{sizing.needed(runner, size) / 1e9:,.3g}',
+      f'{epoch_s:.3g}',
+      f'{compile_s + len(group) * shard_s:,.0f}',
+    )
+  CONSOLE.print(view)
+  CONSOLE.print(
+    "least times of training at the chip's published peaks; evaluation, "
+    'decoding and checkpoints come on top'
+  )
+  CONSOLE.print(f'projected time: at least {_clock(total)}')
 
 
 def print_projection(job, shards, prepareds):

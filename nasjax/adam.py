@@ -21,6 +21,12 @@ def init(recipe, params):
   return _transformation(recipe).init(params)
 
 
+def by_moments(function, state):
+  """Maps the trees of a state that are like `params`: Adam's two moments."""
+  clip, adam = state
+  return clip, adam._replace(mu=function(adam.mu), nu=function(adam.nu))
+
+
 def update(recipe, grads, state, params, lr, ok, kernels='xla'):
   """Makes one step.
 

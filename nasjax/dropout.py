@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 
-def _mix(h):
+def mix(h):
   """The `lowbias32` integer hash (Wellons 2018): a bijection of 32 bits."""
   h = (h ^ (h >> 16)) * jnp.uint32(0x7FEB352D)
   h = (h ^ (h >> 15)) * jnp.uint32(0x846CA68B)
@@ -24,7 +24,7 @@ def keep_mask(key, site, shape, rate):
   Args:
     key: uint32 (2,), raw bits of a key that is fresh at every step; or (3,),
       see `from_row`.
-    site: int, tells the places of one network apart.
+    site: int or int32, tells the places of one network apart.
     shape: of the mask; at most 2**32 elements.
     rate: probability of dropping, in [0, 1).
 
@@ -39,9 +39,30 @@ def keep_mask(key, site, shape, rate):
       index = index + key[2]
     position = position + index * jnp.uint32(stride)
     stride *= shape[axis]
-  salt = _mix(key[1] ^ jnp.uint32((site * 0x9E3779B9) & 0xFFFFFFFF))
-  bits = _mix(_mix(position ^ key[0]) + salt)
+  return survives(position, key, site, rate)
+
+
+def survives(position, key, site, rate):
+  """Draws whether the element at each position survives.
+
+  Args:
+    position: uint32, the element's number in its array, row by row.
+    key, site, rate: as in `keep_mask`.
+
+  Returns:
+    bool, like `position`.
+  """
+  bits = mix(mix(position ^ key[0]) + salt(key, site))
   return bits >= jnp.uint32(round(rate * 2**32))
+
+
+def salt(key, site):
+  """Returns uint32: what tells one site's draws from another's."""
+  if isinstance(site, int):
+    number = jnp.uint32((site * 0x9E3779B9) & 0xFFFFFFFF)
+  else:
+    number = site.astype(jnp.uint32) * jnp.uint32(0x9E3779B9)
+  return mix(key[1] ^ number)
 
 
 def dropout(x, key, site, rate):

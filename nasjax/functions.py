@@ -118,7 +118,9 @@ def _shifted_sum(x_btc, kernel_kijg, shifts):
   return y_btjg.reshape(x_btc.shape)
 
 
-def grouped_conv(x_btc, kernel_kijg, shifts, precision='float32'):
+def grouped_conv(
+  x_btc, kernel_kijg, shifts, precision='float32', kernels='xla'
+):
   """Grouped convolution in time, output as long as the input.
 
   XLA's own grouped convolution has a gradient that is slower by an order of
@@ -131,25 +133,50 @@ def grouped_conv(x_btc, kernel_kijg, shifts, precision='float32'):
     kernel_kijg: weight of tap k from channel i to channel j of group g.
     shifts: frame offset that each tap reads, a tuple of ints.
     precision: of the matrix products, as in `matmul`.
+    kernels: of `kernels.KINDS`; accelerators take their libraries' grouped
+      convolution instead.
 
   Returns:
     y_btc with y[b, t, (j, g)] = sum_ki x[b, t + shifts[k], (i, g)] w[k,i,j,g].
   """
+  if kernels in ('tpu', 'gpu'):
+    return _library_conv(x_btc, kernel_kijg, shifts, precision)
   if kernel_kijg.shape[1] > 2:
     return _block_products(x_btc, kernel_kijg, shifts, precision)
   return _multiply_adds(x_btc, kernel_kijg, shifts)
 
 
+def _library_conv(x_btc, kernel_kijg, shifts, precision):
+  """The convolution as XLA and the libraries of accelerators have it."""
+  taps, c, _, groups = kernel_kijg.shape
+  b, frames, width = x_btc.shape
+  left, right = max(0, -min(shifts)), max(0, max(shifts))
+  dtype = jnp.bfloat16 if precision == 'bfloat16' else x_btc.dtype
+  # All frames between the first and the last tap; those not read weigh 0.
+  dense = jnp.zeros((left + right + 1, c, c, groups), kernel_kijg.dtype)
+  dense = dense.at[jnp.array([left + s for s in shifts])].set(kernel_kijg)
+  x_btgi = jnp.swapaxes(x_btc.reshape(b, frames, c, groups), 2, 3)
+  kernel_kigj = jnp.swapaxes(dense, 2, 3)
+  y_btn = jax.lax.conv_general_dilated(
+    x_btgi.reshape(x_btc.shape).astype(dtype),
+    kernel_kigj.reshape(-1, c, width).astype(dtype),
+    (1,),
+    [(left, right)],
+    dimension_numbers=('NWC', 'WIO', 'NWC'),
+    feature_group_count=groups,
+  )
+  y_btgj = y_btn.astype(jnp.float32).reshape(b, frames, groups, c)
+  return jnp.swapaxes(y_btgj, 2, 3).reshape(x_btc.shape)
+
+
 def _block_products(x_btc, kernel_kijg, shifts, precision):
   """The convolution as products of block-diagonal matrices.
 
-  Larger blocks multiply more zeros. On CPUs five groups a block were fastest;
-  matrix units of GPUs and TPUs are 128 wide (not measured there).
+  Larger blocks multiply more zeros; five groups a block were fastest.
   """
   taps, c, _, groups = kernel_kijg.shape
   b, frames, _ = x_btc.shape
-  most = 5 if jax.default_backend() == 'cpu' else max(1, 128 // c)
-  size = next(s for s in range(most, 0, -1) if groups % s == 0)
+  size = next(s for s in range(5, 0, -1) if groups % s == 0)
   blocks = groups // size
   left, right = max(0, -min(shifts)), max(0, max(shifts))
   x_btig = _split(x_btc, groups, (left, right))
@@ -212,21 +239,32 @@ def _multiply_adds_bwd(shifts, residuals, dy_btc):
 _multiply_adds.defvjp(_multiply_adds_fwd, _multiply_adds_bwd)
 
 
-@jax.custom_vjp
-def recurrence(z_tbh, wh_hh):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def recurrence(z_tbh, wh_hh, precision=None):
   """Runs the LSTM's steps over what the input says to its gates.
 
   The gradient is written out so that the recurrent kernel's is one product
   behind the loop; differentiated by XLA, it would be summed in memory at every
   step, which takes longer than all the rest of the loop.
+
+  Args:
+    z_tbh: what the input says to the gates i, f, g, o.
+    wh_hh: recurrent kernel.
+    precision: of its products, a `lax.Precision`; None is the device's own,
+      which rounds factors on accelerators.
+
+  Returns:
+    h_tbh, the hidden states.
   """
-  return _recurrence_fwd(z_tbh, wh_hh)[0]
+  return _recurrence_fwd(z_tbh, wh_hh, precision)[0]
 
 
-def _recurrence_fwd(z_tbh, wh_hh):
+def _recurrence_fwd(z_tbh, wh_hh, precision):
+  product = functools.partial(jnp.matmul, precision=precision)
+
   def step(carry, z_bh):
     h_bh, c_bh = carry
-    i, f, g, o = jnp.split(z_bh + h_bh @ wh_hh, 4, axis=-1)
+    i, f, g, o = jnp.split(z_bh + product(h_bh, wh_hh), 4, axis=-1)
     i, f, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jax.nn.sigmoid(o)
     g = jnp.tanh(g)
     new_bh = f * c_bh + i * g
@@ -239,7 +277,8 @@ def _recurrence_fwd(z_tbh, wh_hh):
   return h_tbh, (h_tbh, rest, wh_hh)
 
 
-def _recurrence_bwd(residuals, dh_tbh):
+def _recurrence_bwd(precision, residuals, dh_tbh):
+  product = functools.partial(jnp.matmul, precision=precision)
   h_tbh, rest, wh_hh = residuals
   back_hh = wh_hh.T
 
@@ -258,14 +297,16 @@ def _recurrence_bwd(residuals, dh_tbh):
       ],
       -1,
     )
-    return (dz_bh @ back_hh, dc_bh * f), dz_bh
+    return (product(dz_bh, back_hh), dc_bh * f), dz_bh
 
   zeros_bh = jnp.zeros_like(h_tbh[0])
   _, dz_tbh = jax.lax.scan(
     step, (zeros_bh, zeros_bh), (dh_tbh, rest), reverse=True
   )
   hidden, width = wh_hh.shape
-  dwh_hh = h_tbh[:-1].reshape(-1, hidden).T @ dz_tbh[1:].reshape(-1, width)
+  dwh_hh = product(
+    h_tbh[:-1].reshape(-1, hidden).T, dz_tbh[1:].reshape(-1, width)
+  )
   return dz_tbh, dwh_hh
 
 

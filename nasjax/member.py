@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from nasjax import adam, decoding, dropout, models
+from nasjax import adam, decoding, dropout, models, networks
 from nasjax.losses import ctc, ctc_crf
 
 
@@ -35,20 +35,25 @@ class Member(NamedTuple):
   key: jax.Array
 
 
+ROW = 8  # frames
+
+
 class Data(NamedTuple):
   """A split on the device.
 
   Attributes:
-    x_nf: features of all utterances one after another, and one bucket of
-      zeros at the end.
-    offset_u: first frame of each utterance.
+    x_rk: features of all utterances one after another, `ROW` frames to a row,
+      and one bucket of zeros at the end. Each utterance begins a row. Rows
+      that are multiples of 128 long lie in a TPU's memory as they are read,
+      without a second copy of the corpus.
+    row_u: first row of each utterance.
     frames_u: its length.
     labels_ul: its transcript, padded with 0.
     label_len_u: length of its transcript.
   """
 
-  x_nf: jax.Array
-  offset_u: jax.Array
+  x_rk: jax.Array
+  row_u: jax.Array
   frames_u: jax.Array
   labels_ul: jax.Array
   label_len_u: jax.Array
@@ -64,28 +69,44 @@ class Batch(NamedTuple):
   weight_b: jax.Array
 
 
-def device_data(split, buckets, frames=0, utterances=0):
+def features_dtype(recipe, platform):
+  """Returns in what features are kept on devices of a platform.
+
+  An accelerator that computes with bfloat16 rounds them first of all.
+  """
+  rounded = platform != 'cpu' and recipe.precision == 'bfloat16'
+  return jnp.bfloat16 if rounded else jnp.float32
+
+
+def device_data(split, buckets, frames=0, utterances=0, dtype=np.float32):
   """Returns the `Data` of a `data.corpus.Split`, as NumPy arrays.
 
   Args:
     split: the utterances.
     buckets: shapes into which they will be cut.
     frames, utterances: pad to so many, so that two splits share a program.
+    dtype: of the features.
   """
   count = max(len(split.labels), utterances)
   labels_ul = np.zeros((count, max(b.labels for b in buckets)), np.int32)
   for u, labels in enumerate(split.labels):
     labels_ul[u, : len(labels)] = labels
-  rows, width = split.features.shape
-  x_nf = np.zeros((max(rows, frames) + buckets[-1].frames, width), np.float32)
-  x_nf[:rows] = split.features
+  width = split.features.shape[1]
+  rows_u = -(-np.asarray(split.frames_u) // ROW)
+  row_u = np.cumsum(rows_u) - rows_u
+  rows = max(int(rows_u.sum()), -(-frames // ROW) + utterances)
+  rows += -(-buckets[-1].frames // ROW)
+  x_rk = np.zeros((rows, ROW * width), dtype)
+  x_nf = x_rk.reshape(-1, width)
+  for row, start, length in zip(row_u, split.offset_u, split.frames_u):
+    x_nf[row * ROW :][:length] = split.features[start : start + length]
 
   def padded(values):
     return np.pad(np.asarray(values, np.int32), (0, count - len(values)))
 
   return Data(
-    x_nf,
-    padded(split.offset_u),
+    x_rk,
+    padded(row_u),
     padded(split.frames_u),
     labels_ul,
     padded([len(labels) for labels in split.labels]),
@@ -109,10 +130,11 @@ def gather(data, index_b, bucket):
   """Cuts one batch out of the split; a negative index is an empty row."""
   safe_b = jnp.maximum(index_b, 0)
   real_b = index_b >= 0
-  width = data.x_nf.shape[1]
-  x_btf = jax.vmap(
-    lambda n: lax.dynamic_slice(data.x_nf, (n, 0), (bucket.frames, width))
-  )(data.offset_u[safe_b])
+  rows, length = -(-bucket.frames // ROW), data.x_rk.shape[1]
+  x_brk = jax.vmap(
+    lambda r: lax.dynamic_slice(data.x_rk, (r, 0), (rows, length))
+  )(data.row_u[safe_b])
+  x_btf = x_brk.reshape(len(index_b), rows * ROW, -1)[:, : bucket.frames]
   len_b = jnp.where(real_b, data.frames_u[safe_b], 0)
   valid_bt = jnp.arange(bucket.frames)[None] < len_b[:, None]
   return Batch(
@@ -125,14 +147,28 @@ def gather(data, index_b, bucket):
 
 
 def init_member(network, recipe, key, gates):
-  """Returns the first state of one network."""
+  """Returns the first state of one network, in its form."""
   params = models.initial_params(network, jax.random.fold_in(key, 0), gates)
+  params = networks.form(network).pack(params)
   return Member(
     params,
     adam.init(recipe, params),
     jnp.zeros((), jnp.int32),
     jnp.ones((), bool),
     jax.random.key_data(jax.random.fold_in(key, 1)),
+  )
+
+
+def reordered(member, function):
+  """Returns a member with all that is like its parameters reordered.
+
+  Args:
+    member: `Member`, of one network or of many.
+    function: `pack` or `unpack` of the network's form.
+  """
+  return member._replace(
+    params=function(member.params),
+    opt_state=adam.by_moments(function, member.opt_state),
   )
 
 
@@ -151,7 +187,7 @@ def forward(
   Args:
     network: `Network`.
     recipe: `Recipe`.
-    params: of the network.
+    params: of the network, in its form (`networks.form`).
     gates: `cells.Gates`.
     batch: `Batch`.
     key: of dropout, None to switch it off.
@@ -164,8 +200,8 @@ def forward(
   Raises:
     ValueError: a denominator is missing.
   """
-  logits_btv, len_b = network.apply(
-    {'params': params}, batch.x_btf, batch.len_b, gates, key
+  logits_btv, len_b = networks.form(network).apply(
+    params, batch.x_btf, batch.len_b, gates, key
   )
   scored = (logits_btv, len_b, batch.labels_bl, batch.label_len_b)
   if recipe.loss == 'ctc':
@@ -180,6 +216,7 @@ def forward(
       *scored,
       _needed(denominator),
       recipe.ctc_weight,
+      kernels='native' if network.kernels in ('native', 'twice') else 'xla',
       weight_b=batch.weight_b,
       normalise=recipe.loss_norm,
       axis=axis,

@@ -6,6 +6,8 @@ import resource
 
 import jax
 
+from nasjax import chips
+
 _CGROUP = pathlib.Path('/sys/fs/cgroup')
 
 
@@ -41,7 +43,8 @@ def program_bytes(compiled):
 def free(mesh):
   """Bytes that each device of a mesh may still take.
 
-  CPU devices share what the host has.
+  CPU devices share what the host has. Where the devices are not there, it is
+  what the chip has.
 
   Raises:
     ValueError: the device does not tell.
@@ -49,6 +52,8 @@ def free(mesh):
   devices = list(mesh.devices.flat)
   if devices[0].platform == 'cpu':
     return host_free() // jax.local_device_count()
+  if not chips.is_there(mesh):
+    return chips.of(mesh).hbm_bytes
   found = [device.memory_stats() or {} for device in devices]
   if not all('bytes_limit' in stats for stats in found):
     raise ValueError(

@@ -103,9 +103,12 @@ class Network(nn.Module):
     ops: candidate operations of each node of every cell, as in `cells.Cell`.
     rate: dropout of the cells' operations and of the LSTM's input.
     conv_dropout: whether the cells' convolutions drop, too.
-    kernels: 'native' or 'xla', as `ops.Conv` has it.
+    kernels: of `kernels.KINDS`; this module itself runs all but 'native' as
+      'xla'.
     precision: of dense products, as in `ops.matmul`.
     mode: how several candidates are put together, of `mixing.MODES`.
+    checkpoint: whether accelerators compute each cell again for its gradient
+      (`accelerated`).
   """
 
   macro: Macro
@@ -115,6 +118,7 @@ class Network(nn.Module):
   kernels: str = 'xla'
   precision: str = 'float32'
   mode: str = 'mixed'
+  checkpoint: bool = False
 
   @nn.compact
   def __call__(self, x_btf, len_b, gates, key=None):

@@ -4,7 +4,10 @@
 has both for the spaces of ST-NAS. Whoever works with any space asks here.
 """
 
-from nasjax import cells, kernels, models, tdnn
+import dataclasses
+import functools
+
+from nasjax import accelerated, cells, kernels, models, tdnn
 from nasjax.cells import stack as stack
 
 # By the name of a space: the module of its networks, and that of its gates.
@@ -47,7 +50,7 @@ def network_class(space, macro):
   return _of(_MODELS, space).Network
 
 
-def network(space, arch, macro, recipe):
+def network(space, arch, macro, recipe, platform=None, checkpoint=True):
   """Returns the network that all architectures of one signature share.
 
   Args:
@@ -55,6 +58,8 @@ def network(space, arch, macro, recipe):
     arch: one architecture of it.
     macro: its macro network, of `MACROS` or like one of them.
     recipe: `Recipe`.
+    platform: as in `kernels.choose`.
+    checkpoint: as in `models.Network`; on CPUs it has no meaning.
 
   Returns:
     a linen module, called as `models.Network` is.
@@ -62,13 +67,52 @@ def network(space, arch, macro, recipe):
   Raises:
     ValueError: of `check`.
   """
-  return network_class(space, macro)(
+  found = network_class(space, macro)(
     macro,
     tuple((kind,) for kind in signature(space, arch)),
     recipe.dropout,
     recipe.conv_dropout,
-    kernels.choose(),
+    kernels.choose(platform),
     recipe.precision,
+  )
+  if checkpoint and _has_form(found):
+    return dataclasses.replace(found, checkpoint=True)
+  return found
+
+
+def _has_form(network):
+  return isinstance(network, models.Network) and accelerated.supports(network)
+
+
+@functools.lru_cache(maxsize=256)
+def form(network):
+  """Returns the `accelerated.Form` in which a network is trained and run.
+
+  On CPUs, and where there is none for accelerators (supernets, TDNNs), that is
+  the network itself.
+  """
+  if _has_form(network):
+    return accelerated.make(network)
+
+  def itself(params, lead=0):
+    del lead
+    return params
+
+  def apply(params, *inputs):
+    return network.apply({'params': params}, *inputs)
+
+  return accelerated.Form(itself, itself, apply)
+
+
+def spared_flops(network, space, arch, frames, batch):
+  """FLOPs of a step that kernels name and do not run for `arch`.
+
+  See `accelerated.spared_flops`; 0 where a network has no form of its own.
+  """
+  if not _has_form(network):
+    return 0
+  return accelerated.spared_flops(
+    network, space.main_ops(arch), frames, batch
   )
 
 
@@ -96,7 +140,7 @@ def signature(space, arch):
   return _of(_GATES, space).signature(space, arch)
 
 
-def supernet(space, ops, macro, recipe, mode, twice=False):
+def supernet(space, ops, macro, recipe, mode, twice=False, platform=None):
   """Returns the network of several candidates a node.
 
   Args:
@@ -106,11 +150,12 @@ def supernet(space, ops, macro, recipe, mode, twice=False):
     recipe: `Recipe`, for dropout and precision.
     mode: of `mixing.MODES`.
     twice: whether it will be differentiated twice.
+    platform: as in `kernels.choose`.
 
   Returns:
     a linen module, called as `models.Network` is.
   """
-  kind = kernels.choose()
+  kind = kernels.choose(platform)
   if twice and kind == 'native':
     kind = 'twice'
   return network_class(space, macro)(

@@ -87,7 +87,7 @@ def affine(op, precision, kernels, params, x_btc, context):
     taps_n = jnp.array((len(shifts), *shifts), jnp.int32)
     return kernels_lib.conv(x_btc, kernel_kijg, bias_c, taps_n, context[0])
   y_btc = grouped_conv(
-    mask_frames(x_btc, context[0]), kernel_kijg, shifts, precision
+    mask_frames(x_btc, context[0]), kernel_kijg, shifts, precision, kernels
   )
   return y_btc + bias_c[None, None]
 
@@ -163,7 +163,11 @@ class Conv(nn.Module):
     if not self.op:
       kernel_kijg = jnp.einsum('uk,kijg->uijg', place_uk, kernel_kijg)
     y_btc = grouped_conv(
-      mask_frames(x_btc, len_b), kernel_kijg, shifts, self.precision
+      mask_frames(x_btc, len_b),
+      kernel_kijg,
+      shifts,
+      self.precision,
+      self.kernels,
     )
     y_btc = y_btc + bias_c[None, None]
     return clip_dropout(y_btc, key, self.site, self.rate)

@@ -1,7 +1,8 @@
-"""A shard in training with only a part of its members on the devices.
+"""A shard in training, its members in parts that take turns.
 
-Where the whole population does not fit, one part of it trains an epoch after
-the other, with one smaller program; the states of the rest wait on the host.
+One part trains an epoch after the other, all with one program. The states of
+the others wait on the devices; where these cannot hold the whole population,
+on the host.
 """
 
 import dataclasses
@@ -31,11 +32,19 @@ class Parts:
     runners: one for each part.
   """
 
-  def __init__(self, job, shard, prepared, at_once):
+  def __init__(self, job, shard, prepared, at_once, fitting=None):
+    """
+    Args:
+      job: `runs.Job`.
+      shard: `runs.Shard`.
+      prepared: of `runs.prepare`.
+      at_once: members that train together.
+      fitting: members whose states the devices hold; `at_once` if not given.
+    """
     self._job, self._shard = job, shard
+    fitting = at_once if fitting is None else fitting
     self.runners = [Runner(job, part, prepared) for part in cut(shard, at_once)]
-    # What is alone stays on the devices between epochs.
-    self._alone = len(self.runners) == 1
+    self._resident = len(self.runners) == 1 or fitting >= shard.size
     self._states = []
 
   def begin(self):
@@ -52,7 +61,7 @@ class Parts:
         # Seconds are of the shard: the first part keeps those that are gone.
         gone_e = host['seconds']
         state['seconds'] = np.where(np.isnan(gone_e), gone_e, 0)
-      self._states.append(runner.load(state) if self._alone else state)
+      self._states.append(runner.load(state) if self._resident else state)
 
   def epoch(self, epoch):
     """Trains a counted epoch (1-based)."""
@@ -65,8 +74,8 @@ class Parts:
   def host(self):
     """Returns the state of all real members as a copy on the host."""
     states = self._states
-    if self._alone:
-      states = [self.runners[0].unload(states[0])]
+    if self._resident:
+      states = [r.unload(s) for r, s in zip(self.runners, states, strict=True)]
     merged = jax.tree.map(lambda *leaves: np.concatenate(leaves), *states)
     return merged | {'seconds': np.sum([s['seconds'] for s in states], 0)}
 
@@ -75,7 +84,7 @@ class Parts:
     members = len(self._shard.members)
     member = jax.tree.map(
       lambda leaf: np.empty((members, *leaf.shape[1:]), leaf.dtype),
-      self.runners[0].shapes(),
+      self.runners[0].host_shapes(),
     )
     return {'members': member, 'best': member.params} | records(
       members, self._job.recipe.epochs
@@ -91,7 +100,7 @@ class Parts:
 
   def _loaded(self, i):
     state = self._states[i]
-    return state if self._alone else self.runners[i].load(state)
+    return state if self._resident else self.runners[i].load(state)
 
   def _stored(self, runner, state):
-    return state if self._alone else runner.unload(state)
+    return state if self._resident else runner.unload(state)

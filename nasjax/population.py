@@ -20,9 +20,12 @@ import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from nasjax import chips
 from nasjax.data import batching
+from nasjax.member import ROW as ROW
 from nasjax.member import Data as Data
 from nasjax.member import device_data as device_data
+from nasjax.member import features_dtype as features_dtype
 from nasjax.member import (
   gather,
   init_member,
@@ -32,19 +35,10 @@ from nasjax.member import (
 from nasjax.member import member_key as member_key
 
 
-def members_at_once(members):
-  """Returns how many of a device's members are mapped together.
-
-  An accelerator is filled by all of them. On a CPU one runs its whole pass
-  after the other: activations and weights then stay in the cache, products
-  need no member axis, and a member's result is the same bits in any population
-  (experiments/PERFORMANCE.md).
-  """
-  return 1 if jax.default_backend() == 'cpu' else members
-
-
 def _divisor(members, most):
   """Returns the largest divisor of `members` up to `most`, at least 1."""
+  if most is None:
+    return members
   return max(
     n for n in range(1, members + 1) if members % n == 0 and n <= max(most, 1)
   )
@@ -72,15 +66,15 @@ def _unmapped(function, axes):
   return function
 
 
-def _train_in_turns(train_pass, size_of):
-  """Lets groups of `size_of(members)` run the whole pass one after the other.
+def _train_in_turns(train_pass, at_once):
+  """Lets groups of `at_once` members run the whole pass one after the other.
 
   So the weights of each group are copied once a pass, not once a step.
   """
 
   def train(members_p, gates_p, row_p, lr_p, *shared):
     members = members_p.step.shape[0]
-    size = size_of(members)
+    size = _divisor(members, at_once)
     if size == members:
       return train_pass(members_p, gates_p, row_p, lr_p, *shared)
 
@@ -104,12 +98,12 @@ def _train_in_turns(train_pass, size_of):
   return train
 
 
-def _eval_in_turns(eval_pass, size_of):
+def _eval_in_turns(eval_pass, at_once):
   """As `_train_in_turns`, for the evaluation, which changes no population."""
 
   def evaluate(params_p, gates_p, *shared):
     members = jax.tree.leaves(params_p)[0].shape[0]
-    size = size_of(members)
+    size = _divisor(members, at_once)
     if size == members:
       return eval_pass(params_p, gates_p, *shared)
     results = lax.map(
@@ -271,7 +265,6 @@ class Programs(NamedTuple):
   keep_best: callable
 
 
-@functools.lru_cache(maxsize=64)
 def programs(network, recipe, buckets, mesh, at_once=None):
   """Returns the jitted programs that all populations of a signature share.
 
@@ -281,18 +274,24 @@ def programs(network, recipe, buckets, mesh, at_once=None):
     buckets: shapes of the batches.
     mesh: of `member_mesh`.
     at_once: members of a device that are mapped together, or the largest
-      divisor of the members below it; None leaves it to `members_at_once`.
+      divisor of the members below it; the others take turns in the program. If
+      not given it is 1 on CPUs: activations and weights stay in the cache,
+      products need no member axis, and a member's result is the same bits in
+      any population (experiments/PERFORMANCE.md). Elsewhere it is all: there
+      members take turns as `parts`, whose states need no copy.
   """
+  if at_once is None and mesh.devices.flat[0].platform == 'cpu':
+    at_once = 1
+  return _programs(network, recipe, buckets, mesh, at_once)
+
+
+@functools.lru_cache(maxsize=64)
+def _programs(network, recipe, buckets, mesh, at_once):
   member, everyone = PartitionSpec('member'), PartitionSpec()
   data = mesh.shape['data']
   local = tuple(b._replace(batch=-(-b.batch // data)) for b in buckets)
   shape = (network, recipe, local, 'data' if data > 1 else None)
   rows = PartitionSpec('member', None, 'data')
-
-  def size_of(members):
-    if at_once is None:
-      return members_at_once(members)
-    return _divisor(members, at_once)
 
   def mapped(function, in_specs, out_specs, donate=()):
     # By hand, not left to the compiler: members never talk to each other, and
@@ -331,13 +330,13 @@ def programs(network, recipe, buckets, mesh, at_once=None):
   return Programs(
     jax.jit(init),
     mapped(
-      _train_in_turns(make_train_pass(*shape), size_of),
+      _train_in_turns(make_train_pass(*shape), at_once),
       (*[member] * 4, everyone, _PLAN, everyone, everyone),
       member,
       donate=(0,),
     ),
     mapped(
-      _eval_in_turns(make_eval_pass(*shape), size_of),
+      _eval_in_turns(make_eval_pass(*shape), at_once),
       (member, member, everyone, _PLAN, everyone, everyone),
       (member, member, rows, rows),
     ),
@@ -345,9 +344,29 @@ def programs(network, recipe, buckets, mesh, at_once=None):
   )
 
 
+def _put(tree, mesh, shardings):
+  """Moves arrays to the mesh, or tells how they would lie if it is not there.
+
+  Args:
+    tree: of arrays.
+    mesh: of `member_mesh`.
+    shardings: one for all arrays, or a tree of them.
+  """
+  if chips.is_there(mesh):
+    return jax.device_put(tree, shardings)
+  if isinstance(shardings, NamedSharding):
+    shardings = jax.tree.map(lambda leaf: shardings, tree)
+
+  def shape(leaf, sharding):
+    kind = jax.typeof(leaf)  # as it is on a device
+    return jax.ShapeDtypeStruct(kind.shape, kind.dtype, sharding=sharding)
+
+  return jax.tree.map(shape, tree, shardings)
+
+
 def on_members(tree, mesh):
   """Moves arrays to the mesh, their leading axis spread over members."""
-  return jax.device_put(tree, member_sharding(mesh))
+  return _put(tree, mesh, member_sharding(mesh))
 
 
 def member_sharding(mesh):
@@ -357,14 +376,14 @@ def member_sharding(mesh):
 
 def on_all(tree, mesh):
   """Copies arrays to every device of the mesh."""
-  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+  return _put(tree, mesh, NamedSharding(mesh, PartitionSpec()))
 
 
 def on_rows(plan, buckets, mesh):
   """Moves a `Plan` to the mesh, the rows of its batches spread over 'data'."""
   plan = batching.spread(plan, buckets, mesh.shape['data'])
-  return jax.device_put(
-    plan, jax.tree.map(functools.partial(NamedSharding, mesh), _PLAN)
+  return _put(
+    plan, mesh, jax.tree.map(functools.partial(NamedSharding, mesh), _PLAN)
   )
 
 

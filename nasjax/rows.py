@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 
-from nasjax import cost, kernels, provenance, recipes
+from nasjax import cost, provenance, recipes
 from nasjax.runner import CURVES, learning_rates
 
 
@@ -30,8 +30,10 @@ def meta(shard, prepared, at_once):
   }
 
 
-def rows_of(job, shard, state, test_loss_p, test_per_p, status):
+def rows_of(job, shard, state, test_loss_p, test_per_p, status, kernels):
   """Returns the table's rows of a shard, `status` those of who did not diverge.
+
+  `kernels` are those that trained it, of `kernels.KINDS`.
 
   NaN stands where nothing was trained: so it does where a plateau ended the
   training, in the curves and in the learning rates.
@@ -51,7 +53,7 @@ def rows_of(job, shard, state, test_loss_p, test_per_p, status):
     'epoch_seconds': state['seconds'] / len(shard.members),
     'seconds': share,
     'versions': json.dumps(
-      provenance.versions() | {'kernels': kernels.choose()}, sort_keys=True
+      provenance.versions() | {'kernels': kernels}, sort_keys=True
     ),
     'commit': provenance.commit(),
     'created': datetime.datetime.now(datetime.UTC).isoformat(),

@@ -1,12 +1,14 @@
 """Training of one population, an epoch at a time, and all that it reads."""
 
+import functools
 import time
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from nasjax import error_rates, networks, population
+from nasjax import error_rates, networks, population, program_costs
+from nasjax import member as member_lib
 from nasjax.data import batching
 from nasjax.losses import ctc_crf, ngram
 
@@ -72,10 +74,11 @@ def prepare(corpus, recipe, mesh):
   held_out = [corpus.validation, corpus.test]
   frames = max(len(split.features) for split in held_out)
   utterances = max(len(split.labels) for split in held_out)
+  dtype = population.features_dtype(recipe, mesh.devices.flat[0].platform)
   evaluation, plans = {}, {}
   for name, split in zip(('validation', 'test'), held_out, strict=True):
     evaluation[name] = population.on_all(
-      population.device_data(split, buckets, frames, utterances), mesh
+      population.device_data(split, buckets, frames, utterances, dtype), mesh
     )
     plans[name] = batching.eval_plan(
       batching.assign(*lengths[name], buckets), buckets
@@ -89,7 +92,9 @@ def prepare(corpus, recipe, mesh):
     np.asarray(corpus.train.samples_u),
     np.asarray(corpus.fold_v),
     {n: splits[n].labels for n in plans},
-    population.on_all(population.device_data(corpus.train, buckets), mesh),
+    population.on_all(
+      population.device_data(corpus.train, buckets, dtype=dtype), mesh
+    ),
     evaluation,
     {n: batching.pad_plan(p, most) for n, p in plans.items()},
     steps,
@@ -144,7 +149,10 @@ class Runner:
     spare = shard.size - len(shard.members)
     self.members = shard.members + shard.members[:1] * spare
     archs = [np.array(arch, np.int8) for arch, _ in self.members]
-    self.network = networks.network(space, archs[0], job.macro, recipe)
+    self.network = networks.network(
+      space, archs[0], job.macro, recipe, mesh.devices.flat[0].platform
+    )
+    self.form = networks.form(self.network)
     self.programs = population.programs(
       self.network, recipe, prepared.buckets, mesh
     )
@@ -177,6 +185,13 @@ class Runner:
     keys_p = jax.ShapeDtypeStruct((self.shard.size, 2), np.uint32)
     return jax.eval_shape(self.programs.init, keys_p, self.host_gates)
 
+  def host_shapes(self):
+    """Returns the `Member` of the population as `unload` has it, as shapes."""
+    unpack = functools.partial(self.form.unpack, lead=1)
+    return jax.eval_shape(
+      lambda members_p: member_lib.reordered(members_p, unpack), self.shapes()
+    )
+
   def load(self, host):
     """Returns a state from what `unload` made of it, padded again."""
     real = len(self.shard.members)
@@ -185,7 +200,7 @@ class Runner:
       spare = np.repeat(leaf_p[:1], self.shard.size - real, 0)
       return np.concatenate([leaf_p, spare])
 
-    state = by_member(pad, host)
+    state = self._reordered(by_member(pad, host), self.form.pack)
     for part in ('members', 'best'):
       state[part] = population.on_members(state[part], self.prepared.mesh)
     return state
@@ -194,11 +209,21 @@ class Runner:
     """Copies the states of real members to the host.
 
     What is saved must not depend on the padding, which follows the number of
-    devices; and it must be a copy, for the next epoch's program writes into the
-    devices' buffers while the checkpoint is still on its way to the disk.
+    devices, nor on the order of parameters there; and it must be a copy, for
+    the next epoch's program writes into the devices' buffers while the
+    checkpoint is still on its way to the disk.
     """
     real = len(self.shard.members)
-    return by_member(lambda leaf_p: np.array(leaf_p)[:real], state)
+    copied = by_member(lambda leaf_p: np.array(leaf_p)[:real], state)
+    return self._reordered(copied, self.form.unpack)
+
+  def _reordered(self, state, function):
+    """Takes parameters on the host to the form of the devices, or back."""
+    function = functools.partial(function, lead=1)
+    return state | {
+      'members': member_lib.reordered(state['members'], function),
+      'best': function(state['best']),
+    }
 
   def plan(self, number, keep_u=None):
     return batching.train_plan(
@@ -245,16 +270,39 @@ class Runner:
 
   def compiled(self):
     """Returns the training program as it will run, before there is a state."""
+    return self.programs.train.lower(*self._shapes_of_arguments()).compile()
+
+  def flops(self):
+    """Returns FLOPs of a training step on each device.
+
+    Of the products, in the largest bucket; those of taps that no member of a
+    shard uses do not count (`networks.spared_flops`).
+    """
+    total = program_costs.flops(
+      self.programs.train, *self._shapes_of_arguments()
+    )
+    mesh, bucket = self.prepared.mesh, self.prepared.buckets[-1]
+    spared = sum(
+      networks.spared_flops(
+        self.network,
+        self.job.space,
+        np.array(arch, np.int8),
+        bucket.frames,
+        -(-bucket.batch // mesh.shape['data']),
+      )
+      for arch, _ in self.members
+    )
+    return total - spared / mesh.shape['member']
+
+  def _shapes_of_arguments(self):
+    """The arguments of a pass, the members' states as shapes."""
     sharding = population.member_sharding(self.prepared.mesh)
 
     def spread(leaf):
       return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     members_p = jax.tree.map(spread, self.shapes())
-    arguments = self.train_arguments(
-      members_p, self.plan(1), self.job.recipe.lr
-    )
-    return self.programs.train.lower(*arguments).compile()
+    return self.train_arguments(members_p, self.plan(1), self.job.recipe.lr)
 
   def some_steps(self, members_p, steps):
     """Trains for the first `steps` batches of an epoch, to time them."""

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import orbax.checkpoint as ocp
 
-from nasjax import memory, networks, recipes, rows, table
+from nasjax import kernels, memory, networks, recipes, rows, table
 from nasjax.parts import Parts
 from nasjax.runner import Runner as Runner
 from nasjax.runner import learning_rates, records
@@ -216,6 +216,7 @@ def run_shard(
   on_epoch=lambda progress: None,
   at_once=None,
   say=print,
+  together=None,
 ):
   """Trains a shard, or what is left of it, and writes its rows.
 
@@ -232,6 +233,8 @@ def run_shard(
     at_once: dict from signatures to the members that fit on the devices; what
       is learnt of it is written there, for the shards that follow.
     say: called with a line of text when memory ran out.
+    together: members that one program trains, while the others wait on the
+      devices; all that fit if not given.
 
   Returns:
     True if there was anything to do.
@@ -255,20 +258,27 @@ def run_shard(
   size = min(at_once.get(shard.signature, shard.size), shard.size)
   while size:
     try:
-      state, scores = _train(job, shard, prepared, out, tell, size)
+      parts = Parts(
+        job, shard, prepared, min(size, together or size), fitting=size
+      )
+      state, scores = _train(job, shard, parts, out, tell)
       break
     except (MemoryError, RuntimeError) as e:
       if not memory.exhausted(e):
         raise
       reason = str(e).partition('\n')[0]
     # Here the error is gone, and with it all that its frames held.
+    parts = None
     gc.collect()
     size = _less(shard, prepared, out, size, reason, say)
     if size:
       at_once[shard.signature] = size
   if not size:
     state, scores = _untrained(job, shard)
-  found = rows.rows_of(job, shard, state, *scores, 'ok' if size else 'oom')
+  kind = kernels.choose(prepared.mesh.devices.flat[0].platform)
+  found = rows.rows_of(
+    job, shard, state, *scores, 'ok' if size else 'oom', kind
+  )
   meta = rows.meta(shard, prepared, size)
   table.write_shard(out / 'table', shard.name, found, meta)
   return True
@@ -320,9 +330,8 @@ def _last_epoch(out, shard):
     return saved.latest_step() or 0
 
 
-def _train(job, shard, prepared, out, tell, at_once):
+def _train(job, shard, parts, out, tell):
   """Returns the last state and (test_loss_p, test_per_p) of a shard."""
-  parts = Parts(job, shard, prepared, at_once)
   about = _about(job, shard)
   with manager(out / 'checkpoints' / shard.name) as saved:
     done, state = _restore(saved, parts)

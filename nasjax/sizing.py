@@ -1,11 +1,17 @@
-"""How many networks to train together: as many as there is memory for."""
+"""How many networks to train together: as many as there is memory for.
+
+Two numbers. A shard's networks have their states on the devices, as many as
+memory holds. On an accelerator some of them run as one program and the others
+wait for their turn: what one network fills gains nothing from a second one,
+while narrow networks would leave it idle (experiments/PERFORMANCE.md).
+"""
 
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from nasjax import cost, memory, runs
+from nasjax import chips, cost, memory, parts, program_costs, runs
 from nasjax.runner import Runner
 
 # Larger populations are hardly faster, and delay checkpoints: on a CPU, where
@@ -15,6 +21,33 @@ MOST_ELSEWHERE = 64
 # The rest is for what no analysis of a program tells: fragments, the decoder,
 # buffers of checkpoints on their way to the disk.
 _SHARE = 0.8
+# Twice as many at a time must be better by this share of a member's time.
+_GAIN = 0.05
+# Seconds from one kernel of a program to the next, roughly.
+_LAUNCH = {'tpu': 1e-6, 'gpu': 3e-6}
+# Of a device whose numbers are not known only the proportions matter.
+_LIKE = {'tpu': 'v5e', 'gpu': 'h100'}
+
+
+class Step(NamedTuple):
+  """What a training step costs on a device, by the program's text.
+
+  Attributes:
+    members: that the program trains.
+    seconds: least time: of products at the chip's peak or of memory at its
+      bandwidth, whichever is longer, and of starting each kernel.
+    flops: of a step of all of them.
+    hbm_bytes: that it moves.
+    launches: kernels that it starts.
+    temp_bytes: temporaries.
+  """
+
+  members: int
+  seconds: float
+  flops: float
+  hbm_bytes: float
+  launches: float
+  temp_bytes: int
 
 
 class Size(NamedTuple):
@@ -25,20 +58,28 @@ class Size(NamedTuple):
     needed: bytes that they take on each device; twice what is free where even
       the compiler found no room.
     free: bytes that each device had.
+    together: networks that run as one program, a multiple of the devices.
+    steps: for every number that was tried, `Step`; empty on CPUs.
   """
 
   members: int
   needed: int
   free: int
+  together: int
+  steps: tuple = ()
 
   def __str__(self):
     needed, free = (n / 1e9 for n in (self.needed, self.free))
+    turns = ''
+    if self.together < self.members:
+      turns = f', {self.together} at a time'
     return (
-      f'{self.members} members a shard ({needed:.2g} GB of {free:.2g} GB free)'
+      f'{self.members} members a shard{turns} '
+      f'({needed:.2g} GB of {free:.2g} GB free)'
     )
 
 
-def choose(job, members, prepared, most=None):
+def choose(job, members, prepared, most=None, together=None):
   """Chooses the number of networks of a shard.
 
   The training program of the largest shard is compiled without a population to
@@ -50,48 +91,152 @@ def choose(job, members, prepared, most=None):
     members: pairs of architecture and seed.
     prepared: of `runs.prepare`.
     most: upper bound, beside that of the kind of device.
+    together: networks of a device that one program trains; by the compiler's
+      figures if not given.
 
   Returns:
     `Size`. The smallest shard there can be is chosen even if it does not fit.
   """
   devices = prepared.mesh.shape['member']
-  platform = prepared.mesh.devices.flat[0].platform
+  platform = _platform(prepared)
   limit = MOST.get(platform, MOST_ELSEWHERE) * devices
   limit = min(limit, most or limit)
   free = memory.free(prepared.mesh)
+  shard = _largest(job, members, limit, devices)
+  group, steps = shard.size, ()
+  if platform != 'cpu':
+    if together is None:
+      together, steps = members_at_once(job, shard, prepared, free)
+    group = together * devices
   while True:
-    shards = runs.plan(job, members, limit, devices)
-    shard = max(shards, key=lambda s: (s.size, _weight(job, s)))
+    shard = _largest(job, members, limit, devices)
+    group = min(group, shard.size)
+    part = parts.cut(shard, group)[0]
+    bytes_needed = _attempt(job, part, prepared, free, shard.size)
+    if bytes_needed <= _SHARE * free or shard.size <= devices:
+      return Size(shard.size, bytes_needed, free, group, steps)
+    fitting = int(shard.size * _SHARE * free / bytes_needed)
+    limit = max(devices, min(fitting, shard.size - devices))
+
+
+def members_at_once(job, shard, prepared, free):
+  """Returns how many members a device of an accelerator should map.
+
+  Their number is doubled as long as that makes a member's least time shorter
+  and the program fits.
+
+  Args:
+    job: `runs.Job`.
+    shard: the heaviest.
+    prepared: of `runs.prepare`.
+    free: bytes of a device.
+
+  Returns:
+    the number, and the `Step` of each one tried, the last one of which may be
+    one too many.
+  """
+  devices = prepared.mesh.shape['member']
+  best, tried = 1, []
+  size = 1
+  while True:
+    part = parts.cut(shard, size * devices)[0]
     try:
-      needed = _needed(Runner(job, shard, prepared))
+      runner = Runner(job, part, prepared)
+      compiled = runner.compiled()
     except (MemoryError, RuntimeError) as e:
-      # Compilers for accelerators try kernels out, and need room for that.
       if not memory.exhausted(e):
         raise
-      needed = 2 * free
-    if needed <= _SHARE * free or shard.size <= devices:
-      return Size(shard.size, needed, free)
-    fitting = int(shard.size * _SHARE * free / needed)
-    limit = max(devices, min(fitting, shard.size - devices))
+      return best, tuple(tried)
+    tried.append(step_of(runner, compiled))
+    if memory.program_bytes(compiled) > _SHARE * free:
+      return best, tuple(tried)
+    if len(tried) > 1:
+      before, now = (s.seconds / s.members for s in tried[-2:])
+      if now > (1 - _GAIN) * before:
+        return best, tuple(tried)
+    best = size
+    if size * devices >= shard.size:
+      return best, tuple(tried)
+    size *= 2
+
+
+def step_of(runner, compiled):
+  """Returns the `Step` of a runner's training program, on each device.
+
+  Args:
+    runner: `runs.Runner`.
+    compiled: what its `compiled` returned.
+  """
+  platform = _platform(runner.prepared)
+  try:
+    chip = chips.of(runner.prepared.mesh)
+  except ValueError:
+    chip = chips.chip(_LIKE[platform])
+  text = compiled.as_text()
+
+  def a_step(count):
+    # Only the loop over the batches has a length that is not told.
+    once, twice = (count(text, n) for n in (1, 2))
+    return twice - once
+
+  flops = runner.flops()
+  moved = a_step(program_costs.hbm_bytes)
+  launches = a_step(program_costs.launches)
+  seconds = launches * _LAUNCH[platform] + max(
+    flops / chip.bf16_flops_per_second, moved / chip.hbm_bytes_per_second
+  )
+  members = runner.shard.size // runner.prepared.mesh.shape['member']
+  temporaries = compiled.memory_analysis().temp_size_in_bytes
+  return Step(members, seconds, flops, moved, launches, temporaries)
+
+
+def _platform(prepared):
+  return prepared.mesh.devices.flat[0].platform
+
+
+def _largest(job, members, limit, devices):
+  """Returns the largest shard of a plan, the heaviest of those."""
+  shards = runs.plan(job, members, limit, devices)
+  return max(shards, key=lambda s: (s.size, _weight(job, s)))
 
 
 def _weight(job, shard):
   return cost.params(job.space, np.array(shard.members[0][0]), job.macro)
 
 
-def _needed(runner):
-  """Bytes that training takes on each device, beside the corpus in place."""
+def _attempt(job, part, prepared, free, members):
+  """Bytes of a device for `members`, of which `part` trains at a time."""
+  try:
+    return needed(Runner(job, part, prepared), members)
+  except (MemoryError, RuntimeError) as e:
+    # Compilers for accelerators try kernels out, and need room for that.
+    if not memory.exhausted(e):
+      raise
+    return 2 * free
+
+
+def needed(runner, members=None):
+  """Bytes that training takes on each device, beside the corpus in place.
+
+  Args:
+    runner: of the members that train at a time.
+    members: all whose states are on the devices; the runner's if not given.
+  """
   mesh = runner.prepared.mesh
   shapes = runner.shapes()
   size = {
     name: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
     for name, tree in (('all', shapes), ('best', shapes.params))
   }
-  needed = memory.program_bytes(runner.compiled())
+  total = memory.program_bytes(runner.compiled())
   in_place = (runner.prepared.train, runner.prepared.denominator)
-  needed -= sum(leaf.nbytes for leaf in jax.tree.leaves(in_place))
-  needed += size['best'] // mesh.shape['member']
+  total -= sum(
+    leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(in_place)
+  )
+  total += size['best'] // mesh.shape['member']
+  waiting = (members or runner.shard.size) / runner.shard.size - 1
+  total += int(waiting * sum(size.values())) // mesh.shape['member']
   if mesh.devices.flat[0].platform == 'cpu':
     # The checkpoint: gathered from the devices, and copied.
-    needed += 2 * sum(size.values()) // mesh.size
-  return needed
+    total += 2 * sum(size.values()) // mesh.size
+  return total

@@ -45,7 +45,7 @@ class _Queue:
     return self._left[kind].pop(0)
 
 
-def run(job, shards, prepareds, out, watch, say=print):
+def run(job, shards, prepareds, out, watch, say=print, together=None):
   """Trains shards, or what is left of them, and writes their rows.
 
   Args:
@@ -56,6 +56,7 @@ def run(job, shards, prepareds, out, watch, say=print):
     watch: its methods `begin(shard)`, `update(progress)` after every epoch and
       `finish(shard, skipped)` are called, one at a time.
     say: called with a line of text when memory ran out.
+    together: as in `runs.run_shard`.
 
   Raises:
     whatever a worker raised first. The others end after their epoch.
@@ -87,7 +88,9 @@ def run(job, shards, prepareds, out, watch, say=print):
             return
           watch.begin(shard)
         last = shard.signature
-        done = runs.run_shard(job, shard, prepared, out, on_epoch, at_once, say)
+        done = runs.run_shard(
+          job, shard, prepared, out, on_epoch, at_once, say, together
+        )
         with lock:
           watch.finish(shard, skipped=not done)
     except _Stopped:

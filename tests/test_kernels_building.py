@@ -94,8 +94,16 @@ def test_the_environment_decides(fresh, monkeypatch):
 
 def test_they_are_for_cpus(fresh, monkeypatch):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-  assert kernels.choose() == 'xla'
+  assert kernels.choose() == kernels.choose('cuda') == 'gpu'
+  assert kernels.choose('tpu') == 'tpu'
   assert 'JAX runs on gpu' in kernels.why_not()
+  # Of the mesh, not of the default device.
+  monkeypatch.setattr(building, '_made', lambda: '')
+  assert kernels.choose('cpu') == 'native'
+  monkeypatch.undo()
+  monkeypatch.setenv('NASJAX_KERNELS', 'native')
+  with pytest.raises(kernels.KernelError, match='these are CPU kernels'):
+    kernels.choose('tpu')
 
 
 _DO_WITHOUT = '(set NASJAX_KERNELS=xla to do without)'

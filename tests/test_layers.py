@@ -18,14 +18,18 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # of lower rows, and a package its own parts. A new module joins the row above
 # the highest that it needs; WORKSPACE.md tells what each layer is for.
 LAYERS = (
-  ('plateau',),
-  ('spaces', 'recipes', 'dropout', 'provenance', 'taps', 'memory', 'kernels'),
+  ('plateau', 'chips', 'hlo'),
+  (
+    *('spaces', 'recipes', 'dropout', 'provenance', 'taps', 'memory'),
+    'program_costs',
+  ),
+  ('kernels',),
   ('data', 'adam', 'functions', 'mixing'),
   ('losses', 'decoding', 'error_rates'),
   ('table',),
   ('search',),
   ('simulation',),
-  ('ops',),
+  ('ops', 'accelerated'),
   ('cells',),
   ('models', 'tdnn'),
   ('networks',),

@@ -83,6 +83,7 @@ def test_a_limit_of_the_control_group_is_seen(tmp_path, monkeypatch):
 
 class _Device:
   platform, device_kind = 'gpu', 'a GPU'
+  client = types.SimpleNamespace(runtime_type='any')
 
   def __init__(self, stats):
     self._stats = stats

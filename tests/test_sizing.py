@@ -31,7 +31,7 @@ def needed():
     shard = max(shards, key=lambda s: (s.size, sizing._weight(job, s)))
     runner = runs.Runner(job, shard, prepared)
     assert shard.size == size
-    found[size] = sizing._needed(runner)
+    found[size] = sizing.needed(runner)
   return found
 
 

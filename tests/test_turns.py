@@ -67,7 +67,9 @@ def test_taking_turns_needs_less_memory_and_no_second_population():
   assert needed[1] < 0.4 * needed[0]
 
 
-def test_members_take_turns_on_cpus_alone(monkeypatch):
-  assert population.members_at_once(8) == 1
-  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-  assert population.members_at_once(7) == 7
+def test_members_of_a_cpu_take_turns():
+  runner = tiny_corpus.runner(MEMBERS, RECIPE)
+  prepared = runner.prepared
+  fixed = runner.network, RECIPE, prepared.buckets, prepared.mesh
+  assert runner.programs is population.programs(*fixed, 1)
+  assert runner.programs is not population.programs(*fixed, 8)

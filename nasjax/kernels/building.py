@@ -14,7 +14,11 @@ import threading
 
 import jax
 
-KINDS = ('native', 'xla')
+# Which functions compute a network's operations. On CPUs: our own in C++, or
+# what XLA makes; it is also what any device can run. The others are forms for
+# an accelerator (`accelerated`).
+KINDS = ('native', 'xla', 'tpu', 'gpu')
+_BY_PLATFORM = {'tpu': 'tpu', 'gpu': 'gpu', 'cuda': 'gpu', 'rocm': 'gpu'}
 _TARGETS = (
   *('nasjax_conv_forward', 'nasjax_conv_backward', 'nasjax_adam'),
   *('nasjax_norm_forward', 'nasjax_norm_backward'),
@@ -32,26 +36,39 @@ class KernelError(RuntimeError):
   """The native kernels were asked for and cannot be had."""
 
 
-def choose():
-  """Returns 'native' where our kernels can be had, else 'xla'.
+def choose(platform=None):
+  """Returns which of `KINDS` devices of a platform run.
+
+  On a CPU that is 'native' where our kernels can be had, else 'xla'.
+
+  Args:
+    platform: of a mesh's devices ('cpu', 'tpu', 'gpu'); that of JAX's default
+      device if not given.
 
   Raises:
-    ValueError: NASJAX_KERNELS is neither.
+    ValueError: NASJAX_KERNELS is none of them.
     KernelError: NASJAX_KERNELS is 'native', and they cannot be had.
   """
   wanted = os.environ.get('NASJAX_KERNELS', '')
   if wanted not in ('', *KINDS):
-    raise ValueError(f'NASJAX_KERNELS={wanted!r}; want native or xla')
-  if wanted == 'xla':
-    return 'xla'
-  problem = why_not()
-  if problem and wanted == 'native':
+    raise ValueError(
+      f'NASJAX_KERNELS={wanted!r}; want native or xla, or tpu or gpu to try '
+      'the form for an accelerator elsewhere'
+    )
+  if wanted not in ('', 'native'):
+    return wanted
+  platform = platform or jax.default_backend()
+  problem = why_not(platform)
+  if problem and wanted:
     raise KernelError(f'NASJAX_KERNELS=native, but {problem}')
-  return 'xla' if problem else 'native'
+  return _BY_PLATFORM.get(platform, 'xla') if problem else 'native'
 
 
-def why_not():
+def why_not(platform=None):
   """Returns why there are no native kernels; empty if there are."""
+  platform = platform or jax.default_backend()
+  if platform != 'cpu':
+    return f'JAX runs on {platform}, and these are CPU kernels'
   # Workers ask at the same moment, and targets are registered once.
   with _ASKING:
     return _made()
@@ -60,8 +77,6 @@ def why_not():
 @functools.cache
 def _made():
   """Registers the kernels; returns why not, or an empty string."""
-  if jax.default_backend() != 'cpu':
-    return f'JAX runs on {jax.default_backend()}, and these are CPU kernels'
   try:
     functions = _build()
   except (KernelError, OSError) as e:
@@ -79,8 +94,8 @@ def require():
   Raises:
     KernelError: they cannot be had.
   """
-  if why_not():
-    raise KernelError(f'no native kernels: {why_not()}')
+  if why_not('cpu'):
+    raise KernelError(f"no native kernels: {why_not('cpu')}")
 
 
 def _build():
