@@ -5,7 +5,6 @@ import contextlib
 import threading
 import time
 
-import jax
 import numpy as np
 from rich.console import Console
 from rich.progress import (

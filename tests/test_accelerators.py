@@ -66,12 +66,13 @@ def test_words_for_what_does_not_fit():
   assert ': does not fit a v5e, 20.1 GB of 16.0 GB, 4.1 too many; ' in words
   for way in (
     'fewer at a time than --members=2',
-    'checkpointing',
     'a smaller --batch than 32',
     'more --data_devices than 1',
     'a larger chip (v4, v6e, h100, v5p)',
   ):
     assert way in words
+  assert '--checkpoint' not in words
+  assert '--checkpoint' in report.too_large(ROW | {'checkpoint': False})
   words = report.too_large(ROW | {'members': 1, 'needed_gb': 90.0})
   assert '--members' not in words
   assert words.endswith('a larger chip (v5p)')
@@ -145,7 +146,6 @@ def test_a_row(tmp_path):
   path = tmp_path / 'new' / 'rows.json'
   done = _launch(
     '--topology=v5e:4x4',
-    '--devices=16',
     '--macro=tiny',
     '--cells=linear',
     '--batch=24',
@@ -155,8 +155,8 @@ def test_a_row(tmp_path):
   assert done.returncode == 0, done.stderr
   assert 'batch 24 is no multiple of 16' in done.stdout
   assert 'no collective stands in the program' in done.stdout
-  (row,) = json.loads(path.read_text())
-  asked = ('v5e:4x4', 'tiny', 'linear', 1, 24, 64, 8, 'bfloat16', 16, 1)
+  row, divided = json.loads(path.read_text())
+  asked = ('v5e:4x4', 'tiny', 'linear', 1, 24, 64, 8, 'bfloat16', 16, 1, True)
   assert tuple(row[name] for name in programs.Job._fields) == asked
   macs = cost.macs(programs.SPACE, programs.arch('linear'), models.TINY, 64)
   assert row['flops_per_member_step'] == pytest.approx(
@@ -178,4 +178,5 @@ def test_a_row(tmp_path):
     / row['args_gb_per_member']
   )
   assert row['collectives'] == {}
+  assert divided['data_devices'] == 2 and divided['collectives']['all-reduce']
   assert {'jax', 'libtpu'} <= set(row['versions'])
