@@ -139,6 +139,13 @@ def by_member(function, state):
   }
 
 
+# Who sizes shards and who plans asks for the same programs, and a large one
+# takes minutes.
+@functools.lru_cache(maxsize=4)
+def _compiled(train, tree, kinds):
+  return train.lower(*jax.tree.unflatten(tree, kinds)).compile()
+
+
 class Runner:
   """Trains one shard, an epoch at a time. Keeps the state of the loop."""
 
@@ -270,7 +277,12 @@ class Runner:
 
   def compiled(self):
     """Returns the training program as it will run, before there is a state."""
-    return self.programs.train.lower(*self._shapes_of_arguments()).compile()
+    leaves, tree = jax.tree.flatten(self._shapes_of_arguments())
+    kinds = tuple(
+      jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+      for leaf in leaves
+    )
+    return _compiled(self.programs.train, tree, kinds)
 
   def flops(self):
     """Returns FLOPs of a training step on each device.
