@@ -70,6 +70,24 @@ def test_parts_train_as_the_whole(at_once):
   assert len(scores[0]) == 3 and (found[-1]['members'].step == 10).all()
 
 
+def test_parts_whose_states_stay_on_the_devices(monkeypatch):
+  shard = tiny_corpus.shard(MEMBERS, 3)
+  job, prepared = tiny_corpus.job(), tiny_corpus.prepared()
+  population = parts.Parts(job, shard, prepared, at_once=1, fitting=3)
+  population.begin()
+  states = [population.host()]
+  with monkeypatch.context() as patch:
+    # Between epochs nothing goes to the host, or comes from there.
+    patch.setattr(parts.Runner, 'load', None)
+    patch.setattr(parts.Runner, 'unload', None)
+    population.epoch(1)
+  states.append(population.host())
+  for one, other in zip(_trained(1)[0][:2], states, strict=True):
+    jax.tree.map(
+      np.testing.assert_array_equal, one['members'], other['members']
+    )
+
+
 def test_padding_is_left_out():
   _assert_close(_trained(4, size=4)[0][-1], _trained(3)[0][-1])
   assert len(_trained(4, size=4)[1][0]) == 3
