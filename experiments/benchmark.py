@@ -59,8 +59,9 @@ def members_per_shard(job, members, prepareds, out):
   free today, for it makes the shards.
 
   Returns:
-    the number, that of networks which run as one program (None for all that
-    fit), and the reason; and the `sizing.Step`s that decided it, if any.
+    the number; that of networks which run as one program (None for all that
+    fit), and whether they compute cells again; the reason; and the
+    `sizing.Step`s that decided it, if any.
   """
   number, path = FLAGS.members_per_shard, out / 'run.json'
   reason = f'at most {number} members a shard, as the flag says'
@@ -73,17 +74,18 @@ def members_per_shard(job, members, prepareds, out):
     reason = f'at most {number} members a shard, as {path} says'
   on_cpu = prepareds[0].mesh.devices.flat[0].platform == 'cpu'
   if number and on_cpu:
-    return number, None, reason, ()
+    return number, (None, True), reason, ()
   from nasjax import sizing
 
   # No worker should wait for another's last shard.
   share = number or -(-len(members) // len(prepareds))
   size = sizing.choose(job, members, prepareds[0], share, FLAGS.at_once)
   if on_cpu:
-    return size.members, None, str(size), ()
+    return size.members, (None, True), str(size), ()
+  way = size.together, size.checkpoint
   if number:
-    return number, size.together, f'{reason}; {size}', size.steps
-  return size.members, size.together, str(size), size.steps
+    return number, way, f'{reason}; {size}', size.steps
+  return size.members, way, str(size), size.steps
 
 
 def write_record(job, builder, number, out):
@@ -130,7 +132,7 @@ def run():
     from nasjax import runs, table, workers
 
     job, prepareds = work.job, work.prepareds
-    number, together, reason, steps = members_per_shard(
+    number, way, reason, steps = members_per_shard(
       job, members, prepareds, out
     )
     shards = runs.plan(job, members, number, work.mesh.shape['member'])
@@ -138,7 +140,7 @@ def run():
     monitor.print_plan(job, work.corpus, shards, prepareds, reason)
     monitor.print_steps(steps)
     if FLAGS.plan_for:
-      monitor.print_absent(job, shards, prepareds[0], together)
+      monitor.print_absent(job, shards, prepareds[0], *way)
       return
     if FLAGS.dry_run:
       done = table.committed(out / 'table')
@@ -148,7 +150,7 @@ def run():
     write_record(job, work.builder, number, out)
     with monitor.Bar(shards, recipe.epochs) as bar:
       say = monitor.CONSOLE.print
-      workers.run(job, shards, prepareds, out, bar, say, together)
+      workers.run(job, shards, prepareds, out, bar, say, *way)
     summary.write(jobs.rows(job, table.open(out)), out)
 
 

@@ -114,12 +114,14 @@ def print_steps(steps):
   if not steps:
     return
   view = Table(title='networks at a time, a network and step')
-  columns = ('at a time', 'least ms', 'TFLOP', 'HBM GB', 'kernels', 'temp. GB')
+  columns = ('at a time', 'cells', 'least ms', 'TFLOP', 'HBM GB', 'kernels')
+  columns += ('temp. GB',)
   for column in columns:
     view.add_column(column, justify='right')
   for s in steps:
     view.add_row(
       str(s.members),
+      'computed again' if s.checkpoint else 'kept',
       *(
         f'{value / s.members:,.3g}'
         for value in (
@@ -134,7 +136,7 @@ def print_steps(steps):
   CONSOLE.print(view)
 
 
-def print_absent(job, shards, prepared, together):
+def print_absent(job, shards, prepared, together, checkpoint):
   """Prints what training takes on chips that are not there.
 
   Args:
@@ -142,6 +144,7 @@ def print_absent(job, shards, prepared, together):
     shards: of `runs.plan`.
     prepared: of `runs.prepare`.
     together: networks that run as one program.
+    checkpoint: whether cells are computed again for their gradient.
   """
   view = Table(title=f'by the compiler, for {chips.of(prepared.mesh).name}')
   for column in ('nodes', 'shards', 'compile s', 'GB', 's / epoch', 'total s'):
@@ -150,7 +153,7 @@ def print_absent(job, shards, prepared, together):
   total = 0.0
   for (signature, size), group in _programs(shards).items():
     turns = parts.cut(group[0], together)
-    runner = runs.Runner(job, turns[0], prepared)
+    runner = runs.Runner(job, turns[0], prepared, checkpoint)
     started = time.perf_counter()
     compiled = runner.compiled()
     compile_s = time.perf_counter() - started

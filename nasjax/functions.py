@@ -133,8 +133,8 @@ def grouped_conv(
     kernel_kijg: weight of tap k from channel i to channel j of group g.
     shifts: frame offset that each tap reads, a tuple of ints.
     precision: of the matrix products, as in `matmul`.
-    kernels: of `kernels.KINDS`; accelerators take their libraries' grouped
-      convolution instead.
+    kernels: what `kernels.choose` returned; accelerators take their libraries'
+      grouped convolution instead.
 
   Returns:
     y_btc with y[b, t, (j, g)] = sum_ki x[b, t + shifts[k], (i, g)] w[k,i,j,g].

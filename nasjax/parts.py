@@ -32,7 +32,9 @@ class Parts:
     runners: one for each part.
   """
 
-  def __init__(self, job, shard, prepared, at_once, fitting=None):
+  def __init__(
+    self, job, shard, prepared, at_once, fitting=None, checkpoint=True
+  ):
     """
     Args:
       job: `runs.Job`.
@@ -40,10 +42,13 @@ class Parts:
       prepared: of `runs.prepare`.
       at_once: members that train together.
       fitting: members whose states the devices hold; `at_once` if not given.
+      checkpoint: as in `Runner`.
     """
     self._job, self._shard = job, shard
     fitting = at_once if fitting is None else fitting
-    self.runners = [Runner(job, part, prepared) for part in cut(shard, at_once)]
+    self.runners = [
+      Runner(job, part, prepared, checkpoint) for part in cut(shard, at_once)
+    ]
     self._resident = len(self.runners) == 1 or fitting >= shard.size
     self._states = []
 

@@ -33,7 +33,7 @@ def meta(shard, prepared, at_once):
 def rows_of(job, shard, state, test_loss_p, test_per_p, status, kernels):
   """Returns the table's rows of a shard, `status` those of who did not diverge.
 
-  `kernels` are those that trained it, of `kernels.KINDS`.
+  `kernels` are those that trained it, as `kernels.choose` names them.
 
   NaN stands where nothing was trained: so it does where a plateau ended the
   training, in the curves and in the learning rates.

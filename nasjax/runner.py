@@ -149,7 +149,14 @@ def _compiled(train, tree, kinds):
 class Runner:
   """Trains one shard, an epoch at a time. Keeps the state of the loop."""
 
-  def __init__(self, job, shard, prepared):
+  def __init__(self, job, shard, prepared, checkpoint=True):
+    """
+    Args:
+      job: `runs.Job`.
+      shard: `runs.Shard`.
+      prepared: of `prepare`.
+      checkpoint: as in `networks.network`; changes no result.
+    """
     self.job, self.shard, self.prepared = job, shard, prepared
     space, recipe, mesh = job.space, job.recipe, prepared.mesh
     # Padding repeats the first member; its results are dropped.
@@ -157,7 +164,12 @@ class Runner:
     self.members = shard.members + shard.members[:1] * spare
     archs = [np.array(arch, np.int8) for arch, _ in self.members]
     self.network = networks.network(
-      space, archs[0], job.macro, recipe, mesh.devices.flat[0].platform
+      space,
+      archs[0],
+      job.macro,
+      recipe,
+      mesh.devices.flat[0].platform,
+      checkpoint,
     )
     self.form = networks.form(self.network)
     self.programs = population.programs(

@@ -217,6 +217,7 @@ def run_shard(
   at_once=None,
   say=print,
   together=None,
+  checkpoint=True,
 ):
   """Trains a shard, or what is left of it, and writes its rows.
 
@@ -235,6 +236,7 @@ def run_shard(
     say: called with a line of text when memory ran out.
     together: members that one program trains, while the others wait on the
       devices; all that fit if not given.
+    checkpoint: as in `Runner`; where memory runs out, it is.
 
   Returns:
     True if there was anything to do.
@@ -258,9 +260,8 @@ def run_shard(
   size = min(at_once.get(shard.signature, shard.size), shard.size)
   while size:
     try:
-      parts = Parts(
-        job, shard, prepared, min(size, together or size), fitting=size
-      )
+      group = min(size, together or size)
+      parts = Parts(job, shard, prepared, group, size, checkpoint)
       state, scores = _train(job, shard, parts, out, tell)
       break
     except (MemoryError, RuntimeError) as e:
@@ -268,7 +269,7 @@ def run_shard(
         raise
       reason = str(e).partition('\n')[0]
     # Here the error is gone, and with it all that its frames held.
-    parts = None
+    parts, checkpoint = None, True
     gc.collect()
     size = _less(shard, prepared, out, size, reason, say)
     if size:

@@ -34,6 +34,7 @@ class Step(NamedTuple):
 
   Attributes:
     members: that the program trains.
+    checkpoint: whether cells are computed again for their gradient.
     seconds: least time: of products at the chip's peak or of memory at its
       bandwidth, whichever is longer, and of starting each kernel.
     flops: of a step of all of them.
@@ -43,6 +44,7 @@ class Step(NamedTuple):
   """
 
   members: int
+  checkpoint: bool
   seconds: float
   flops: float
   hbm_bytes: float
@@ -59,7 +61,8 @@ class Size(NamedTuple):
       the compiler found no room.
     free: bytes that each device had.
     together: networks that run as one program, a multiple of the devices.
-    steps: for every number that was tried, `Step`; empty on CPUs.
+    steps: for all that was tried, `Step`; empty on CPUs.
+    checkpoint: whether cells are computed again for their gradient.
   """
 
   members: int
@@ -67,6 +70,7 @@ class Size(NamedTuple):
   free: int
   together: int
   steps: tuple = ()
+  checkpoint: bool = True
 
   def __str__(self):
     needed, free = (n / 1e9 for n in (self.needed, self.free))
@@ -114,9 +118,33 @@ def choose(job, members, prepared, most=None, together=None):
     part = parts.cut(shard, group)[0]
     bytes_needed = _attempt(job, part, prepared, free, shard.size)
     if bytes_needed <= _SHARE * free or shard.size <= devices:
-      return Size(shard.size, bytes_needed, free, group, steps)
+      size = Size(shard.size, bytes_needed, free, group, steps)
+      return _without_checkpoint(job, shard, prepared, size)
     fitting = int(shard.size * _SHARE * free / bytes_needed)
     limit = max(devices, min(fitting, shard.size - devices))
+
+
+def _without_checkpoint(job, shard, prepared, size):
+  """Keeps what cells compute where that is faster and there is room for it."""
+  if not size.steps:
+    return size
+  part = parts.cut(shard, size.together)[0]
+  runner = Runner(job, part, prepared, checkpoint=False)
+  if runner.network == Runner(job, part, prepared).network:
+    return size  # it has no form in which cells could be computed again
+  try:
+    step = step_of(runner, runner.compiled())
+    bytes_needed = needed(runner, shard.size)
+  except (MemoryError, RuntimeError) as e:
+    if not memory.exhausted(e):
+      raise
+    return size
+  size = size._replace(steps=(*size.steps, step))
+  before = next(s for s in size.steps if s.members == step.members)
+  slower = step.seconds > (1 - _GAIN) * before.seconds
+  if slower or bytes_needed > _SHARE * size.free:
+    return size
+  return size._replace(needed=bytes_needed, checkpoint=False)
 
 
 def members_at_once(job, shard, prepared, free):
@@ -187,7 +215,10 @@ def step_of(runner, compiled):
   )
   members = runner.shard.size // runner.prepared.mesh.shape['member']
   temporaries = compiled.memory_analysis().temp_size_in_bytes
-  return Step(members, seconds, flops, moved, launches, temporaries)
+  return Step(
+    *(members, runner.network.checkpoint, seconds),
+    *(flops, moved, launches, temporaries),
+  )
 
 
 def _platform(prepared):

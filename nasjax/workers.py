@@ -45,7 +45,16 @@ class _Queue:
     return self._left[kind].pop(0)
 
 
-def run(job, shards, prepareds, out, watch, say=print, together=None):
+def run(
+  job,
+  shards,
+  prepareds,
+  out,
+  watch,
+  say=print,
+  together=None,
+  checkpoint=True,
+):
   """Trains shards, or what is left of them, and writes their rows.
 
   Args:
@@ -56,7 +65,7 @@ def run(job, shards, prepareds, out, watch, say=print, together=None):
     watch: its methods `begin(shard)`, `update(progress)` after every epoch and
       `finish(shard, skipped)` are called, one at a time.
     say: called with a line of text when memory ran out.
-    together: as in `runs.run_shard`.
+    together, checkpoint: as in `runs.run_shard`.
 
   Raises:
     whatever a worker raised first. The others end after their epoch.
@@ -89,7 +98,9 @@ def run(job, shards, prepareds, out, watch, say=print, together=None):
           watch.begin(shard)
         last = shard.signature
         done = runs.run_shard(
-          job, shard, prepared, out, on_epoch, at_once, say, together
+          *(job, shard, prepared, out, on_epoch, at_once, say),
+          together,
+          checkpoint,
         )
         with lock:
           watch.finish(shard, skipped=not done)

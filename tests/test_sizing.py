@@ -95,7 +95,8 @@ def _at_once(seconds, monkeypatch, most=6, free=10**12):
     del compiled
     members = runner.shard.size
     tried.append(members)
-    return sizing.Step(members, seconds(members), 0, 0, 0, 0)
+    kept = runner.network.checkpoint
+    return sizing.Step(members, kept, seconds(members), 0, 0, 0, 0)
 
   monkeypatch.setattr(sizing, 'step_of', step_of)
   monkeypatch.setattr(sizing, '_platform', lambda prepared: 'tpu')

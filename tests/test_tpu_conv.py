@@ -24,7 +24,7 @@ def _drawn(c, groups, dtype):
 
   return (
     draw(pair, BATCH, FRAMES, width),
-    draw(pair, 7, c, c, groups) / (7 * c) ** 0.5,
+    draw(pair, 7, c, c, groups) / 8,
     draw(pair, width) / 8,
     draw(pair, BATCH, FRAMES, width),
     jnp.asarray(rng.integers(0, FRAMES + 1, (pair, BATCH)), jnp.int32),

@@ -179,8 +179,8 @@ def test_who_failed_first_is_told_of(tmp_path, monkeypatch):
 
   both = threading.Barrier(2)
 
-  def run_shard(job, shard, prepared, out, on_epoch, at_once, say):
-    del job, out, at_once, say
+  def run_shard(job, shard, prepared, out, on_epoch, at_once, say, *how):
+    del job, out, at_once, say, how
     both.wait(SECONDS)
     if prepared.mesh.devices.flat[0] == jax.devices()[0]:
       raise OSError('the disk is full')

@@ -10,6 +10,7 @@ environment variable NASJAX_KERNELS (native or xla) overrides it.
 """
 
 from nasjax.kernels.adam import adam as adam
+from nasjax.kernels.building import FORMS as FORMS
 from nasjax.kernels.building import KINDS as KINDS
 from nasjax.kernels.building import KernelError as KernelError
 from nasjax.kernels.building import choose as choose

@@ -14,10 +14,11 @@ import threading
 
 import jax
 
-# Which functions compute a network's operations. On CPUs: our own in C++, or
-# what XLA makes; it is also what any device can run. The others are forms for
-# an accelerator (`accelerated`).
-KINDS = ('native', 'xla', 'tpu', 'gpu')
+# Which functions compute a network's operations: our own in C++, or what XLA
+# makes, which any device can run.
+KINDS = ('native', 'xla')
+# The forms for accelerators (`accelerated`), which any device can run as well.
+FORMS = ('tpu', 'gpu')
 _BY_PLATFORM = {'tpu': 'tpu', 'gpu': 'gpu', 'cuda': 'gpu', 'rocm': 'gpu'}
 _TARGETS = (
   *('nasjax_conv_forward', 'nasjax_conv_backward', 'nasjax_adam'),
@@ -37,7 +38,7 @@ class KernelError(RuntimeError):
 
 
 def choose(platform=None):
-  """Returns which of `KINDS` devices of a platform run.
+  """Returns which of `KINDS` and `FORMS` devices of a platform run.
 
   On a CPU that is 'native' where our kernels can be had, else 'xla'.
 
@@ -50,7 +51,7 @@ def choose(platform=None):
     KernelError: NASJAX_KERNELS is 'native', and they cannot be had.
   """
   wanted = os.environ.get('NASJAX_KERNELS', '')
-  if wanted not in ('', *KINDS):
+  if wanted not in ('', *KINDS, *FORMS):
     raise ValueError(
       f'NASJAX_KERNELS={wanted!r}; want native or xla, or tpu or gpu to try '
       'the form for an accelerator elsewhere'
