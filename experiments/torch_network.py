@@ -62,7 +62,8 @@ class Cell(nn.Module):
 
   def __init__(self, arch, width, macro, rate):
     super().__init__()
-    self.skips = spaces.NB_ASR.skip_matrix(arch)
+    # Plain lists: torch.compile takes arrays for tensors, and graphs apart.
+    self.skips = spaces.NB_ASR.skip_matrix(arch).tolist()
     self.nodes = nn.ModuleList(
       None
       if name == 'zero'
@@ -74,7 +75,7 @@ class Cell(nn.Module):
   def forward(self, x):
     xs = [x]
     for n, node in enumerate(self.nodes):
-      terms = [past for m, past in enumerate(xs) if self.skips[n, m]]
+      terms = [past for m, past in enumerate(xs) if self.skips[n][m]]
       if node is not None:
         terms.insert(0, node(xs[-1]))
       y = terms[0] if terms else torch.zeros_like(x)
