@@ -115,7 +115,7 @@ def eager(results):
 
 
 def _speeds(rows, torch, title):
-  table = Table(title=title)
+  table = Table(title=title, caption='*: cells are kept, not computed again')
   names = (
     'network', 'precision', 'members', 'steps/s', 'x PyTorch', 'of peak',
     'GB/member', 'compile s',
@@ -127,7 +127,8 @@ def _speeds(rows, torch, title):
   )
   for row in order:
     words = [f'{row["macro"]} {row["cells"]}', row['precision']]
-    words.append(str(row['members']))
+    # A star where cells are kept instead of computed again.
+    words.append(f'{row["members"]}{"" if row["checkpoint"] else "*"}')
     if 'problem' in row:
       table.add_row(*words, row['problem'][:40])
       continue

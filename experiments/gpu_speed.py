@@ -17,51 +17,54 @@ import jax.numpy as jnp
 
 from nasjax import memory, population
 
-# (macro, cells, precision, members), the most important first.
+# Macro network, cells, precision, members, and whether cells are kept for their
+# gradient or computed again. The most important come first.
 _SPEED = (
-  ('small', 'mixture', 'bfloat16', 16),
-  ('nb_asr', 'mixture', 'bfloat16', 1),
-  ('small', 'mixture', 'bfloat16', 64),
-  ('nb_asr', 'mixture', 'bfloat16', 8),
-  ('small', 'mixture', 'float32', 16),
-  ('nb_asr', 'mixture', 'float32', 1),
-  ('small', 'mixture', 'bfloat16', 1),
-  ('nb_asr', 'conv', 'bfloat16', 1),
-  ('nb_asr', 'linear', 'bfloat16', 1),
+  ('small', 'mixture', 'bfloat16', 16, 'kept'),
+  ('nb_asr', 'mixture', 'bfloat16', 1, 'kept'),
+  ('small', 'mixture', 'bfloat16', 64, 'kept'),
+  ('nb_asr', 'mixture', 'bfloat16', 8, 'kept'),
+  ('small', 'mixture', 'bfloat16', 64, 'again'),
+  ('nb_asr', 'mixture', 'bfloat16', 8, 'again'),
+  ('small', 'mixture', 'float32', 16, 'kept'),
+  ('nb_asr', 'mixture', 'float32', 1, 'kept'),
+  ('small', 'mixture', 'bfloat16', 1, 'kept'),
+  ('nb_asr', 'conv', 'bfloat16', 1, 'kept'),
+  ('nb_asr', 'linear', 'bfloat16', 1, 'kept'),
 )
 _WINNER = (
-  ('small', 'mixture', 'bfloat16', 16),
-  ('nb_asr', 'mixture', 'bfloat16', 1),
-  ('nb_asr', 'mixture', 'bfloat16', 8),
-  ('nb_asr', 'conv', 'bfloat16', 1),
+  ('small', 'mixture', 'bfloat16', 16, 'kept'),
+  ('nb_asr', 'mixture', 'bfloat16', 1, 'kept'),
+  ('nb_asr', 'mixture', 'bfloat16', 8, 'kept'),
+  ('nb_asr', 'conv', 'bfloat16', 1, 'kept'),
 )
 _MEMBERS = (
-  ('small', 'mixture', 'bfloat16', 256),
-  ('nb_asr', 'mixture', 'bfloat16', 32),
-  ('small', 'mixture', 'bfloat16', 4),
-  ('nb_asr', 'mixture', 'bfloat16', 2),
-  ('small', 'conv', 'bfloat16', 16),
-  ('small', 'linear', 'bfloat16', 16),
-  ('nb_asr', 'mixture', 'bfloat16', 16),
-  ('nb_asr', 'linear', 'bfloat16', 8),
-  ('nb_asr', 'conv', 'bfloat16', 8),
-  ('small', 'mixture', 'bfloat16', 128),
-  ('small', 'mixture', 'bfloat16', 512),
-  ('nb_asr', 'mixture', 'bfloat16', 64),
-  ('nb_asr', 'mixture', 'float32', 8),
-  ('small', 'mixture', 'float32', 64),
-  ('small', 'mixture', 'bfloat16', 8),
-  ('small', 'mixture', 'bfloat16', 32),
-  ('small', 'mixture', 'bfloat16', 2),
-  ('nb_asr', 'mixture', 'bfloat16', 4),
-  ('small', 'conv', 'float32', 16),
-  ('small', 'linear', 'float32', 16),
-  ('nb_asr', 'conv', 'float32', 1),
-  ('nb_asr', 'linear', 'float32', 1),
+  ('small', 'mixture', 'bfloat16', 256, 'again'),
+  ('nb_asr', 'mixture', 'bfloat16', 32, 'again'),
+  ('small', 'mixture', 'bfloat16', 4, 'kept'),
+  ('nb_asr', 'mixture', 'bfloat16', 2, 'kept'),
+  ('small', 'conv', 'bfloat16', 16, 'kept'),
+  ('small', 'linear', 'bfloat16', 16, 'kept'),
+  ('nb_asr', 'linear', 'bfloat16', 8, 'kept'),
+  ('nb_asr', 'conv', 'bfloat16', 8, 'kept'),
+  ('small', 'mixture', 'bfloat16', 512, 'again'),
+  ('nb_asr', 'mixture', 'bfloat16', 64, 'again'),
+  ('small', 'mixture', 'bfloat16', 128, 'kept'),
+  ('nb_asr', 'mixture', 'bfloat16', 16, 'kept'),
+  ('nb_asr', 'mixture', 'float32', 8, 'kept'),
+  ('small', 'mixture', 'float32', 64, 'kept'),
+  ('small', 'mixture', 'bfloat16', 8, 'kept'),
+  ('small', 'mixture', 'bfloat16', 32, 'kept'),
+  ('small', 'mixture', 'bfloat16', 2, 'kept'),
+  ('nb_asr', 'mixture', 'bfloat16', 4, 'kept'),
+  ('small', 'conv', 'float32', 16, 'kept'),
+  ('small', 'linear', 'float32', 16, 'kept'),
+  ('nb_asr', 'conv', 'float32', 1, 'kept'),
+  ('nb_asr', 'linear', 'float32', 1, 'kept'),
 )
 _REHEARSED = {
-  'speed': (('pocket', 'mixture', 'bfloat16', 2),),
-  'members': (('pocket', 'linear', 'float32', 1),),
+  'speed': (('pocket', 'mixture', 'bfloat16', 2, 'again'),),
+  'members': (('pocket', 'linear', 'float32', 1, 'kept'),),
 }
 _BATCH, _FRAMES = 32, 304
 _STEPS, _WARM_UP = 16, 2
@@ -98,7 +101,8 @@ def setups(cells, rehearse):
   """Returns the `Setup` of each of `cells`."""
   batch, frames = (4, 48) if rehearse else (_BATCH, _FRAMES)
   return [
-    gpu_training.Setup(*cell, batch=batch, frames=frames) for cell in cells
+    gpu_training.Setup(*cell, batch, frames, how == 'again')
+    for *cell, how in cells
   ]
 
 

@@ -54,7 +54,9 @@ def _run(stage, cells, compiled):
     'device': 'cpu' if stage.rehearse else torch_lib.cuda.get_device_name(),
     'rows': [],
   }
-  for setup in gpu_speed.setups([(*c, 1) for c in cells], stage.rehearse):
+  for setup in gpu_speed.setups(
+    [(*c, 1, 'kept') for c in cells], stage.rehearse
+  ):
     row = setup._asdict() | {'compiled': compiled}
     try:
       row |= _timed(setup, place, compiled)

@@ -34,6 +34,7 @@ class Setup(NamedTuple):
     precision: of the recipe.
     members: mapped on the device.
     batch, frames: of the padded batch.
+    checkpoint: whether cells are computed again for their gradient.
   """
 
   macro: str
@@ -42,6 +43,7 @@ class Setup(NamedTuple):
   members: int
   batch: int
   frames: int
+  checkpoint: bool = True
 
   @property
   def arch(self):
@@ -61,7 +63,7 @@ class Setup(NamedTuple):
     """The `Network`, as devices of a platform run it."""
     macro = MACROS[self.macro]
     return networks.network(
-      cells_lib.SPACE, self.arch, macro, self.recipe, platform
+      cells_lib.SPACE, self.arch, macro, self.recipe, platform, self.checkpoint
     )
 
   def flops(self):
@@ -85,8 +87,9 @@ class Training:
     self.setup, self.mesh, self.most = setup, mesh, steps
     platform = platform or mesh.devices.flat[0].platform
     self.network = setup.network(platform)
+    # All at once, also where GPUs are rehearsed on CPUs.
     self.programs = population.programs(
-      self.network, setup.recipe, (setup.bucket,), mesh
+      self.network, setup.recipe, (setup.bucket,), mesh, setup.members
     )
     self._dtype = population.features_dtype(setup.recipe, platform)
     self._gates = networks.gates(cells_lib.SPACE, setup.arch)
