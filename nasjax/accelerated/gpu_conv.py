@@ -3,8 +3,9 @@
 Channels lie one group after the other. Taps are data: each of the seven is
 placed on one of the ten frames that any convolution of the space reads, by a
 0/1 matrix, so that offsets are fixed. Which way is fastest only a card can tell
-(launch/gpu.sh races them); until then it is the one of those of little memory,
-by an H100's compiler, that suits tensor cores best.
+(launch/gpu.sh races them); until then it is `grouped`, which by an H100's
+compiler takes the least memory. The gradient of its weights is rounded as the
+activations are.
 """
 
 import functools

@@ -1,7 +1,8 @@
 """Layers of the networks on an accelerator, each with a gradient of its own.
 
 Activations are kept as the recipe computes: bfloat16 or float32. Sums,
-statistics and gradients of weights are float32 in either case. What a layer
+statistics and gradients of weights are float32 in either case, but for the
+weights of convolutions of XLA (`gpu_conv`, `long_conv`). What a layer
 keeps for its gradient is its input and its output, and the output is the next
 layer's input: no mask, no statistics, no unfolded frames.
 

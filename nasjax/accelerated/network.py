@@ -81,7 +81,7 @@ def _tpu_conv_node(x_tbl, params, place_uk, len_b, draw, network, lanes):
 
 
 def _gpu_conv_node(x_btl, params, place_uk, len_b, draw, network, lanes):
-  """The node of a convolution by the fastest way that was found."""
+  """The node of a convolution by the way that is in use."""
   rest = layers.Rest(lanes, 1, conv_rate(network))
   return layers.activated(
     gpu_conv.conv(), rest, x_btl, params['kernel'], params['bias'],
