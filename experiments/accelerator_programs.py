@@ -219,9 +219,8 @@ def _costs(job, compiled, found):
   members = job.members
   # The results are weights and both moments; the best weights lie beside them.
   state = 4 / 3 * told.output_size_in_bytes / members
-  # The loop over the batches, and no other, is of unknown length.
-  once, twice = (program_costs.hbm_bytes(text, n) for n in (1, 2))
-  moved = (twice - once) * job.data_devices / members
+  moved = program_costs.a_step(program_costs.hbm_bytes, text)
+  moved *= job.data_devices / members
   memory_ms = _ms(moved, chip.hbm_bytes_per_second, job)
   # What is not overwritten: the corpus and the plan.
   corpus = told.argument_size_in_bytes - told.alias_size_in_bytes

@@ -167,6 +167,15 @@ def launches(text, unknown=1):
   return _total(_Launches, text, unknown)
 
 
+def a_step(count, text):
+  """Returns what one pass over the batches costs, by `hbm_bytes` or `launches`.
+
+  Of a training program the loop over the batches, and no other, is of a length
+  that is not told; what is done once a pass does not count.
+  """
+  return count(text, 2) - count(text, 1)
+
+
 def _total(kind, text, unknown):
   computations, entry = hlo.parse(text)
   if entry is None:

@@ -201,15 +201,9 @@ def step_of(runner, compiled):
   except ValueError:
     chip = chips.chip(_LIKE[platform])
   text = compiled.as_text()
-
-  def a_step(count):
-    # Only the loop over the batches has a length that is not told.
-    once, twice = (count(text, n) for n in (1, 2))
-    return twice - once
-
   flops = runner.flops()
-  moved = a_step(program_costs.hbm_bytes)
-  launches = a_step(program_costs.launches)
+  moved = program_costs.a_step(program_costs.hbm_bytes, text)
+  launches = program_costs.a_step(program_costs.launches, text)
   seconds = launches * _LAUNCH[platform] + max(
     flops / chip.bf16_flops_per_second, moved / chip.hbm_bytes_per_second
   )

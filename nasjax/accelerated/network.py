@@ -315,8 +315,7 @@ def _apply(network, backend, params, x_btf, len_b, gates, key=None):
   dtype = jnp.dtype(network.precision)
   time_axis = backend.time_axis
   x, len_b = _padded(x_btf, len_b, backend.rows)
-  # Else XLA would round the whole corpus instead, and keep the copy.
-  x = jax.lax.optimization_barrier(x).astype(dtype)
+  x = x.astype(dtype)
   if time_axis == 0:
     x = jnp.swapaxes(x, 0, 1)
   number = 0
