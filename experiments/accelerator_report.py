@@ -93,7 +93,7 @@ def padding(topology, batch, data_devices):
   """Says how a TPU pads a batch; empty where it need not."""
   rows = -(-batch // data_devices)
   padded = -(-rows // TPU_ROWS) * TPU_ROWS
-  if rows == padded or chips.chip(topology).name == 'h100':
+  if rows == padded or not chips.chip(topology).name.startswith('v'):
     return ''
   share = '' if data_devices == 1 else f' ({rows} a device)'
   return (

@@ -7,7 +7,7 @@ Stages, each a process with a limit of its own: `correct`, `resume`, `repeat`,
 `torch_compiled`), `members` until memory ends, a `table`. OUT/gpu.json has what
 they found, after every one of them; OUT/STAGE.json what a stage has so far.
 
---rehearse runs all of it on a CPU with tiny networks. No GPU has run it yet.
+--rehearse runs all of it on a CPU with tiny networks.
 """
 
 import importlib.util

@@ -43,7 +43,9 @@ def correct(stage):
     rows.append(row)
     stage.publish({'device': jax.devices()[0].device_kind, 'rows': rows})
 
-  cells = ['mixture'] if stage.rehearse else list(cells_lib.CELLS)
+  cells = ['mixture']
+  if not stage.rehearse:
+    cells += [name for name in cells_lib.CELLS if name not in cells]
   with concurrent.futures.ThreadPoolExecutor(16) as pool:
     compared = [_Compared(pool, stage.rehearse, name) for name in cells]
     together = pool.submit(_population, stage.rehearse)
@@ -144,7 +146,9 @@ class _Compared:
     network, recipe = self._network(precision, platform), _recipe(precision)
     key = np.array([1, 2], np.uint32)
     # CPUs compile ten times longer than they then run.
-    options = {'xla_backend_optimization_level': 0} if platform == 'cpu' else {}
+    options = {'xla_backend_optimization_level': 0}
+    if platform != 'cpu':
+      options = population.compiler_options(platform)
 
     @functools.partial(jax.jit, compiler_options=options)
     def both(params, gates, batch):

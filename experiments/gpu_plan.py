@@ -12,16 +12,15 @@ _STAGES = pathlib.Path(__file__).with_name('gpu_stages.py')
 # In this order. Shares of the time: of what is left a stage gets its share
 # among those to come, so that what one does not need is for all after it.
 SHARES = {
-  'correct': 70,
-  'resume': 50,
-  'repeat': 60,
-  'race': 70,
-  'speed': 90,
-  'torch': 25,
-  'torch_compiled': 35,
-  'winner': 25,
-  'members': 35,
-  'table': 30,
+  'correct': 90,
+  'resume': 35,
+  'repeat': 55,
+  'race': 75,
+  'speed': 115,
+  'torch': 30,
+  'torch_compiled': 30,
+  'members': 40,
+  'table': 40,
 }
 # JAX takes most of a card's memory when it starts. Stages of several processes
 # must leave room, the others may have more of it.
@@ -31,7 +30,6 @@ _ENVIRONMENT = {
   'resume': _SHARED,
   'repeat': _SHARED,
   'speed': _ALONE,
-  'winner': _ALONE,
   'members': _ALONE,
 }
 # Others measure how long programs compile, or want them compiled anew.

@@ -1,35 +1,47 @@
-"""Stage `race`: ways to write a cell's grouped convolution, on the card.
+"""Stage `race`: ways to compute a convolution's node, on the card.
 
-Every way of `gpu_conv.WAYS`, block products of other widths, and what is tried
-here: convolutions whose groups are blocks of whole groups, and Pallas kernels.
-Times are of a node, forward and backward: mask, convolution, bias, clipped
-ReLU. Repetitions are a loop in one program; each takes what the one before made
-of its input (nothing, by a factor of 0 that the compiler does not know), so
-that none is left out. Results are compared with those of `grouped`.
+The kernels of `nasjax.kernels.gpu_conv`, cut in several ways, and what XLA
+offers (`gpu_ways`). Times are of a node, forward and backward: mask,
+convolution, bias, clipped ReLU. Repetitions are a loop in one program; each
+takes what the one before made of its input (nothing, by a factor of 0 that the
+compiler does not know), so that none is left out. Results are compared with
+those of products tap by tap.
 """
 
 import concurrent.futures
-import functools
-import itertools
 import statistics
 import time
 from typing import NamedTuple
 
-import gpu_pallas
+import gpu_ways
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from nasjax import population
-from nasjax.accelerated import channels, gpu_conv, layers
+from nasjax.functions import CLIP
+from nasjax.kernels import gpu_conv
 from nasjax.taps import UNION, placement
 
 GROUPS = 100
-_LANES = (16, 32, 64, 128)
-# Frames of the blocks of these widths: at full width and small.
-_FRAMES = {600: 304, 200: 152, 1200: 76, 100: 304, 800: 304, 1000: 152}
-_THREADS = 6
+# How the kernels are cut: lanes, frames, utterances of a partial sum, warps.
+_TILES = (
+  (32, 64, 2, 4), (32, 64, 1, 4), (32, 32, 2, 2), (16, 64, 2, 4),
+  (64, 64, 2, 4), (64, 64, 1, 4), (64, 64, 2, 8), (32, 32, 2, 4),
+)  # fmt: skip
+KERNELS = {f'kernel {" ".join(map(str, t))}': t for t in _TILES}
+# Width, frames and members, of the blocks at full width and small; the most
+# important come first.
+_SIZES = (
+  (600, 304, 1), (200, 152, 16), (600, 304, 8), (1200, 76, 1), (800, 304, 1),
+  (100, 304, 16), (1000, 152, 1),
+)  # fmt: skip
+_FIRST = 'tap_products'
+# XLA tries the convolutions of its libraries out when it compiles, which can
+# take longer than the stage has: they come last, at two sizes.
+_LIBRARY = ('block_conv_128', 'block_conv_64', 'grouped')
+_THREADS = 8
 # Of ||a - b|| / ||b|| to a result of the same dtype: sums differ in order.
 _ERRORS = {'bfloat16': 2e-2, 'float32': 1e-4}
 _REPEATS, _PASSES = 10, 5
@@ -40,80 +52,39 @@ class Entry(NamedTuple):
 
   way: str
   width: int
-  dtype: str
+  frames: int
   members: int
-
-
-def block_conv(x_btl, kernel_uil, lanes=128):
-  """A grouped convolution of larger groups: block-diagonal kernels.
-
-  As `gpu_conv.grouped`; tensor cores want 8 channels of a group at least.
-  """
-  taps, c, width = kernel_uil.shape
-  groups = width // c
-  most = max(1, lanes // c)
-  size = next(s for s in range(most, 0, -1) if groups % s == 0)
-  kernel_uingj = kernel_uil.reshape(taps, c, groups // size, size, c)
-  eye_hg = jnp.eye(size, dtype=kernel_uil.dtype)
-  wide = jnp.einsum('uingj,hg->uhingj', kernel_uingj, eye_hg)
-  return gpu_conv.grouped(x_btl, wide.reshape(taps, size * c, width))
-
-
-def ways():
-  """Returns all ways by name, functions as `gpu_conv.grouped`."""
-  found = dict(gpu_conv.WAYS)
-  for lanes in _LANES:
-    found[f'block_products_{lanes}'] = functools.partial(
-      gpu_conv.block_products, lanes=lanes
-    )
-  for lanes in (64, 128):
-    found[f'block_conv_{lanes}'] = functools.partial(block_conv, lanes=lanes)
-  del found['block_products']
-  return found | {'pallas': gpu_pallas.pallas}
-
-
-def use(fastest):
-  """Makes some ways those of all networks of this process.
-
-  Args:
-    fastest: the name of the way for each number of channels of a group;
-      `grouped` is for all others.
-  """
-  default, own = gpu_conv.conv, ways()
-
-  def best(x_btl, kernel_uil):
-    name = fastest.get(kernel_uil.shape[1], 'grouped')
-    return own[name](x_btl, kernel_uil)
-
-  gpu_conv.WAYS['fastest'] = best
-  gpu_conv.conv = lambda: default('fastest')
+  dtype: str
 
 
 def entries(rehearse):
   """Returns what is raced, the most important first."""
   if rehearse:
-    widths, dtypes, members = (GROUPS,), ('bfloat16',), (2,)
-  else:
-    widths = tuple(_FRAMES)
-    dtypes, members = ('bfloat16', 'float32'), (1, 8)
-  return [
-    Entry(way, width, dtype, n)
-    for dtype, width, n in itertools.product(dtypes, widths, members)
-    for way in ways()
-    # It takes half a minute to compile at 6 channels of a group.
-    if way != 'multiply_adds' or width // GROUPS <= 2
-  ]
+    ways = (_FIRST, 'kernel 32 32 2 2', 'block_conv_64')
+    return [Entry(way, GROUPS, 40, 2, 'bfloat16') for way in ways]
+  own, library = [], []
+  for dtype in ('bfloat16', 'float32'):
+    for n, size in enumerate(_SIZES):
+      for way in (_FIRST, *KERNELS, *gpu_ways.WAYS):
+        entry = Entry(way, *size, dtype)
+        if way in _LIBRARY:
+          library += [entry] * (n < 2 and dtype == 'bfloat16')
+        elif way == 'multiply_adds' and size[0] > 2 * GROUPS:
+          pass  # it takes half a minute to compile at 6 channels of a group
+        elif way != _FIRST or entry not in own:
+          own.append(entry)
+  return own + library
 
 
 def race(stage):
   """Compiles in threads, runs alone, one line after the other."""
   mesh = population.member_mesh(jax.devices()[:1])
   rows, expected = [], {}
+  todo = entries(stage.rehearse)
   with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-    todo = entries(stage.rehearse)
-    # In groups, for what compiles tries kernels out on the card, too.
-    for start in range(0, len(todo), 4 * _THREADS):
-      group = todo[start : start + 4 * _THREADS]
+    # In groups, for what compiles may try kernels out on the card, too.
+    for start in range(0, len(todo), 2 * _THREADS):
+      group = todo[start : start + 2 * _THREADS]
       programs = list(pool.map(lambda e: _compiled(e, mesh, stage), group))
       for entry, program in zip(group, programs, strict=True):
         found = _measured(entry, program, expected, stage)
@@ -129,61 +100,66 @@ def race(stage):
 
 
 def winners(rows):
-  """Returns the fastest way of each width, dtype and number of members."""
+  """Returns the fastest of each width, number of members and dtype.
+
+  Returns:
+    list of dict: the row, without what is not for a table, and `xla`, the
+    fastest way without kernels of our own, with `xla_ms` and `xla_temp_gb`
+    (None where none was right).
+  """
   best = {}
   for row in rows:
-    key = tuple(row[name] for name in ('width', 'dtype', 'members'))
-    right = row.get('error', 1) <= _ERRORS[row['dtype']]
-    if right and (key not in best or row['ms'] < best[key]['ms']):
-      best[key] = row
+    if row.get('error', 1) > _ERRORS[row['dtype']]:
+      continue
+    size = tuple(row[name] for name in ('width', 'members', 'dtype'))
+    own, theirs = best.setdefault(size, [None, None])
+    if not own or row['ms'] < own['ms']:
+      best[size][0] = row
+    if row['way'] not in KERNELS and (not theirs or row['ms'] < theirs['ms']):
+      best[size][1] = row
+  names = ('width', 'members', 'dtype', 'way', 'ms', 'temp_gb')
   return [
-    {n: row[n] for n in ('width', 'dtype', 'members', 'way', 'ms', 'temp_gb')}
-    for row in best.values()
+    {name: own[name] for name in names}
+    | {
+      'xla': theirs and theirs['way'],
+      'xla_ms': theirs and theirs['ms'],
+      'xla_temp_gb': theirs and theirs['temp_gb'],
+    }
+    for own, theirs in best.values()
   ]
-
-
-def _product(way):
-  """The `layers.Product` of a way, as `gpu_conv.conv` has it."""
-
-  def forward(x_btl, kernel_kil, context):
-    place_uk, len_b = context
-    kernel_uil = jnp.einsum(
-      'uk,kil->uil', place_uk, kernel_kil, precision='highest'
-    )
-    x_btl = layers.masked(x_btl, len_b, 1)
-    return way(x_btl, kernel_uil.astype(x_btl.dtype))
-
-  def backward(x_btl, kernel_kil, context, dz_btl):
-    _, pull = jax.vjp(
-      lambda x, kernel: forward(x, kernel, context), x_btl, kernel_kil
-    )
-    return pull(dz_btl)
-
-  return layers.Product(forward, backward)
 
 
 def node(way, width):
   """Returns function of (x, kernel, bias, place, len_b): y and gradients."""
-  rest = layers.Rest(channels.by_group(width, GROUPS), 1, 0.0)
-  op = _product(way)
+  if way in KERNELS:
+    tiles = gpu_conv.Tiles(*KERNELS[way])
+    shape = gpu_conv.Shape(width, GROUPS, 0.0, CLIP, tiles)
+
+    def run(x_btl, kernel_kil, bias_l, place_uk, len_b):
+      shift_k = jnp.array(UNION, jnp.float32) @ place_uk
+      taps_n = jnp.concatenate([jnp.sum(place_uk)[None], shift_k])
+      return gpu_conv.conv_node(
+        x_btl, kernel_kil, bias_l, taps_n.astype(jnp.int32), len_b,
+        jnp.zeros(3, jnp.uint32), shape,
+      )  # fmt: skip
+  else:
+    run = gpu_ways.node(way)
 
   def both(x_btl, kernel_kil, bias_l, place_uk, len_b):
-    y, pull = jax.vjp(
-      lambda *arguments: layers.activated(
-        op, rest, *arguments, (place_uk, len_b), None
-      ),
+    y_btl, pull = jax.vjp(
+      lambda *weights: run(*weights, place_uk, len_b),
       x_btl,
       kernel_kil,
       bias_l,
     )
-    return y, *pull(y)
+    return y_btl, *pull(y_btl)
 
   return both
 
 
 def shapes(entry, rehearse):
   """Returns the arguments of a node as shapes, members first."""
-  batch, frames = (2, 40) if rehearse else (32, _FRAMES[entry.width])
+  batch, frames = 2 if rehearse else 32, entry.frames
   c, n = entry.width // GROUPS, entry.members
 
   def shape(*sizes, dtype=jnp.float32):
@@ -200,7 +176,7 @@ def shapes(entry, rehearse):
 
 def program(entry, repeats):
   """Returns the function that runs a node of all members, again and again."""
-  both = node(ways()[entry.way], entry.width)
+  both = node(entry.way, entry.width)
 
   def run(x, kernel, bias, place, len_b, little):
     def one(x, kernel, bias, place):

@@ -151,9 +151,9 @@ def cases(rehearse):
   import jax.numpy as jnp
 
   from nasjax import functions
-  from nasjax.accelerated import channels, gpu_conv, layers
+  from nasjax.accelerated import channels, layers
+  from nasjax.kernels import gpu_conv
   from nasjax.losses import ctc
-  from nasjax.taps import placement
 
   sizes = (2, 24, 16, 8) if rehearse else (32, 304, 200, 100)
   rows, frames, width, groups = sizes
@@ -165,8 +165,9 @@ def cases(rehearse):
   x_btl = normal(rows, frames, width, dtype=jnp.bfloat16)
   len_b = jnp.full(rows, frames)
   lanes = channels.by_group(width, groups)
-  opening, node = layers.block_conv(2, 1), gpu_conv.conv()
-  place_uk = jnp.asarray(placement('conv5d2'))
+  opening = layers.unfolded_conv(2)
+  shape = gpu_conv.Shape(width, groups, 0.2, functions.CLIP)
+  taps_n = jnp.array([5, -4, -2, 0, 2, 4, 0, 0])
   labels = frames // 8
   labels_bl = jnp.asarray(rng.integers(1, 48, (rows, labels)), jnp.int32)
   return {
@@ -175,8 +176,10 @@ def cases(rehearse):
       (x_btl, normal(8, width, width)),
     ),
     'grouped convolution': (
-      lambda x, k: _through(node, x, k, (place_uk, len_b)),
-      (x_btl, normal(7, width // groups, width)),
+      lambda x, k, b: gpu_conv.conv_node(
+        x, k, b, taps_n, len_b, jnp.arange(3, dtype=jnp.uint32), shape
+      ),
+      (x_btl, normal(7, width // groups, width), normal(width)),
     ),
     'linear': (layers.dense, (x_btl, normal(width, width))),
     'layer norm': (

@@ -24,10 +24,6 @@ def show(results):
   rows = [*_rows(results, 'speed'), *_rows(results, 'members')]
   if rows:
     out.print(_speeds(rows, eager(results), 'training'))
-  rows = _rows(results, 'winner')
-  if rows:
-    title = 'training, with the fastest ways of the race'
-    out.print(_speeds(rows, eager(results), title))
   for line in goals(results):
     out.print(line)
 
@@ -90,18 +86,19 @@ def repeated(found):
 
 
 def _winners(winners):
-  table = Table(title='grouped convolution: fastest way, forward and backward')
-  for name in ('width', 'precision', 'members', 'way', 'ms', 'temporary GB'):
-    table.add_column(name, justify='left' if name == 'way' else 'right')
+  table = Table(title='a node of a grouped convolution, forward and backward')
+  for name in (
+    'width', 'members', 'precision', 'fastest', 'ms', 'GB',
+    'fastest of XLA', 'ms', 'GB',
+  ):  # fmt: skip
+    table.add_column(name, justify='left' if 'fastest' in name else 'right')
   for row in winners:
-    table.add_row(
-      str(row['width']),
-      row['dtype'],
-      str(row['members']),
-      row['way'],
-      f'{row["ms"]:.3f}',
-      f'{row["temp_gb"]:.2f}',
-    )
+    words = [str(row[name]) for name in ('width', 'members', 'dtype')]
+    for way, prefix in (('way', ''), ('xla', 'xla_')):
+      if row[way]:
+        ms, size = row[f'{prefix}ms'], row[f'{prefix}temp_gb']
+        words += [row[way], f'{ms:.3f}', f'{size:.2f}']
+    table.add_row(*words)
   return table
 
 
@@ -149,7 +146,7 @@ def goals(results):
   """Returns for each goal a line that says how near the best result came."""
   rows = [
     row
-    for stage in ('speed', 'winner', 'members')
+    for stage in ('speed', 'members')
     for row in _rows(results, stage)
     if _SPEED in row
   ]

@@ -1,16 +1,15 @@
-"""Stages `speed`, `winner`, `members`: how fast populations train on the card.
+"""Stages `speed` and `members`: how fast populations train on the card.
 
 Steps of the real training program, its state resident: forward, CTC, backward,
-clipping, Adam, dropout. `speed` has the cells that are compared with PyTorch;
-`winner` has some again, their convolutions written in the ways that won the
-race; `members` more cells, and populations that grow until memory ends.
+clipping, Adam, dropout. `speed` has the cells that are compared with PyTorch,
+`members` more cells, and populations that grow until memory ends.
 """
 
 import concurrent.futures
-import json
 import statistics
 import time
 
+import gpu_profile
 import gpu_training
 import jax
 import jax.numpy as jnp
@@ -20,23 +19,18 @@ from nasjax import memory, population
 # Macro network, cells, precision, members, and whether cells are kept for their
 # gradient or computed again. The most important come first.
 _SPEED = (
-  ('small', 'mixture', 'bfloat16', 16, 'kept'),
-  ('nb_asr', 'mixture', 'bfloat16', 1, 'kept'),
-  ('small', 'mixture', 'bfloat16', 64, 'kept'),
-  ('nb_asr', 'mixture', 'bfloat16', 8, 'kept'),
-  ('small', 'mixture', 'bfloat16', 64, 'again'),
+  ('small', 'mixture', 'bfloat16', 16, 'again'),
+  ('nb_asr', 'mixture', 'bfloat16', 1, 'again'),
   ('nb_asr', 'mixture', 'bfloat16', 8, 'again'),
+  ('small', 'mixture', 'bfloat16', 64, 'again'),
+  ('nb_asr', 'conv', 'bfloat16', 8, 'again'),
+  ('nb_asr', 'linear', 'bfloat16', 8, 'again'),
+  ('small', 'mixture', 'bfloat16', 16, 'kept'),
+  ('nb_asr', 'mixture', 'bfloat16', 8, 'kept'),
+  ('small', 'mixture', 'bfloat16', 1, 'kept'),
+  ('nb_asr', 'mixture', 'bfloat16', 1, 'kept'),
   ('small', 'mixture', 'float32', 16, 'kept'),
   ('nb_asr', 'mixture', 'float32', 1, 'kept'),
-  ('small', 'mixture', 'bfloat16', 1, 'kept'),
-  ('nb_asr', 'conv', 'bfloat16', 1, 'kept'),
-  ('nb_asr', 'linear', 'bfloat16', 1, 'kept'),
-)
-_WINNER = (
-  ('small', 'mixture', 'bfloat16', 16, 'kept'),
-  ('nb_asr', 'mixture', 'bfloat16', 1, 'kept'),
-  ('nb_asr', 'mixture', 'bfloat16', 8, 'kept'),
-  ('nb_asr', 'conv', 'bfloat16', 1, 'kept'),
 )
 _MEMBERS = (
   ('small', 'mixture', 'bfloat16', 256, 'again'),
@@ -76,23 +70,6 @@ def speed(stage):
   _run(stage, _REHEARSED['speed'] if stage.rehearse else _SPEED)
 
 
-def winner(stage):
-  import gpu_race
-
-  path = stage.out / 'race.json'
-  if not path.exists():
-    stage.publish({'skipped': 'there was no race', 'rows': []})
-    return
-  fastest = {}
-  for row in json.loads(path.read_text())['winners']:
-    # The ways of mapped members, where both were raced.
-    if row['dtype'] == 'bfloat16':
-      fastest[row['width'] // gpu_race.GROUPS] = row['way']
-  gpu_race.use(fastest)
-  cells = _REHEARSED['speed'] if stage.rehearse else _WINNER
-  _run(stage, cells, {'ways': fastest})
-
-
 def members(stage):
   _run(stage, _REHEARSED['members'] if stage.rehearse else _MEMBERS)
 
@@ -106,11 +83,11 @@ def setups(cells, rehearse):
   ]
 
 
-def _run(stage, cells, about=()):
+def _run(stage, cells):
   """Compiles some programs at a time, and times them one after the other."""
   mesh = population.member_mesh(jax.devices()[:1])
   device = mesh.devices.flat[0]
-  found = dict(about) | {
+  found = {
     'device': device.device_kind,
     'memory_gb': _memory(device, 'bytes_limit'),
     'peaks': peaks(512 if stage.rehearse else 8192),
@@ -182,7 +159,7 @@ def _row(training, compiled, peak):
   if limit and needed / 1e9 > limit:
     return row | {'problem': f'memory: of {limit:.1f} GB'}
   try:
-    step_s = _seconds(training, program)
+    step_s, run = _seconds(training, program)
   except RuntimeError as e:
     if not memory.exhausted(e):
       raise
@@ -193,11 +170,47 @@ def _row(training, compiled, peak):
     'member_steps_per_second': setup.members / step_s,
     'share_of_peak': flops / peak[setup.precision],
     'peak_gb': _memory(device, 'peak_bytes_in_use'),
+    'profile': _profile(run, program),
+    **_repeated(training, program),
   }
 
 
+def _repeated(training, program):
+  """Runs a few steps from one start again: are the weights the same bits?
+
+  Returns:
+    dict of same_bits, and bits, by which processes can be compared.
+  """
+
+  @jax.jit
+  def checksum(params_p):
+    return sum(
+      jnp.sum(jax.lax.bitcast_convert_type(leaf, jnp.uint32), dtype=jnp.uint32)
+      for leaf in jax.tree.leaves(params_p)
+    )
+
+  found = []
+  for _ in range(2):
+    members_p, *between, _, end = training.arguments(training.members())
+    members_p, _ = program(members_p, *between, training.steps(_WARM_UP), end)
+    found.append(int(checksum(members_p.params)))
+    del members_p
+  return {'same_bits': found[0] == found[1], 'bits': found[0]}
+
+
+def _profile(run, program):
+  try:
+    return gpu_profile.kernels(run, program.as_text(), _WARM_UP)
+  except Exception as e:  # a card without a profiler has speeds all the same
+    return {'problem': f'{type(e).__name__}: {e}'[:300]}
+
+
 def _seconds(training, program):
-  """Median seconds of a step of the whole population."""
+  """Times steps of the whole population.
+
+  Returns:
+    median seconds of one; a function that runs a few more.
+  """
   members_p, *between, _, denominator = training.arguments(training.members())
   counts = {n: training.steps(n) for n in (_WARM_UP, _STEPS)}
 
@@ -214,4 +227,9 @@ def _seconds(training, program):
     taken.append(seconds)
   if not bool(jnp.all(members_p.alive)):
     raise ValueError('a member diverged: its steps changed nothing')
-  return statistics.median(taken)
+  kept = [members_p]
+
+  def again():
+    kept[0], _ = run(kept[0], _WARM_UP)
+
+  return statistics.median(taken), again

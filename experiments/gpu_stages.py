@@ -24,7 +24,6 @@ STAGES = {
   'repeat_part': 'gpu_repeat',
   'race': 'gpu_race',
   'speed': 'gpu_speed',
-  'winner': 'gpu_speed',
   'members': 'gpu_speed',
   'torch': 'gpu_torch',
   'torch_compiled': 'gpu_torch',

@@ -12,12 +12,12 @@ import time
 import gpu_speed
 
 _EAGER = (
-  ('small', 'mixture', 'bfloat16'),
   ('nb_asr', 'mixture', 'bfloat16'),
+  ('small', 'mixture', 'bfloat16'),
+  ('nb_asr', 'linear', 'bfloat16'),
+  ('nb_asr', 'conv', 'bfloat16'),
   ('small', 'mixture', 'float32'),
   ('nb_asr', 'mixture', 'float32'),
-  ('nb_asr', 'conv', 'bfloat16'),
-  ('nb_asr', 'linear', 'bfloat16'),
   ('small', 'conv', 'bfloat16'),
   ('small', 'linear', 'bfloat16'),
 )

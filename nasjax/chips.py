@@ -19,8 +19,8 @@ class Chip(NamedTuple):
   """Peaks of an accelerator, as published.
 
   TPUs: cloud.google.com/tpu/docs, pages v4, v5e, v5p and v6e, bandwidths in
-  units of 10^9 bytes. H100: NVIDIA's data sheet of the SXM card, products
-  without sparsity. Memory is counted in 10^9 bytes, too: compilers let
+  units of 10^9 bytes. H100, H200: NVIDIA's data sheets of the SXM cards,
+  products without sparsity. Memory is counted in 10^9 bytes, too: compilers let
   programs have a little more (15.75 of 2^30 bytes of a v5e).
 
   Attributes:
@@ -45,6 +45,7 @@ _CHIPS = {
     Chip('v5p', 95 * 10**9, 2765e9, 459e12),
     Chip('v6e', 32 * 10**9, 1640e9, 918e12),
     Chip('h100', 80 * 10**9, 3352e9, 989.4e12),
+    Chip('h200', 141 * 10**9, 4800e9, 989.4e12),
   )
 }
 # What devices call themselves: libtpu's topologies, and as JAX also knows them.
@@ -57,6 +58,7 @@ _KINDS = {
   'TPU v6 lite': 'v6e',
   'TPU v6e': 'v6e',
   'NVIDIA H100 80GB HBM3': 'h100',
+  'NVIDIA H200': 'h200',
 }
 # The chips of one host, the fewest that the compiler takes.
 _HOSTS = {'v4': '2x2x1', 'v5e': '2x2', 'v5p': '2x2x1', 'v6e': '2x2'}
@@ -66,19 +68,20 @@ _CUDA_PACKAGES = (
   'jax-cuda12-plugin and jax-cuda12-pjrt of the version of jax, '
   'nvidia-cuda-nvcc-cu12, nvidia-cuda-runtime-cu12 and nvidia-nvjitlink-cu12'
 )
+_CARDS = ('h100', 'h200')
 # A `GpuTargetConfigProto`: the H100's data sheet and white paper, and the table
 # of compute capability 9.0 in NVIDIA's CUDA C++ Programming Guide.
-_H100 = """
+_HOPPER = """
 platform_name: "CUDA"
-device_description_str: "NVIDIA H100 80GB HBM3"
-dnn_version_info { major: 9 minor: 10 patch: 0 }
-gpu_device_info {
-  cuda_compute_capability { major: 9 minor: 0 }
+device_description_str: "{kind}"
+dnn_version_info {{ major: 9 minor: 10 patch: 0 }}
+gpu_device_info {{
+  cuda_compute_capability {{ major: 9 minor: 0 }}
   core_count: 132
   fpus_per_core: 128
   clock_rate_ghz: 1.98
-  device_memory_size: 80000000000
-  memory_bandwidth: 3352000000000
+  device_memory_size: {chip.hbm_bytes}
+  memory_bandwidth: {chip.hbm_bytes_per_second:.0f}
   l2_cache_size: 52428800
   threads_per_warp: 32
   threads_per_block_limit: 1024
@@ -91,7 +94,7 @@ gpu_device_info {
   block_dim_limit_x: 2147483647
   block_dim_limit_y: 65535
   block_dim_limit_z: 65535
-}
+}}
 """
 
 
@@ -103,11 +106,11 @@ def _split(topology):
       f'topology {topology!r}: no chip is called {name!r}; take one of '
       f'{", ".join(_CHIPS)}, with a shape after it (v5e:4x4, h100:8) or alone'
     )
-  if name == 'h100':
+  if name in _CARDS:
     if shape and not (shape.isdecimal() and int(shape) > 0):
       raise ValueError(
-        f'topology {topology!r}: {shape!r} is no number of cards; write h100 '
-        'for one or h100:8 for eight'
+        f'topology {topology!r}: {shape!r} is no number of cards; write '
+        f'{name} for one or {name}:8 for eight'
       )
     return name, f'1x1x{shape or 1}'
   return name, shape or _HOSTS[name]
@@ -159,7 +162,7 @@ def environment(topology):
     ValueError: the topology is unknown, or its compiler is not installed.
   """
   name, _ = _split(topology)
-  if name != 'h100':
+  if name not in _CARDS:
     _require_libtpu(topology)
     return {
       'JAX_PLATFORMS': 'cpu',
@@ -201,9 +204,11 @@ def devices(topology, wanted=None):
       is not installed.
   """
   name, shape = _split(topology)
-  if name == 'h100':
+  if name in _CARDS:
     _cuda(topology)
-    arguments = {'target_config': _H100, 'topology': shape}
+    (kind,) = (k for k, chip in _KINDS.items() if chip == name)
+    target = _HOPPER.format(kind=kind, chip=_CHIPS[name])
+    arguments = {'target_config': target, 'topology': shape}
     found = _described(topology, '', 'cuda', arguments)
   else:
     _require_libtpu(topology)
@@ -250,11 +255,16 @@ def _require_libtpu(topology):
 def _cuda(topology):
   """Returns where the CUDA compiler lies, a directory with bin/ptxas."""
   nvidia = _installed('nvidia')
-  if nvidia and _installed('jax_cuda12_plugin'):
-    for root in nvidia.submodule_search_locations:
-      path = pathlib.Path(root) / 'cuda_nvcc'
-      if (path / 'bin' / 'ptxas').exists():
-        return path
+  # CUDA 12 and 13 put it into different directories.
+  for plugin, place in (
+    ('jax_cuda12_plugin', 'cuda_nvcc'),
+    ('jax_cuda13_plugin', 'cu13'),
+  ):
+    if nvidia and _installed(plugin):
+      for root in nvidia.submodule_search_locations:
+        path = pathlib.Path(root) / place
+        if (path / 'bin' / 'ptxas').exists():
+          return path
   raise ValueError(
     f'topology {topology!r}: the compiler for GPUs is not installed; pip '
     f'install --no-deps {_CUDA_PACKAGES} (no GPU is needed)'

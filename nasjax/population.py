@@ -285,6 +285,20 @@ def programs(network, recipe, buckets, mesh, at_once=None):
   return _programs(network, recipe, buckets, mesh, at_once)
 
 
+# XLA would write each product in many ways and time them all on the card, for
+# every one of 27 signatures: minutes where its libraries know the answer. What
+# is chosen by timing also differs from process to process, and so do the bits.
+_COMPILER = dict.fromkeys(
+  ('gpu', 'cuda'),
+  {'xla_gpu_autotune_level': 0, 'xla_gpu_enable_triton_gemm': False},
+)
+
+
+def compiler_options(platform):
+  """Returns what XLA is told when it compiles for devices of a platform."""
+  return _COMPILER.get(platform)
+
+
 @functools.lru_cache(maxsize=64)
 def _programs(network, recipe, buckets, mesh, at_once):
   member, everyone = PartitionSpec('member'), PartitionSpec()
@@ -292,6 +306,7 @@ def _programs(network, recipe, buckets, mesh, at_once):
   local = tuple(b._replace(batch=-(-b.batch // data)) for b in buckets)
   shape = (network, recipe, local, 'data' if data > 1 else None)
   rows = PartitionSpec('member', None, 'data')
+  options = compiler_options(mesh.devices.flat[0].platform)
 
   def mapped(function, in_specs, out_specs, donate=()):
     # By hand, not left to the compiler: members never talk to each other, and
@@ -305,6 +320,7 @@ def _programs(network, recipe, buckets, mesh, at_once):
         check_vma=False,
       ),
       donate_argnums=donate,
+      compiler_options=options,
     )
 
   def init(keys_p, gates_p):

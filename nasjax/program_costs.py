@@ -35,6 +35,9 @@ def flops(function, *args):
   Returns:
     int.
   """
+  # What is jitted with options of a compiler cannot be traced as it is.
+  if isinstance(function, jax.stages.Wrapped):
+    function = function.__wrapped__
   jaxpr = jax.make_jaxpr(function)(*args).jaxpr
   # What nobody reads the compiler leaves out.
   used, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))

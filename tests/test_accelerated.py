@@ -9,7 +9,7 @@ import pytest
 import tiny_corpus
 
 from nasjax import accelerated, cells, models, networks, population, spaces
-from nasjax.accelerated import channels, gpu_conv, layers
+from nasjax.accelerated import channels, layers
 from nasjax.kernels import tpu_conv
 
 SPACE = spaces.NB_ASR
@@ -138,9 +138,7 @@ def test_blocks_hold_whole_groups(width, groups, spare):
   lanes = channels.in_blocks(width, groups)
   assert len(lanes.channel_l) % 128 == 0
   assert np.sum(lanes.channel_l < 0) == spare
-  np.testing.assert_array_equal(
-    lanes.channel_l[lanes.lane_c], np.arange(width)
-  )
+  np.testing.assert_array_equal(lanes.channel_l[lanes.lane_c], np.arange(width))
   block_c = lanes.lane_c // 128
   for g in range(groups):
     assert len(set(block_c[g::groups])) == 1
@@ -167,33 +165,25 @@ def test_who_has_a_form():
     assert networks.form(network).pack({'a': 1}) == {'a': 1}
 
 
-@pytest.mark.parametrize('way', sorted(gpu_conv.WAYS))
-@pytest.mark.parametrize('c', [1, 6])
-def test_ways_of_a_gpu_agree(way, c):
-  rng = np.random.default_rng(0)
-  x_btl = jnp.asarray(rng.normal(size=(2, 11, 10 * c)), jnp.float32)
-  kernel_uil = jnp.asarray(rng.normal(size=(10, c, 10 * c)), jnp.float32)
-  # Out lane (g, j) sums over the channels of its group at every offset.
-  x_nbtgi = np.stack(gpu_conv._frames(x_btl)).reshape(10, 2, 11, 10, c)
-  kernel_ugij = np.moveaxis(np.array(kernel_uil).reshape(10, c, 10, c), 1, 2)
-  expected = np.einsum('nbtgi,ngij->btgj', x_nbtgi, kernel_ugij)
-  found = gpu_conv.WAYS[way](x_btl, kernel_uil)
-  np.testing.assert_allclose(found, expected.reshape(x_btl.shape), atol=1e-4)
-
-
 @pytest.mark.parametrize('stride, frames', [(1, 9), (2, 9), (2, 12), (4, 7)])
-@pytest.mark.parametrize('time_axis', [0, 1])
-def test_gradients_of_the_block_convolution(stride, frames, time_axis):
+def test_block_convolutions_agree_and_have_gradients(stride, frames):
   rng = np.random.default_rng(0)
-  shape = (3, frames, 5) if time_axis else (frames, 3, 5)
-  x = jnp.asarray(rng.normal(size=shape), jnp.float32)
+  x_tbi = jnp.asarray(rng.normal(size=(frames, 3, 5)), jnp.float32)
   kernel_kio = jnp.asarray(rng.normal(size=(8, 5, 4)), jnp.float32)
   len_b = jnp.array([frames, 3, 0])
-  op = layers.block_conv(stride, time_axis)
-  z, pull = jax.vjp(lambda x, k: op.forward(x, k, len_b), x, kernel_kio)
-  dz = jnp.asarray(rng.normal(size=z.shape), jnp.float32)
-  for one, other in zip(op.backward(x, kernel_kio, len_b, dz), pull(dz)):
+  op = layers.block_conv(stride)
+  z_tbo, pull = jax.vjp(lambda x, k: op.forward(x, k, len_b), x_tbi, kernel_kio)
+  dz_tbo = jnp.asarray(rng.normal(size=z_tbo.shape), jnp.float32)
+  found = op.backward(x_tbi, kernel_kio, len_b, dz_tbo)
+  for one, other in zip(found, pull(dz_tbo)):
     np.testing.assert_allclose(one, other, atol=1e-4)
+  other = layers.unfolded_conv(stride)
+  x_bti, dz_bso = jnp.swapaxes(x_tbi, 0, 1), jnp.swapaxes(dz_tbo, 0, 1)
+  z_bso = other.forward(x_bti, kernel_kio, len_b)
+  np.testing.assert_allclose(jnp.swapaxes(z_bso, 0, 1), z_tbo, atol=1e-4)
+  dx_bti, dkernel_kio = other.backward(x_bti, kernel_kio, len_b, dz_bso)
+  np.testing.assert_allclose(jnp.swapaxes(dx_bti, 0, 1), found[0], atol=1e-4)
+  np.testing.assert_allclose(dkernel_kio, found[1], atol=1e-4)
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])

@@ -68,15 +68,15 @@ def test_words_for_what_does_not_fit():
     'fewer at a time than --members=2',
     'a smaller --batch than 32',
     'more --data_devices than 1',
-    'a larger chip (v4, v6e, h100, v5p)',
+    'a larger chip (v4, v6e, h100, v5p, h200)',
   ):
     assert way in words
   assert '--checkpoint' not in words
   assert '--checkpoint' in report.too_large(ROW | {'checkpoint': False})
   words = report.too_large(ROW | {'members': 1, 'needed_gb': 90.0})
   assert '--members' not in words
-  assert words.endswith('a larger chip (v5p)')
-  assert 'larger chip' not in report.too_large(ROW | {'needed_gb': 99.0})
+  assert words.endswith('a larger chip (v5p, h200)')
+  assert 'larger chip' not in report.too_large(ROW | {'needed_gb': 150.0})
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ KINDS = {
   'v5p': ('TPU v5', 95, 2765, 459),
   'v6e': ('TPU v6 lite', 32, 1640, 918),
   'h100': ('NVIDIA H100 80GB HBM3', 80, 3352, 989.4),
+  'h200': ('NVIDIA H200', 141, 4800, 989.4),
 }
 
 
@@ -44,8 +45,8 @@ def test_an_unknown_kind_is_named():
 
 def test_larger_chips():
   larger = [chip.name for chip in chips.larger(chips.chip('v4'))]
-  assert larger == ['h100', 'v5p']
-  assert not chips.larger(chips.chip('v5p'))
+  assert larger == ['h100', 'v5p', 'h200']
+  assert not chips.larger(chips.chip('h200'))
 
 
 def test_devices_of_this_machine_are_there():
@@ -59,7 +60,7 @@ def test_devices_of_this_machine_are_there():
 @pytest.mark.parametrize(
   'topology, words',
   [
-    ('v9:2x2', "no chip is called 'v9'; take one of v4, v5e, v5p, v6e, h100"),
+    ('v9:2x2', "no chip is called 'v9'; take one of v4, v5e, v5p, v6e, h100, h200"),
     ('', "topology '': no chip is called ''"),
     ('h100:2x2', "'2x2' is no number of cards; write h100 for one or h100:8"),
     ('h100:0', "'0' is no number of cards"),

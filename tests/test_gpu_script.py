@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,8 +16,7 @@ sys.path.append(str(ROOT / 'experiments'))
 import gpu_plan  # noqa: E402
 import gpu_race  # noqa: E402
 import gpu_report  # noqa: E402
-
-from nasjax.accelerated import gpu_conv  # noqa: E402
+import gpu_ways  # noqa: E402
 
 # A stage keeps something; then one ends, one fails, one waits for ever with a
 # child that would go on.
@@ -97,47 +95,35 @@ def test_there_may_be_no_time_left(tmp_path):
 # What stages compute.
 
 
-@pytest.mark.parametrize('way', ['block_conv_64', 'pallas'])
-@pytest.mark.parametrize(('c', 'groups'), [(1, 40), (6, 10)])
-def test_new_ways_are_the_grouped_convolution(way, c, groups):
+@pytest.mark.parametrize('way', sorted(gpu_ways.WAYS))
+@pytest.mark.parametrize('c', [1, 6])
+def test_ways_agree(way, c):
   rng = np.random.default_rng(0)
-  shapes = (2, 70, c * groups), (10, c, c * groups)
-  x_btl, kernel_uil = (
-    jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes
-  )
-  dz_btl = jnp.asarray(rng.normal(size=shapes[0]), jnp.float32)
-
-  def run(function):
-    @jax.jit
-    def both(x_btl, kernel_uil, dz_btl):
-      z_btl, pull = jax.vjp(function, x_btl, kernel_uil)
-      return z_btl, *pull(dz_btl)
-
-    return both(x_btl, kernel_uil, dz_btl)
-
-  found, expected = run(gpu_race.ways()[way]), run(gpu_conv.grouped)
-  for one, other in zip(found, expected, strict=True):
-    error = jnp.linalg.norm(one - other) / jnp.linalg.norm(other)
-    assert error < 1e-6
+  x_btl = jnp.asarray(rng.normal(size=(2, 11, 10 * c)), jnp.float32)
+  kernel_uil = jnp.asarray(rng.normal(size=(10, c, 10 * c)), jnp.float32)
+  # Out lane (g, j) sums over the channels of its group at every offset.
+  x_nbtgi = np.stack(gpu_ways._frames(x_btl)).reshape(10, 2, 11, 10, c)
+  kernel_ugij = np.moveaxis(np.array(kernel_uil).reshape(10, c, 10, c), 1, 2)
+  expected = np.einsum('nbtgi,ngij->btgj', x_nbtgi, kernel_ugij)
+  found = gpu_ways.WAYS[way](x_btl, kernel_uil)
+  np.testing.assert_allclose(found, expected.reshape(x_btl.shape), atol=1e-4)
 
 
 def test_every_way_is_raced_and_a_wrong_one_cannot_win():
   entries = gpu_race.entries(rehearse=False)
-  assert {e.way for e in entries} == set(gpu_race.ways())
-  assert {(e.width, e.members) for e in entries} == {
-    (width, members)
-    for width in (100, 200, 600, 800, 1000, 1200)
-    for members in (1, 8)
-  }
+  assert {e.way for e in entries} == {*gpu_race.KERNELS, *gpu_ways.WAYS}
+  assert len(set(entries)) == len(entries)
   about = {'width': 600, 'dtype': 'bfloat16', 'members': 1, 'temp_gb': 0.1}
   rows = [
     about | {'way': 'slow', 'ms': 3.0, 'error': 0.0},
     about | {'way': 'good', 'ms': 2.0, 'error': 0.01},
     about | {'way': 'wrong', 'ms': 1.0, 'error': 0.5},
     about | {'way': 'broken', 'problem': 'does not lower'},
+    about | {'way': next(iter(gpu_race.KERNELS)), 'ms': 1.5, 'error': 0.01},
   ]
   (winner,) = gpu_race.winners(rows)
-  assert winner['way'] == 'good'
+  assert winner['way'] in gpu_race.KERNELS
+  assert (winner['xla'], winner['xla_ms']) == ('good', 2.0)
 
 
 def test_results_are_compared_with_the_goals(capsys):
@@ -202,21 +188,22 @@ def test_mistakes_get_one_line(tmp_path):
 
 
 def test_rehearsal(tmp_path):
-  """The race, and training with the ways that won it, in tiny."""
+  """The race, and training, in tiny."""
   status, output, errors = _launch(
     str(tmp_path),
     '--rehearse',
-    '--stages=race,torch,winner',
+    '--stages=race,speed,torch',
     '--seconds=240',
     JAX_COMPILATION_CACHE_DIR=os.environ['NASJAX_TEST_CACHE'],
   )
   assert status == 0, errors
   results = json.loads((tmp_path / 'gpu.json').read_text())
   assert {r['status'] for r in results.values()} == {'done'}, results
-  race, winner = (results[name]['found'] for name in ('race', 'winner'))
-  assert {row['way'] for row in race['rows']} == set(gpu_race.ways())
+  race, speed = (results[name]['found'] for name in ('race', 'speed'))
+  assert len(race['rows']) == len(gpu_race.entries(rehearse=True))
   assert all(row['error'] < 1e-2 for row in race['rows']), race['rows']
-  assert winner['ways'] == {'1': race['winners'][0]['way']}
-  (row,) = winner['rows']
+  (row,) = speed['rows']
   assert row['member_steps_per_second'] > 0 and row['compile_s'] > 0
-  assert 'training, with the fastest ways of the race' in output
+  # There is no card to profile.
+  assert row['profile']['launches'] == 0
+  assert 'a node of a grouped convolution' in output

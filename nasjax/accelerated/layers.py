@@ -2,9 +2,9 @@
 
 Activations are kept as the recipe computes: bfloat16 or float32. Sums,
 statistics and gradients of weights are float32 in either case, but for the
-weights of convolutions of XLA (`gpu_conv`, `long_conv`). What a layer
-keeps for its gradient is its input and its output, and the output is the next
-layer's input: no mask, no statistics, no unfolded frames.
+weights of `long_conv`. What a layer keeps for its gradient is its input and its
+output, and the output is the next layer's input: no mask, no statistics, no
+unfolded frames.
 
 `x_` has axes [t, b, lanes] where `time_axis` is 0 and [b, t, lanes] where it is
 1; the suffix says `ntl` for either.
@@ -33,13 +33,19 @@ def precision_of(dtype):
 
 def product(a, b, axes, dtype):
   """Contracts one axis of each; factors of `dtype`, sums in float32."""
-  dimensions = (((axes[0],), (axes[1],)), ((), ()))
-  return lax.dot_general(
-    a.astype(dtype),
-    b.astype(dtype),
-    dimensions,
+  dot = functools.partial(
+    lax.dot_general,
+    dimension_numbers=(((axes[0],), (axes[1],)), ((), ())),
     precision=precision_of(dtype),
     preferred_element_type=jnp.float32,
+  )
+  # XLA's CPUs cannot run all products of bfloat16 that are summed in float32;
+  # those of the same values in float32 are the same.
+  return lax.platform_dependent(
+    a.astype(dtype),
+    b.astype(dtype),
+    cpu=lambda a, b: dot(a.astype(jnp.float32), b.astype(jnp.float32)),
+    default=dot,
   )
 
 
@@ -175,15 +181,16 @@ dense.defvjp(lambda x, kernel: (dense(x, kernel), (x, kernel)), _dense_back)
 
 
 @functools.cache
-def block_conv(stride, time_axis):
+def block_conv(stride):
   """Returns the `Product` of the strided convolution that opens a block.
 
   Its kernel is [k, i, o]; its context is len_b, past which frames count as
-  zeros; it has ceil(frames / stride) output frames.
+  zeros; it has ceil(frames / stride) output frames. Activations are
+  [t, b, lanes].
   """
   return Product(
-    functools.partial(_convolve, stride, time_axis),
-    functools.partial(_convolve_back, stride, time_axis),
+    functools.partial(_convolve, stride),
+    functools.partial(_convolve_back, stride),
   )
 
 
@@ -193,53 +200,109 @@ def _padding(frames, kernel, stride):
   return left, (out - 1) * stride + kernel - left - frames
 
 
-def _convolve(stride, time_axis, x_ntl, kernel_kio, len_b):
-  dtype, frames = x_ntl.dtype, x_ntl.shape[time_axis]
-  axes = 'NWC' if time_axis else 'WNC'
+def _convolve(stride, x_tbi, kernel_kio, len_b):
+  dtype, frames = x_tbi.dtype, len(x_tbi)
   return lax.conv_general_dilated(
-    masked(x_ntl, len_b, time_axis),
+    masked(x_tbi, len_b, 0),
     kernel_kio.astype(dtype),
     (stride,),
     [_padding(frames, kernel_kio.shape[0], stride)],
-    dimension_numbers=(axes, 'WIO', axes),
+    dimension_numbers=('WNC', 'WIO', 'WNC'),
     precision=precision_of(dtype),
     preferred_element_type=jnp.float32,
   )
 
 
-def _convolve_back(stride, time_axis, x_ntl, kernel_kio, len_b, dz_nto):
+def _convolve_back(stride, x_tbi, kernel_kio, len_b, dz_tbo):
   # By hand: JAX's own needs one dtype for sums and factors.
-  dtype, taps = x_ntl.dtype, kernel_kio.shape[0]
-  frames, out = x_ntl.shape[time_axis], dz_nto.shape[time_axis]
+  dtype, taps = x_tbi.dtype, kernel_kio.shape[0]
+  frames, out = len(x_tbi), len(dz_tbo)
   left, right = _padding(frames, taps, stride)
-  axes = 'NWC' if time_axis else 'WNC'
   exact = {
     'precision': precision_of(dtype),
     'preferred_element_type': jnp.float32,
   }
   # Frame t is read by tap k of output s where t = s * stride + k - left.
-  dx_ntl = lax.conv_general_dilated(
-    dz_nto,
+  dx_tbi = lax.conv_general_dilated(
+    dz_tbo,
     jnp.flip(kernel_kio, 0).astype(dtype),
     (1,),
     [(taps - 1 - left, frames + left - 1 - (out - 1) * stride)],
     lhs_dilation=(stride,),
-    dimension_numbers=(axes, 'WOI', axes),
+    dimension_numbers=('WNC', 'WOI', 'WNC'),
     **exact,
   )
   # Contracts batch and output frames; its window slides over the taps.
   dkernel_kio = lax.conv_general_dilated(
-    masked(x_ntl, len_b, time_axis),
-    dz_nto,
+    masked(x_tbi, len_b, 0),
+    dz_tbo,
     (1,),
     [(left, right)],
     rhs_dilation=(stride,),
-    dimension_numbers=(
-      ('CWN', 'IWO', 'WNC') if time_axis else ('WCN', 'WIO', 'WNC')
-    ),
+    dimension_numbers=('WCN', 'WIO', 'WNC'),
     **exact,
   )
-  return masked(dx_ntl, len_b, time_axis), dkernel_kio
+  return masked(dx_tbi, len_b, 0), dkernel_kio
+
+
+@functools.cache
+def unfolded_conv(stride):
+  """As `block_conv`, of activations [b, t, lanes]: products of unfolded frames.
+
+  Products are what GPUs compile fast and members share well; convolutions are
+  tried out one after the other when they are compiled, for minutes.
+  """
+  return Product(
+    functools.partial(_unfold_convolve, stride),
+    functools.partial(_unfold_back, stride),
+  )
+
+
+def _unfolded(stride, taps, x_bti, len_b):
+  """What each output frame reads: [b, s, taps * i]."""
+  b, frames, width = x_bti.shape
+  out = -(-frames // stride)
+  # Of the last frame less may be read than there is.
+  left, right = _padding(frames, taps, stride)
+  x_bti = jnp.pad(
+    masked(x_bti, len_b, 1), ((0, 0), (left, max(0, right)), (0, 0))
+  )
+  x_bski = jnp.stack(
+    [x_bti[:, k : k + (out - 1) * stride + 1 : stride] for k in range(taps)], 2
+  )
+  return x_bski.reshape(b, out, taps * width)
+
+
+def _unfold_convolve(stride, x_bti, kernel_kio, len_b):
+  taps, width, _ = kernel_kio.shape
+  x_bsn = _unfolded(stride, taps, x_bti, len_b)
+  kernel_no = kernel_kio.reshape(taps * width, -1)
+  return product(x_bsn, kernel_no, (2, 0), x_bti.dtype)
+
+
+def _unfold_back(stride, x_bti, kernel_kio, len_b, dz_bso):
+  (taps, width, outputs), dtype = kernel_kio.shape, x_bti.dtype
+  b, frames, _ = x_bti.shape
+  out = dz_bso.shape[1]
+  x_bsn = _unfolded(stride, taps, x_bti, len_b)
+  dkernel_no = product(
+    x_bsn.reshape(b * out, -1), dz_bso.reshape(b * out, -1), (0, 0), dtype
+  )
+  # What each output frame sends back to the frames that it read.
+  kernel_no = kernel_kio.reshape(taps * width, -1)
+  dx_bsn = product(dz_bso, kernel_no, (2, 1), dtype).astype(dtype)
+  dx_bski = dx_bsn.reshape(b, out, taps, width).astype(jnp.float32)
+  left, right = _padding(frames, taps, stride)
+  total_bti = jnp.zeros((b, left + frames + max(0, right), width))
+  for k in range(taps):
+    last = k + (out - 1) * stride + 1
+    total_bti += lax.pad(
+      dx_bski[:, :, k],
+      np.float32(0),
+      ((0, 0, 0), (k, total_bti.shape[1] - last, stride - 1), (0, 0, 0)),
+    )
+  dx_bti = total_bti[:, left : left + frames]
+  return masked(dx_bti, len_b, 1), dkernel_no.reshape(taps, width, outputs)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from nasjax import dropout as drop
-from nasjax.accelerated import channels, gpu_conv, layers, long_conv
+from nasjax.accelerated import channels, layers, long_conv
 from nasjax.functions import CLIP, recurrence
-from nasjax.kernels import tpu_conv
+from nasjax.kernels import gpu_conv, tpu_conv
 from nasjax.taps import CONVOLUTIONS, MAX_TAPS, UNION
 
 
@@ -45,20 +45,32 @@ class Backend(NamedTuple):
     lanes: function of (width, groups) that returns `channels.Lanes`.
     conv_node: function of (x, params, gates of the node, len_b, draw, network,
       lanes) that returns what a convolution's node computes.
+    block_conv: function of a stride that returns the `layers.Product` of the
+      convolution that opens a block.
     rows: a batch is padded to a multiple of this.
   """
 
   time_axis: int
   lanes: callable
   conv_node: callable
+  block_conv: callable
   rows: int
+
+
+def _words(place_uk, draw):
+  """Taps, int32 (8,), and dropout's key, uint32 (3,), as kernels read them."""
+  shift_k = jnp.array(UNION, jnp.float32) @ place_uk
+  taps_n = jnp.concatenate([jnp.sum(place_uk)[None], shift_k])
+  key, site = draw or (jnp.zeros(2, jnp.uint32), 0)
+  row = key[2] if key.shape[0] == 3 else jnp.uint32(0)
+  return taps_n.astype(jnp.int32), jnp.stack(
+    [key[0], drop.salt(key, site), row]
+  )
 
 
 def _tpu_conv_node(x_tbl, params, place_uk, len_b, draw, network, lanes):
   """The node of a convolution by the Pallas kernel."""
   macro, rate = network.macro, conv_rate(network)
-  key, site = draw or (jnp.zeros(2, jnp.uint32), 0)
-  row = key[2] if key.shape[0] == 3 else jnp.uint32(0)
   shape = tpu_conv.Shape(
     len(lanes.lane_c), macro.groups, rate if draw else 0.0, CLIP
   )
@@ -67,31 +79,27 @@ def _tpu_conv_node(x_tbl, params, place_uk, len_b, draw, network, lanes):
       long_conv.conv(shape), layers.Rest(lanes, 0, rate), x_tbl,
       params['kernel'], params['bias'], (place_uk, len_b), draw,
     )  # fmt: skip
-  shift_k = jnp.array(UNION, jnp.float32) @ place_uk
-  taps_n = jnp.concatenate([jnp.sum(place_uk)[None], shift_k])
+  taps_n, key_3 = _words(place_uk, draw)
   return tpu_conv.conv_node(
-    x_tbl,
-    params['kernel'],
-    params['bias'],
-    taps_n.astype(jnp.int32),
-    len_b,
-    jnp.stack([key[0], drop.salt(key, site), row]),
-    shape,
+    x_tbl, params['kernel'], params['bias'], taps_n, len_b, key_3, shape
   )
 
 
 def _gpu_conv_node(x_btl, params, place_uk, len_b, draw, network, lanes):
-  """The node of a convolution by the way that is in use."""
-  rest = layers.Rest(lanes, 1, conv_rate(network))
-  return layers.activated(
-    gpu_conv.conv(), rest, x_btl, params['kernel'], params['bias'],
-    (place_uk, len_b), draw,
-  )  # fmt: skip
+  """The node of a convolution by the Pallas kernels that Triton lowers."""
+  rate = conv_rate(network) if draw else 0.0
+  shape = gpu_conv.Shape(len(lanes.lane_c), network.macro.groups, rate, CLIP)
+  taps_n, key_3 = _words(place_uk, draw)
+  return gpu_conv.conv_node(
+    x_btl, params['kernel'], params['bias'], taps_n, len_b, key_3, shape
+  )
 
 
 BACKENDS = {
-  'tpu': Backend(0, channels.in_blocks, _tpu_conv_node, tpu_conv.ROWS),
-  'gpu': Backend(1, channels.by_group, _gpu_conv_node, 1),
+  'tpu': Backend(
+    0, channels.in_blocks, _tpu_conv_node, layers.block_conv, tpu_conv.ROWS
+  ),
+  'gpu': Backend(1, channels.by_group, _gpu_conv_node, layers.unfolded_conv, 1),
 }
 
 
@@ -324,15 +332,13 @@ def _apply(network, backend, params, x_btf, len_b, gates, key=None):
     conv, norm = params[f'block{block}_conv'], params[f'block{block}_norm']
     stride = macro.strides[block]
     x = layers.activated(
-      layers.block_conv(stride, time_axis),
+      backend.block_conv(stride),
       layers.Rest(lanes, time_axis, 0.0),
       x, conv['kernel'], conv['bias'], len_b, None,
     )  # fmt: skip
     len_b = -(-len_b // stride)
     x = layers.layer_norm(x, norm['scale'], norm['bias'], lanes, macro.epsilon)
-    x = _cells(
-      network, backend, block, number, params, x, len_b, gates, key
-    )
+    x = _cells(network, backend, block, number, params, x, len_b, gates, key)
     number += macro.cells[block]
   if macro.lstm:
     draw = None if key is None else (key, number * len(network.ops))

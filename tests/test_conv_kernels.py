@@ -1,4 +1,4 @@
-"""The TPU's kernel of a convolution's node, interpreted, against XLA's form."""
+"""Kernels of a convolution's node, interpreted, against XLA's form."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 
 from nasjax import dropout, functions, ops, taps
 from nasjax.accelerated import channels
-from nasjax.kernels import tpu_conv
+from nasjax.kernels import gpu_conv, tpu_conv
 
 RATE, SITE, FRAMES, BATCH = 0.2, 5, 21, 16
 # Members of a population, each with taps of its own.
@@ -42,22 +42,42 @@ def _plain(x_btc, kernel_kijg, bias_c, place_uk, len_b, key):
   return functions.clip_dropout(y_btc + bias_c[None, None], key, SITE, RATE)
 
 
-def _by_kernel(dtype, x_btc, kernel_kijg, bias_c, place_uk, len_b, key):
-  _, c, _, groups = kernel_kijg.shape
-  width = c * groups
-  lanes = channels.in_blocks(width, groups)
+def _arguments(kernel_kijg, bias_c, place_uk, len_b, key, lanes):
+  """What both kernels take behind the activations."""
+  taps_k, c, _, groups = kernel_kijg.shape
   shift_k = jnp.array(taps.UNION, jnp.float32) @ place_uk
-  y_tbl = tpu_conv.conv_node(
-    channels.spread(jnp.swapaxes(x_btc, 0, 1), 2, lanes).astype(dtype),
-    channels.spread(kernel_kijg.reshape(7, c, width), 2, lanes),
+  return (
+    channels.spread(kernel_kijg.reshape(taps_k, c, c * groups), 2, lanes),
     channels.spread(bias_c, 0, lanes),
     jnp.concatenate([jnp.sum(place_uk)[None], shift_k]).astype(jnp.int32),
     len_b,
     jnp.stack([key[0], dropout.salt(key, SITE), jnp.uint32(0)]),
+  )
+
+
+def _on_tpu(dtype, x_btc, kernel_kijg, *rest):
+  groups, width = kernel_kijg.shape[-1], x_btc.shape[-1]
+  lanes = channels.in_blocks(width, groups)
+  y_tbl = tpu_conv.conv_node(
+    channels.spread(jnp.swapaxes(x_btc, 0, 1), 2, lanes).astype(dtype),
+    *_arguments(kernel_kijg, *rest, lanes),
     tpu_conv.Shape(width, groups, RATE, functions.CLIP),
   )
   y_btl = jnp.swapaxes(y_tbl, 0, 1).astype(jnp.float32)
   return channels.gather(y_btl, 2, lanes)
+
+
+def _on_gpu(dtype, x_btc, kernel_kijg, *rest):
+  groups, width = kernel_kijg.shape[-1], x_btc.shape[-1]
+  lanes = channels.by_group(width, groups)
+  # Several tiles, and a last one that is not full.
+  tiles = gpu_conv.Tiles(lanes=32, frames=16, utterances=3, warps=4)
+  y_btl = gpu_conv.conv_node(
+    channels.spread(x_btc, 2, lanes).astype(dtype),
+    *_arguments(kernel_kijg, *rest, lanes),
+    gpu_conv.Shape(width, groups, RATE, functions.CLIP, tiles),
+  )
+  return channels.gather(y_btl.astype(jnp.float32), 2, lanes)
 
 
 @pytest.mark.parametrize(
@@ -69,8 +89,9 @@ def _by_kernel(dtype, x_btc, kernel_kijg, bias_c, place_uk, len_b, key):
     (1, 5, 'bfloat16', 5e-3),
   ],
 )
+@pytest.mark.parametrize('by_kernel', [_on_tpu, _on_gpu])
 def test_members_with_taps_lengths_and_masks_of_their_own(
-  c, groups, dtype, bound
+  by_kernel, c, groups, dtype, bound
 ):
   *arguments, dy_btc, len_b, key = _drawn(c, groups, dtype)
   place_uk = jnp.stack([taps.placement(op) for op in MEMBERS])
@@ -78,7 +99,7 @@ def test_members_with_taps_lengths_and_masks_of_their_own(
   @jax.jit
   def both(x, kernel, bias):
     answers = []
-    for node in (_plain, lambda *a: _by_kernel(dtype, *a)):
+    for node in (_plain, lambda *a: by_kernel(dtype, *a)):
       y, pull = jax.vjp(
         lambda *a, node=node: jax.vmap(node)(*a, place_uk, len_b, key),
         x, kernel, bias,

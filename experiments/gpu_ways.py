@@ -1,20 +1,18 @@
-"""Ways to write a cell's grouped convolution for a GPU.
+"""Ways to write a cell's grouped convolution for a GPU with what XLA offers.
 
 Channels lie one group after the other. Taps are data: each of the seven is
 placed on one of the ten frames that any convolution of the space reads, by a
-0/1 matrix, so that offsets are fixed. Which way is fastest only a card can tell
-(launch/gpu.sh races them); until then it is `grouped`, which by an H100's
-compiler takes the least memory. The gradient of its weights is rounded as the
-activations are.
+0/1 matrix, so that offsets are fixed. `gpu.py` races them against the kernels
+of `nasjax.kernels.gpu_conv`, which networks use.
 """
 
 import functools
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
 from nasjax.accelerated import layers
+from nasjax.functions import CLIP
 from nasjax.taps import UNION
 
 _LEFT, _RIGHT = -min(UNION), max(UNION)
@@ -109,34 +107,49 @@ def multiply_adds(x_btl, kernel_uil):
   return total.reshape(x_btl.shape).astype(x_btl.dtype)
 
 
+def block_conv(x_btl, kernel_uil, lanes=128):
+  """A grouped convolution of larger groups: block-diagonal kernels.
+
+  As `grouped`; tensor cores want 8 channels of a group at least.
+  """
+  taps, c, width = kernel_uil.shape
+  groups = width // c
+  most = max(1, lanes // c)
+  size = next(s for s in range(most, 0, -1) if groups % s == 0)
+  kernel_uingj = kernel_uil.reshape(taps, c, groups // size, size, c)
+  eye_hg = jnp.eye(size, dtype=kernel_uil.dtype)
+  wide = jnp.einsum('uingj,hg->uhingj', kernel_uingj, eye_hg)
+  return grouped(x_btl, wide.reshape(taps, size * c, width))
+
+
 WAYS = {
-  'grouped': grouped,
   'tap_products': tap_products,
-  'block_products': block_products,
+  'block_products_64': functools.partial(block_products, lanes=64),
   'multiply_adds': multiply_adds,
+  'block_conv_128': functools.partial(block_conv, lanes=128),
+  'block_conv_64': functools.partial(block_conv, lanes=64),
+  'grouped': grouped,
 }
 
 
-@functools.cache
-def conv(way='grouped'):
-  """Returns the `layers.Product` of a grouped convolution.
+def node(way):
+  """Returns a node without dropout, whose convolution is one of `WAYS`.
 
-  Its kernel is [7, c, lanes]; its context is (place_uk, len_b), see
-  `taps.placement`; frames past len_b count as zeros.
+  Args:
+    way: its name.
+
+  Returns:
+    function of (x_btl, kernel_kil, bias_l, place_uk, len_b): y_btl. Its
+    gradient rounds that of the weights as the activations are.
   """
 
-  def forward(x_btl, kernel_kil, context):
-    place_uk, len_b = context
+  def run(x_btl, kernel_kil, bias_l, place_uk, len_b):
     kernel_uil = jnp.einsum(
       'uk,kil->uil', place_uk, kernel_kil, precision='highest'
     )
     x_btl = layers.masked(x_btl, len_b, 1)
-    return WAYS[way](x_btl, kernel_uil.astype(x_btl.dtype))
+    z_btl = WAYS[way](x_btl, kernel_uil.astype(x_btl.dtype))
+    y_btl = jnp.clip(z_btl.astype(jnp.float32) + bias_l[None, None], 0, CLIP)
+    return y_btl.astype(x_btl.dtype)
 
-  def backward(x_btl, kernel_kil, context, dz_btl):
-    _, pull = jax.vjp(
-      lambda x, kernel: forward(x, kernel, context), x_btl, kernel_kil
-    )
-    return pull(dz_btl)
-
-  return layers.Product(forward, backward)
+  return run
