@@ -1,11 +1,15 @@
 """How every launcher starts, and how it says what is wrong with its flags."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import pathlib
+import shutil
 import sys
+import tempfile
+import threading
 
 from absl import app, flags, logging
 
@@ -15,8 +19,8 @@ FLAGS = flags.FLAGS
 def run(work):
   """Reads the flags, calls `work()` and ends the program.
 
-  What a user can mend (ValueError, OSError) becomes one line on stderr and
-  status 1. A traceback of it is for who sets NASJAX_TRACEBACK.
+  Whatever goes wrong becomes one line on stderr and status 1. A traceback of it
+  is for who sets NASJAX_TRACEBACK.
   """
   name = pathlib.Path(sys.argv[0]).name
 
@@ -35,24 +39,127 @@ def run(work):
   def main(argv):
     del argv
     logging.set_verbosity(logging.WARNING)
+    if not os.environ.get('NASJAX_TRACEBACK'):
+      # Libraries save and read in threads, whose tracebacks come by dozens,
+      # logged or not; what is wrong reaches the main thread as well.
+      logging.set_verbosity(logging.FATAL)
+      threading.excepthook = lambda told: None
+    _overrule(name)
     try:
       work()
-    except (ValueError, OSError) as e:
-      if os.environ.get('NASJAX_TRACEBACK'):
-        raise
-      sys.exit(f'{name}: {e}')
-    except RuntimeError as e:
-      # What XLA raises; told by its text, for jax is not imported here.
-      words = ('RESOURCE_EXHAUSTED', 'Out of memory')
-      if not any(word in str(e) for word in words):
-        raise
-      sys.exit(
-        f'{name}: the device is out of memory; lower --members_per_shard'
-      )
     except KeyboardInterrupt:
       sys.exit(f'{name}: stopped; the same command goes on from here')
+    except Exception as e:
+      if os.environ.get('NASJAX_TRACEBACK'):
+        raise
+      words = _told(e)
+      if words.startswith(tuple(_FULL.values())):
+        # Threads of libraries that still try to write have their say, too.
+        print(f'{name}: {words}', file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(1)
+      sys.exit(f'{name}: {words}')
 
   app.run(main, flags_parser=parse)
+
+
+# Settings of JAX, often exported for other work, under which programs fail or
+# come to other results.
+_OVERRULED = (
+  'JAX_ENABLE_X64', 'JAX_DEFAULT_DTYPE_BITS', 'JAX_DISABLE_JIT',
+  'JAX_DEFAULT_MATMUL_PRECISION', 'JAX_NUMPY_DTYPE_PROMOTION',
+  'JAX_NUMPY_RANK_PROMOTION', 'JAX_DEFAULT_PRNG_IMPL', 'JAX_ENABLE_CUSTOM_PRNG',
+  'JAX_THREEFRY_PARTITIONABLE', 'JAX_RANDOM_SEED_OFFSET', 'JAX_LEGACY_PRNG_KEY',
+  'JAX_DEBUG_NANS', 'JAX_DEBUG_INFS', 'JAX_ENABLE_CHECKS',
+  'JAX_CHECK_TRACER_LEAKS', 'JAX_TRANSFER_GUARD', 'JAX_DEFAULT_DEVICE',
+  'JAX_NO_EXECUTION', 'JAX_DISABLE_MOST_OPTIMIZATIONS',
+  'JAX_EXPERIMENTAL_UNSAFE_XLA_RUNTIME_ERRORS',
+)  # fmt: skip
+
+
+def _overrule(name):
+  """Takes such settings out of the environment, and says so.
+
+  JAX reads them when it is imported, here and in the processes started here.
+  """
+  found = [key for key in _OVERRULED if key in os.environ]
+  values = {key: os.environ.pop(key) for key in found}
+  told = [f'{key}={value}' for key, value in values.items() if value]
+  if told:
+    print(
+      f'{name}: {", ".join(told)} of the environment not heeded: results would '
+      'be others, or none',
+      file=sys.stderr,
+    )
+
+
+# What XLA raises is told by its text, for jax is not imported here.
+_NO_MEMORY = ('RESOURCE_EXHAUSTED', 'Out of memory')
+_FULL = {
+  errno.ENOSPC: os.strerror(errno.ENOSPC),
+  errno.EDQUOT: os.strerror(errno.EDQUOT),
+}
+_PLACES = ('out', 'data_dir', 'compilation_cache', 'json')
+
+
+def _told(error):
+  """Says in a line, or in those of a report, what is wrong and what to do."""
+  chain, text = error, ''
+  while chain is not None:
+    # Libraries wrap what the system said into exceptions of their own.
+    text += f'{chain}\n'
+    chain = chain.__cause__ or chain.__context__
+  for words in _FULL.values():
+    if words in text:
+      return f'{words}: {_fullest()}; make room, and the same command goes on'
+  if isinstance(error, MemoryError):
+    return 'out of memory; lower --members_per_shard'
+  if isinstance(error, RuntimeError) and any(w in text for w in _NO_MEMORY):
+    return 'the device is out of memory; lower --members_per_shard'
+  if isinstance(error, ValueError | OSError):
+    return str(error) or type(error).__name__
+  if isinstance(error, RuntimeError | AssertionError) and (
+    where := os.environ.get('JAX_PLATFORMS')
+  ):
+    # JAX has several ways of saying that there is no such platform.
+    import jax
+
+    try:
+      jax.devices()
+    except (RuntimeError, AssertionError):
+      return (
+        f'JAX_PLATFORMS={where} is set, and JAX has no such device here; unset '
+        'it, or install the JAX of that platform'
+      )
+  first = str(error).strip().partition('\n')[0][:300]
+  return (
+    f'{type(error).__name__}: {first} (not foreseen: NASJAX_TRACEBACK=1 before '
+    'the command shows where; what was finished is kept, and the same command '
+    'goes on)'
+  )
+
+
+def _fullest():
+  """Names the file system with the least room of those that are written to."""
+  found = []
+  for flag in _PLACES:
+    value = FLAGS[flag].value if flag in FLAGS else None
+    if not value or not isinstance(value, str):
+      continue
+    path = pathlib.Path(value).expanduser().absolute()
+    while not path.exists():
+      path = path.parent
+    free = shutil.disk_usage(path).free
+    mount = path
+    while not os.path.ismount(mount):
+      mount = mount.parent
+    found.append(
+      (free, f'{mount} (of --{flag}={value}) has {free / 1e6:.1f} MB')
+    )
+  place = tempfile.gettempdir()
+  free = shutil.disk_usage(place).free
+  found.append((free, f'{place} has {free / 1e6:.1f} MB'))
+  return min(found)[1]
 
 
 def directory(flag):

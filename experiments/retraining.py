@@ -62,7 +62,7 @@ class Lab:
     import jax
     import orbax.checkpoint as ocp
 
-    from nasjax import error_rates, networks, population, runs
+    from nasjax import checkpoints, error_rates, networks, population
 
     job, prepared = self._work.job, self._work.prepareds[0]
     own = self._own
@@ -73,7 +73,7 @@ class Lab:
     if own.column('status')[at] != 'ok':
       return 1.0
     folder = self._out / 'checkpoints' / own.column('shard')[at]
-    with runs.manager(folder) as manager:
+    with checkpoints.manager(folder) as manager:
       step = manager.latest_step()
       state = manager.restore(step, args=ocp.args.StandardRestore())
       about = manager.metadata(step).custom_metadata

@@ -1,14 +1,26 @@
 """How much memory there is, how much a program needs, and when it ran out."""
 
+import contextlib
 import os
 import pathlib
+import re
 import resource
 
 import jax
 
 from nasjax import chips
 
-_CGROUP = pathlib.Path('/sys/fs/cgroup')
+_SELF = pathlib.Path('/proc/self')
+# Of a control group of version 1 and 2: its limit, what is taken, and the line
+# of memory.stat that says which pages of files nobody uses.
+_CGROUP_FILES = {
+  'cgroup': (
+    'memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file'
+  ),
+  'cgroup2': ('memory.max', 'memory.current', 'inactive_file'),
+}  # fmt: skip
+# Version 1 writes the largest number of pages for `no limit`.
+_NO_LIMIT = 2**60
 
 
 class TooLargeError(ValueError):
@@ -67,7 +79,8 @@ def host_free():
   """Bytes that this process may still take from its host.
 
   The least of what is available, of what its limit of addresses leaves, and of
-  what its control group (version 2) leaves.
+  what its control groups (versions 1 and 2) leave, those above it among them:
+  batch systems and containers set their limits there.
 
   Raises:
     ValueError: the host does not tell (it is no Linux).
@@ -85,22 +98,68 @@ def host_free():
   if addresses != resource.RLIM_INFINITY:
     taken = int(pages[0]) * os.sysconf('SC_PAGE_SIZE')
     found.append(addresses - taken)
-  group = _group_free(_CGROUP)
-  if group is not None:
-    found.append(group)
+  for version, place in _groups():
+    group = _group_free(place, *_CGROUP_FILES[version])
+    if group is not None:
+      found.append(group)
   return max(0, min(found))
 
 
-def _group_free(root):
-  """Bytes that the control group at `root` leaves; None if it has no limit."""
+def _groups():
+  """Yields version and directory of each control group of this process.
+
+  Its own ones and all above, as far as they can be seen.
+  """
   try:
-    limit = (root / 'memory.max').read_text().strip()
-    taken = int((root / 'memory.current').read_text())
-    words = (root / 'memory.stat').read_text().split()
+    own = [
+      line.split(':', 2) for line in (_SELF / 'cgroup').read_text().splitlines()
+    ]
+    mounts = (_SELF / 'mountinfo').read_text().splitlines()
   except OSError:
+    return
+  for line in mounts:
+    before, _, after = line.partition(' - ')
+    _, _, _, root, mount, *_ = before.split()
+    kind, _, options = after.split(' ', 2)
+    wanted = {'cgroup': 'memory', 'cgroup2': ''}.get(kind)
+    if wanted is None or wanted not in options.split(',') + ['']:
+      continue
+    for _, controllers, path in own:
+      if wanted in controllers.split(','):
+        yield from ((kind, place) for place in _above(mount, root, path))
+
+
+def _above(mount, root, path):
+  """Returns the directories of a group and of those above it that are there.
+
+  Args:
+    mount: where the hierarchy can be seen.
+    root: which of its groups is seen there.
+    path: of the process's group.
+  """
+  mount = pathlib.Path(re.sub(r'\\(\d{3})', _unescaped, mount))
+  inside = pathlib.PurePosixPath(path)
+  with contextlib.suppress(ValueError):
+    inside = inside.relative_to(root)
+  # In a namespace of its own a process may be told a path outside of it.
+  parts = [part for part in inside.parts if part not in ('/', '..')]
+  places = [mount.joinpath(*parts[:n]) for n in range(len(parts), -1, -1)]
+  return [place for place in places if place.is_dir()]
+
+
+def _unescaped(octal):
+  return chr(int(octal[1], 8))
+
+
+def _group_free(place, limit, taken, spare):
+  """Bytes that a control group leaves; None if it has no limit."""
+  try:
+    limit = (place / limit).read_text().strip()
+    taken = int((place / taken).read_text())
+    words = (place / 'memory.stat').read_text().split()
+    if limit == 'max' or int(limit) >= _NO_LIMIT:
+      return None
+    # Pages of files that nobody uses are given back when they are needed.
+    return int(limit) - taken + int(words[words.index(spare) + 1])
+  except (OSError, ValueError):
     return None
-  if limit == 'max':
-    return None
-  # Pages of files that nobody uses are given back when they are needed.
-  spare = int(words[words.index('inactive_file') + 1])
-  return int(limit) - taken + spare

@@ -65,19 +65,46 @@ def test_a_limit_of_addresses_is_seen():
   assert resource.getrlimit(resource.RLIMIT_AS)[0] != 2**31
 
 
-def test_a_limit_of_the_control_group_is_seen(tmp_path, monkeypatch):
-  monkeypatch.setattr(memory, '_CGROUP', tmp_path)
-  whole = memory.host_free()
-  for name, text in {
-    'memory.max': '3000\n',
-    'memory.current': '1500\n',
-    'memory.stat': 'anon 1\nfile 700\ninactive_file 500\n',
-  }.items():
-    (tmp_path / name).write_text(text)
+@pytest.mark.parametrize(
+  'line, mount, place',
+  [
+    # Version 2: a batch job's own group, one above it, a container's view.
+    ('0::/slurm/job_1/step', '/ {} - cgroup2 cgroup2 rw', 'slurm/job_1/step'),
+    ('0::/slurm/job_1/step', '/ {} - cgroup2 cgroup2 rw', 'slurm/job_1'),
+    ('0::/', '/ {} - cgroup2 cgroup2 rw,nsdelegate', ''),
+    ('0::/docker/ab/x', '/docker/ab {} - cgroup2 cgroup2 rw', 'x'),
+    ('0::/../../elsewhere', '/ {} - cgroup2 none rw', ''),
+    # Version 1, beside a version 2 without memory.
+    ('0::/\n4:memory:/a/b', '/ {} - cgroup cgroup rw,memory', 'a'),
+    ('4:cpu,memory:/docker/ab', '/docker/ab {} - cgroup x rw,cpu,memory', ''),
+    ('4:memory:/docker/ab', '/ {} - cgroup cgroup rw,memory', ''),
+  ],
+)
+def test_limits_of_control_groups_are_seen(
+  line, mount, place, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(memory, '_SELF', tmp_path)
+  whole, root = memory.host_free(), tmp_path / 'a b'
+  (tmp_path / 'cgroup').write_text(f'9:name=systemd:/\n{line}\n')
+  words = mount.format(str(root).replace(' ', '\\040') + ' rw shared:1')
+  (tmp_path / 'mountinfo').write_text(f'30 20 0:1 {words}\n')
+  group = root / place
+  group.mkdir(parents=True)
+  old = '- cgroup ' in mount
+  limit, taken = (
+    ('memory.limit_in_bytes', 'memory.usage_in_bytes')
+    if old
+    else ('memory.max', 'memory.current')
+  )
+  (group / limit).write_text('3000\n')
+  (group / taken).write_text('1500\n')
+  (group / 'memory.stat').write_text(
+    'anon 1\nfile 700\ninactive_file 500\ntotal_inactive_file 500\n'
+  )
   assert memory.host_free() == 2000
-  (tmp_path / 'memory.current').write_text('4000')
+  (group / taken).write_text('4000')
   assert memory.host_free() == 0
-  (tmp_path / 'memory.max').write_text('max\n')
+  (group / limit).write_text('9223372036854771712\n' if old else 'max\n')
   assert memory.host_free() > whole / 2
 
 

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from nasjax import error_rates, plateau, population, recipes, runs
+from nasjax import checkpoints, error_rates, plateau, population, recipes
 from nasjax.data import batching
 from nasjax.oneshot import optimiser, training
 from nasjax.table import disk
@@ -424,23 +424,39 @@ def restore(search, prepared, fingerprint, out):
     ValueError: there is no checkpoint of it.
   """
   searcher = Searcher(search, prepared)
-  name = search.name(fingerprint)
-  with runs.manager(pathlib.Path(out) / 'searches' / name) as manager:
-    if manager.latest_step() is None:
-      raise ValueError(f'{out} has no checkpoint of search {name}')
-    return searcher, _restored(manager, searcher)
-
-
-def _restored(manager, searcher):
-  target = jax.tree.map(np.asarray, searcher.initial())
-  with runs.SAVING:
-    state = manager.restore(
-      manager.latest_step(), args=ocp.args.StandardRestore(target)
+  place = pathlib.Path(out) / 'searches' / search.name(fingerprint)
+  with checkpoints.manager(place) as manager:
+    done, state = _restored(manager, place, searcher, print)
+  if not done:
+    raise ValueError(
+      f'{out} has no checkpoint of search {search.name(fingerprint)}'
     )
-  return state | {'search': searcher._on_device(state['search'])}
+  return searcher, state
 
 
-def run(search, prepared, fingerprint, out, on_epoch=lambda progress: None):
+def _restored(manager, place, searcher, say):
+  """Returns the last epoch that can be restored, and its state.
+
+  Returns:
+    0 and the initial state if there is none.
+  """
+  initial = searcher.initial()
+  done, state = checkpoints.restore(
+    manager, place, lambda: jax.tree.map(np.asarray, initial), say
+  )
+  if not done:
+    return 0, initial
+  return done, state | {'search': searcher._on_device(state['search'])}
+
+
+def run(
+  search,
+  prepared,
+  fingerprint,
+  out,
+  on_epoch=lambda progress: None,
+  say=print,
+):
   """Runs a search, or what is left of it, and writes its result.
 
   Args:
@@ -449,6 +465,7 @@ def run(search, prepared, fingerprint, out, on_epoch=lambda progress: None):
     fingerprint: of the corpus.
     out: directory of the run.
     on_epoch: called with a `Progress` after every epoch.
+    say: called with a line of text if a checkpoint cannot be restored.
 
   Returns:
     the result, as the JSON file has it.
@@ -464,15 +481,14 @@ def run(search, prepared, fingerprint, out, on_epoch=lambda progress: None):
   searcher = Searcher(search, prepared)
   about = search.describe() | {'corpus': fingerprint}
   place = pathlib.Path(out) / 'searches' / name
-  with runs.manager(place) as manager:
-    done = manager.latest_step() or 0
-    state = _restored(manager, searcher) if done else searcher.initial()
+  with checkpoints.manager(place) as manager:
+    done, state = _restored(manager, place, searcher, say)
     over = False
     for epoch in range(1, search.epochs + 1):
       if epoch > done:
         state, over = searcher.epoch(state, epoch)
         host = _on_host(state)
-        with runs.SAVING:
+        with checkpoints.SAVING:
           manager.save(
             epoch,
             args=ocp.args.StandardSave(host),
