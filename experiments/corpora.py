@@ -46,6 +46,12 @@ flags.DEFINE_integer(
   'Seed by which a manifest without one gets its validation split.',
   lower_bound=0,
 )
+flags.DEFINE_float(
+  'duration_tolerance',
+  0.06,
+  'Seconds by which durations in a manifest may be wrong.',
+  lower_bound=0,
+)
 flags.DEFINE_list(
   'drop', [], 'Rules whose offending manifest utterances are left out.'
 )
@@ -110,6 +116,7 @@ _MANIFEST = (
   'split_seed',
   'allow_shared_speakers',
   'drop',
+  'duration_tolerance',
 )
 
 
@@ -226,6 +233,7 @@ def prepare(progress=None):
       seed=FLAGS.split_seed,
       allow_shared_speakers=FLAGS.allow_shared_speakers,
       drop=tuple(FLAGS.drop),
+      duration_tolerance=FLAGS.duration_tolerance,
     )
   corpus.prepare(builder)
   return builder

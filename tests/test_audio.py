@@ -72,7 +72,7 @@ def test_stretches(tmp_path, kind):
   np.testing.assert_array_equal(part.samples_n, noise()[4_000:12_000])
   assert part.seconds == 0.5
   assert len(audio.read(path, start=0.75, seconds=9.0).samples_n) == 4_000
-  with pytest.raises(audio.AudioError, match='no sample'):
+  with pytest.raises(audio.AudioError, match='offset is 1.0 s, but .* lasts'):
     audio.read(path, start=1.0)
 
 
@@ -134,3 +134,25 @@ def test_resampled_length_is_exact():
       recording = audio.Recording(np.zeros(length, np.float32), rate)
       expected = audio.resampled_length(length, rate)
       assert len(audio.at_16_khz(recording)) == expected
+
+
+@pytest.mark.parametrize('peak', [1.002, 1.035])
+def test_a_hair_above_full_scale_is_clipped(tmp_path, peak):
+  samples = np.zeros(1_000, np.float32)
+  samples[500] = peak
+  path = tmp_path / 'x.wav'
+  soundfile.write(path, samples, 16_000, subtype='FLOAT')
+  assert audio.at_16_khz(audio.read(path)).max() == 32_767
+
+
+def test_a_flac_of_unknown_length_is_read_to_its_end(tmp_path):
+  path = tmp_path / 'x.flac'
+  soundfile.write(path, noise(), 16_000)
+  data = bytearray(path.read_bytes())
+  # STREAMINFO: four bits of byte 21 and four bytes more count the samples.
+  data[21] &= 0xF0
+  data[22:26] = bytes(4)
+  path.write_bytes(data)
+  np.testing.assert_array_equal(audio.read(path).samples_n, noise())
+  part_n = audio.read(path, start=0.25, seconds=0.5).samples_n
+  np.testing.assert_array_equal(part_n, noise()[4_000:12_000])

@@ -1,4 +1,4 @@
-"""Checkpoints come back from any path, and one that is broken counts as none."""
+"""Checkpoints come back from any path; one that is broken counts as none."""
 
 import numpy as np
 import orbax.checkpoint as ocp

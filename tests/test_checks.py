@@ -78,6 +78,10 @@ BREAKS = {
   'empty_audio: no byte': _bytes(b''),
   'empty_audio: no sample': _audio(noise(0.0)),
   'unreadable_audio': _bytes(b'RIFF is not enough'),
+  'shorten': _bytes(
+    b'NIST_1A\n   1024\nsample_coding -s26 pcm,embedded-shorten-v2.00\n'
+    + b' ' * 2_000
+  ),
   'truncated_audio: wav': _cut('audio/cut.wav', 0.6),
   'truncated_audio: wav, a little': _cut('audio/cut.wav', 0.999),
   'truncated_audio: flac': _cut('audio/cut.flac', 0.6),
@@ -101,6 +105,8 @@ BREAKS = {
   'bad_field: nan duration': _edit(duration=float('nan')),
   'duration_mismatch: zero': _edit(duration=0),
   'bad_field: offset': _edit(offset=-1.0),
+  'bad_field: past the end': _edit(offset=7.5, duration=0.5),
+  'bad_field: a blank in a phone': _edit(phones=['G OW']),
   'bad_field: speaker': _edit(speaker=['s1']),
   'bad_field: text': _edit(text=3.5),
   'unknown_split': _edit(split='evaluation'),
@@ -160,7 +166,7 @@ def test_bytes_that_are_no_utf8(tmp_path, rows):
 
 def test_duplicate_ids_and_defaults(tmp_path, rows):
   (tmp_path / 'more').mkdir()
-  shutil.copy(tmp_path / 'audio/u3.flac', tmp_path / 'more/u3.flac')
+  shutil.copy(tmp_path / 'audio/u5.flac', tmp_path / 'more/u3.flac')
   rows[5]['audio_filepath'] = 'more/u3.flac'  # the same stem, no id: allowed
   rows[0]['id'] = rows[7]['id'] = 17
   rows[1]['id'] = 'u8'  # the stem of line 9
@@ -172,6 +178,53 @@ def test_duplicate_ids_and_defaults(tmp_path, rows):
     ['17', 'u8', 'u2', 'u3-4', 'u4', 'u3-6', 'u6', '17']
     + ['u8-9', 'u9', 'u10', 'u11']
   )
+
+
+def test_equal_recordings_are_found_whatever_they_are_called(tmp_path, rows):
+  shutil.copy(tmp_path / 'audio/u3.flac', tmp_path / 'copy.flac')
+  (tmp_path / 'link.flac').symlink_to(tmp_path / 'audio/u3.flac')
+  rows[5]['audio_filepath'] = 'copy.flac'
+  rows[6]['audio_filepath'] = 'link.flac'
+  rows[7]['audio_filepath'] = 'audio/../audio/u3.flac'
+  problems = manifest.check(write(tmp_path, rows))
+  assert found(problems) == [(n, 'duplicate_audio') for n in (6, 7, 8)]
+  assert 'has the samples of' in problems[0].message
+
+
+def test_ids_that_are_made_up_are_free(tmp_path, rows):
+  (tmp_path / 'more').mkdir()
+  shutil.copy(tmp_path / 'audio/u5.flac', tmp_path / 'more/u3.flac')
+  rows[5]['audio_filepath'] = 'more/u3.flac'
+  rows[0]['id'] = 'u3-6'  # what line 6 would be called
+  utterances, problems = checks.parse(write(tmp_path, rows), 'phones')
+  assert not problems and len({u.id for u in utterances}) == len(rows)
+
+
+def test_names_and_phones_in_either_form_of_unicode(tmp_path, rows):
+  shutil.move(tmp_path / 'audio/u3.flac', tmp_path / 'u\u0308.flac')
+  rows[3]['audio_filepath'] = '\u00fc.flac'
+  rows[3]['phones'] = ['G', ' e\u0301 ']
+  rows[4]['phones'] = ['G', '\u00e9']
+  utterances, problems = checks.parse(write(tmp_path, rows), 'phones')
+  assert not problems and utterances[3].audio.exists()
+  assert utterances[3].tokens == utterances[4].tokens == ('G', '\u00e9')
+
+
+def test_manifests_of_others(tmp_path, rows, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  for row in rows:
+    row['audio_filename'] = '~/' + row.pop('audio_filepath')
+    row['duration'] = round(row['duration'] + 0.05, 2)
+    del row['phones']
+    row['text'] = 'go on'
+  problems = manifest.check(write(tmp_path, rows))
+  assert found(problems)[0] == (0, 'missing_field')
+  assert '--targets=characters' in problems[0].message
+  assert {p.rule for p in problems[1:]} <= {'empty_split'}
+  path = write(tmp_path, rows)
+  assert manifest.check(path, targets='characters') == []
+  strict = manifest.check(path, targets='characters', duration_tolerance=0.01)
+  assert {p.rule for p in strict} == {'truncated_audio'}
 
 
 def test_empty_splits(tmp_path, rows):

@@ -40,6 +40,29 @@ def test_symbols_must_occur_in_training(tmp_path, rows):
   assert manifest.check(write(tmp_path, rows)) == []
 
 
+@pytest.mark.parametrize(
+  'text, symbols',
+  [
+    ('\ufeffAA\nB \n', ('AA', 'B')),
+    ('# phones of ours\nAA\n#\n', ('#', 'AA')),
+    ('<eps> 0\nAA 1\nB 2\n#0 3\n', ('AA', 'B')),
+    ('e\u0301\n\u00e9\n', ('\u00e9',)),
+    ('a\n \nb\n', (' ', 'a', 'b')),
+    ('AA B\n', ':1: .*more than one symbol'),
+    ('\xff\xfe'.encode('latin-1'), 'phones.txt: no UTF-8'),
+  ],
+)
+def test_files_of_symbols(tmp_path, text, symbols):
+  path = tmp_path / 'phones.txt'
+  path.write_bytes(text if isinstance(text, bytes) else text.encode())
+  options = manifest.Options(alphabet_path=str(path))
+  if isinstance(symbols, tuple):
+    assert options.alphabet() == symbols
+  else:
+    with pytest.raises(ValueError, match=symbols):
+      options.alphabet()
+
+
 def test_an_alphabet_restricts_and_defines(tmp_path, rows):
   alphabet = tmp_path / 'phones.txt'
   alphabet.write_text('OW\nN\nG\n\nZH\n')

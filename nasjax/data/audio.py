@@ -21,11 +21,16 @@ import soxr
 
 from nasjax.data import features
 
-# How far a declared duration may be from the file's: they are often rounded.
-_DURATION_TOLERANCE = 0.05
+# How far a declared duration may be from the file's: they are often rounded, to
+# a tenth of a second at the coarsest.
+DURATION_TOLERANCE = 0.06
+# Decoders of compressed speech overshoot full scale by nature; so much is
+# clipped.
+_OVERSHOOT = 1.05
 _RATES = (8_000, 192_000)
 # Streams are written with absurd lengths when theirs is not known: 12 hours.
 _MOST_SAMPLES = 12 * 3600 * _RATES[1]
+_BLOCK = 2**20  # samples read at a time where there is no telling
 
 
 class Fault(NamedTuple):
@@ -79,7 +84,8 @@ def read(
     AudioError: with the first of these rules that the file breaks:
       missing_file, empty_audio (no byte, or no sample), unreadable_audio,
       stereo, unsupported_rate, truncated_audio (less than its header says),
-      nan_samples (or infinite), out_of_range (floats beyond 1).
+      nan_samples (or infinite), out_of_range (floats well beyond 1), bad_field
+      (it starts past the end), shorten (compressed SPHERE).
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -90,6 +96,10 @@ def read(
     with soundfile.SoundFile(path) as audio:
       recording = _samples(audio, path, start, seconds)
   except (soundfile.LibsndfileError, OSError) as error:
+    if _is_shorten(path):
+      raise AudioError(
+        'shorten', f'{path} is SPHERE compressed by shorten'
+      ) from error
     raise AudioError('unreadable_audio', f'{path}: {error}') from error
   if not len(recording.samples_n):
     raise AudioError('empty_audio', f'{path} has no sample')
@@ -112,19 +122,23 @@ def _samples(audio, path, start, seconds) -> Recording:
     raise AudioError(
       'truncated_audio', f'{path} ends {missing} bytes before its header says'
     )
+  integers = audio.subtype == 'PCM_16'
+  dtype = 'int16' if integers else 'float32'
   if audio.frames > _MOST_SAMPLES:
-    raise AudioError(
-      'unreadable_audio', f'the header of {path} does not say how long it is'
-    )
+    return _to_the_end(path, start, seconds, dtype)
   first = min(round(start * rate), audio.frames)
+  if first == audio.frames and start > 0:
+    raise AudioError(
+      'bad_field',
+      f'offset is {start} s, but {path} lasts {audio.frames / rate:.3f} s',
+    )
   wanted = audio.frames - first
   if seconds is not None:
     wanted = min(wanted, round(seconds * rate))
-  integers = audio.subtype == 'PCM_16'
   try:
     # A file cut short may seek or read with an error, or read too little.
     audio.seek(first)
-    samples_n = audio.read(wanted, dtype='int16' if integers else 'float32')
+    samples_n = audio.read(wanted, dtype=dtype)
   except soundfile.LibsndfileError as error:
     raise AudioError('truncated_audio', f'{path}: {error}') from error
   if len(samples_n) < wanted:
@@ -133,6 +147,41 @@ def _samples(audio, path, start, seconds) -> Recording:
       f'{path} holds {len(samples_n)} of the {wanted} samples in its header',
     )
   return Recording(samples_n, rate)
+
+
+class _Stream(soundfile.SoundFile):
+  """A file that is read from its beginning to its end, without seeking."""
+
+  def seekable(self):
+    # Where the length is not known, libsndfile cannot seek to the end.
+    return False
+
+
+def _to_the_end(path, start, seconds, dtype) -> Recording:
+  """Reads a stream whose header does not say how long it is."""
+  parts = []
+  try:
+    with _Stream(path) as audio:
+      rate = audio.samplerate
+      while len(part := audio.read(_BLOCK, dtype=dtype)):
+        parts.append(part)
+  except soundfile.LibsndfileError as error:
+    raise AudioError('unreadable_audio', f'{path}: {error}') from error
+  samples_n = np.concatenate([np.zeros(0, dtype), *parts])
+  if start and round(start * rate) >= len(samples_n):
+    raise AudioError(
+      'bad_field',
+      f'offset is {start} s, but {path} lasts {len(samples_n) / rate:.3f} s',
+    )
+  first = round(start * rate)
+  last = None if seconds is None else first + round(seconds * rate)
+  return Recording(samples_n[first:last], rate)
+
+
+def _is_shorten(path: pathlib.Path) -> bool:
+  with path.open('rb') as file:
+    header = file.read(1024)
+  return header.startswith(b'NIST_1A') and b'shorten' in header
 
 
 def _missing_bytes(path: pathlib.Path) -> int:
@@ -188,19 +237,24 @@ def _check_range(samples_n: np.ndarray, path) -> None:
       'nan_samples', f'{path}: {bad} samples are not a finite number'
     )
   peak = float(np.abs(samples_n).max())
-  if peak > 1.0:
+  if peak > _OVERSHOOT:
     raise AudioError(
       'out_of_range', f'{path}: samples reach {peak:.4g}, full scale is 1'
     )
 
 
-def length_mismatch(recording: Recording, path, seconds: float) -> Fault | None:
+def length_mismatch(
+  recording: Recording,
+  path,
+  seconds: float,
+  tolerance: float = DURATION_TOLERANCE,
+) -> Fault | None:
   """Compares a recording with its declared seconds, which may be rounded."""
   missing = seconds - recording.seconds
   message = f'{path} lasts {recording.seconds:.3f} s, declared are {seconds} s'
-  if missing > _DURATION_TOLERANCE:
+  if missing > tolerance:
     return Fault('truncated_audio', message)
-  if missing < -_DURATION_TOLERANCE:
+  if missing < -tolerance:
     return Fault('duration_mismatch', message)
   return None
 

@@ -21,11 +21,12 @@ _SHOWN = 50
 # Every rule, with what to do about it.
 REMEDIES = {
   'malformed_json': 'write one JSON object a line, in UTF-8',
-  'missing_field': 'give the field on this line',
+  'missing_field': 'give the field',
   'bad_field': 'correct the value',
   'unknown_split': 'use train, validation (dev, valid, val) or test',
   'missing_file': 'correct the path, or take the line out',
-  'unreadable_audio': 'convert it: sox BAD -b 16 GOOD.wav',
+  'unreadable_audio': 'convert it: ffmpeg -i BAD -ac 1 GOOD.wav',
+  'shorten': 'unpack it: sph2pipe -f wav BAD GOOD.wav',
   'empty_audio': 'take the line out, or fetch the file again',
   'truncated_audio': 'fetch the file again, or correct the duration',
   'duration_mismatch': 'correct the duration, or give an offset',
@@ -90,6 +91,9 @@ def summary(problems: Sequence[Problem]) -> str:
   if len(problems) > _SHOWN:
     lines.append(f'... and {len(problems) - _SHOWN} more')
   return '\n'.join(lines)
+
+
+_NO_PHONES = 'no phones'
 
 
 class Utterance(NamedTuple):
@@ -164,12 +168,26 @@ def parse(
         utterances.append(utterance)
       problems += [problem(path, number, *fault) for fault in faults]
   named, duplicates = _name(utterances, path)
-  return named, problems + duplicates
+  return named, _without_phones(named, problems, path) + duplicates
+
+
+def _without_phones(utterances, problems, path) -> list[Problem]:
+  """Tells once, not line by line, that no line of a manifest has phones."""
+  lacking = [p for p in problems if p.message == _NO_PHONES]
+  if len(lacking) < 2 or len(lacking) < len(utterances):
+    return problems
+  message = f'no phones on any of its {len(lacking)} lines'
+  if all(u.text for u in utterances):
+    message += ', though all have a text: --targets=characters takes that'
+  others = [p for p in problems if p.message != _NO_PHONES]
+  return [problem(path, 0, 'missing_field', message), *others]
 
 
 def _utterance(record, number, folder, targets, faults) -> Utterance:
   """Reads one line, appending what is wrong with it to `faults`."""
-  name = _string(record, 'audio_filepath', faults, required=True)
+  old = 'audio_filename' in record and 'audio_filepath' not in record
+  key = 'audio_filename' if old else 'audio_filepath'
+  name = _string(record, key, faults, required=True)
   text = _string(record, 'text', faults, required=targets == 'characters')
   if isinstance(record.get('text'), str) and not text.strip():
     faults.append(audio.Fault('empty_transcript', 'text is empty'))
@@ -183,7 +201,7 @@ def _utterance(record, number, folder, targets, faults) -> Utterance:
   return Utterance(
     line=number,
     id=_string(record, 'id', faults),
-    audio=folder / name if name else pathlib.Path(),
+    audio=_found(folder, name) if name else pathlib.Path(),
     start=_seconds(record, 'offset', faults),
     seconds=_seconds(record, 'duration', faults, required=True),
     text=text,
@@ -191,6 +209,19 @@ def _utterance(record, number, folder, targets, faults) -> Utterance:
     speaker=_string(record, 'speaker', faults),
     split=_SPLITS.get(split.lower()),
   )
+
+
+def _found(folder: pathlib.Path, name: str) -> pathlib.Path:
+  """Returns the path of a file, spelled as it is on disk."""
+  path = folder / pathlib.Path(name).expanduser()
+  if path.exists() or name.isascii():
+    return path
+  # Systems write the same letters in one of two forms.
+  for form in ('NFC', 'NFD'):
+    other = pathlib.Path(unicodedata.normalize(form, str(path)))
+    if other.exists():
+      return other
+  return path
 
 
 def _string(record, name: str, faults: list, required: bool = False) -> str:
@@ -205,7 +236,7 @@ def _string(record, name: str, faults: list, required: bool = False) -> str:
   if not isinstance(value, str):
     faults.append(audio.Fault('bad_field', f'{name} is {value!r}, no string'))
     return ''
-  if name == 'audio_filepath' and not value.strip():
+  if name.startswith('audio_file') and not value.strip():
     faults.append(audio.Fault('bad_field', f'{name} is empty'))
     return ''
   return value
@@ -228,7 +259,7 @@ def _seconds(record, name: str, faults: list, required: bool = False):
 def _phones(record, faults: list) -> tuple[str, ...]:
   """Returns the field phones: a list of strings, or symbols between spaces."""
   if 'phones' not in record:
-    faults.append(audio.Fault('missing_field', 'no phones'))
+    faults.append(audio.Fault('missing_field', _NO_PHONES))
     return ()
   phones = record['phones']
   if phones is None:
@@ -245,6 +276,12 @@ def _phones(record, faults: list) -> tuple[str, ...]:
     return ()
   if not phones:
     faults.append(audio.Fault('empty_transcript', 'phones is empty'))
+  phones = [unicodedata.normalize('NFC', p).strip() for p in phones]
+  several = [p for p in phones if len(p.split()) > 1]
+  if several:
+    message = f'phones has {several[0]!r}, which is more than one symbol'
+    faults.append(audio.Fault('bad_field', message))
+    return ()
   return tuple(phones)
 
 
@@ -266,14 +303,51 @@ def _name(utterances, path) -> tuple[list[Utterance], list[Problem]]:
   named = []
   for utterance in utterances:
     stem = utterance.audio.stem
-    alone = stems[stem] == 1 and stem not in first
-    fallback = stem if alone else f'{stem}-{utterance.line}'
-    named.append(utterance._replace(id=utterance.id or fallback))
+    name = utterance.id
+    if not name:
+      alone = stems[stem] == 1 and stem not in first
+      name = stem if alone else f'{stem}-{utterance.line}'
+      while name in first:
+        name += '+'
+      first[name] = utterance.line
+    named.append(utterance._replace(id=name))
   return named, problems
 
 
-def inspect(utterance: Utterance) -> tuple[str, list[audio.Fault]]:
+def heard_twice(utterances, digests, problems, path) -> list[Problem]:
+  """Finds recordings that are equal, whatever their files are called.
+
+  Args:
+    utterances: of `parse`.
+    digests: of each line's samples; '' where they could not be read.
+    problems: found before; what is told there is not told again.
+    path: the manifest.
+  """
+  told = {p.line for p in problems if p.rule == 'duplicate_audio'}
+  first, found = {}, []
+  for utterance in utterances:
+    line, digest = utterance.line, digests[utterance.line]
+    other = first.setdefault(digest, utterance)
+    if digest and other.line != line and line not in told:
+      message = (
+        f'{utterance.audio} has the samples of {other.audio} (line {other.line}'
+      )
+      splits = {other.split, utterance.split} - {'', None}
+      if len(splits) == 2:
+        message += f', {other.split}; this one is {utterance.split}'
+      message += ')'
+      found.append(problem(path, line, 'duplicate_audio', message))
+  return found
+
+
+def inspect(
+  utterance: Utterance, tolerance: float = audio.DURATION_TOLERANCE
+) -> tuple[str, list[audio.Fault]]:
   """Reads the audio of an utterance.
+
+  Args:
+    utterance: as its line says.
+    tolerance: seconds by which the declared duration may be wrong.
 
   Returns:
     The digest of its samples ('' if they cannot be read), and its faults.
@@ -287,7 +361,9 @@ def inspect(utterance: Utterance) -> tuple[str, list[audio.Fault]]:
     return '', [error.fault]
   faults = []
   if seconds is not None:
-    mismatch = audio.length_mismatch(recording, utterance.audio, seconds)
+    mismatch = audio.length_mismatch(
+      recording, utterance.audio, seconds, tolerance
+    )
     faults += [mismatch] if mismatch else []
   samples = audio.resampled_length(len(recording.samples_n), recording.rate)
   frames, needed = ctc_frames(samples), ctc_length(utterance.tokens)

@@ -5,11 +5,11 @@ One JSON object a line:
   {"audio_filepath": "audio/a1.flac", "duration": 1.52, "text": "go on",
    "phones": ["G", "OW", "AO", "N"], "speaker": "mblw", "split": "train"}
 
-`audio_filepath` (absolute, or relative to the manifest) and `duration`, in
-seconds, are needed; `phones` (a list, or symbols between spaces) if phones are
-the targets, `text` if characters are. `id` is otherwise the file's stem;
-`speaker` may be missing; with `offset`, the utterance is the `duration` seconds
-from that second on. WAV or FLAC, mono, 8 to 192 kHz, resampled to 16 kHz.
+`audio_filepath` (or `audio_filename`; absolute, from `~` on, or relative to the
+manifest) and `duration`, in seconds, are needed; `phones` (a list, or symbols
+between spaces) if phones are the targets, `text` if characters are. `id` is
+otherwise the file's stem; `speaker` may be missing; with `offset`, the utterance
+is the `duration` seconds from that second on. WAV or FLAC, mono, 8 to 192 kHz, resampled to 16 kHz.
 Further fields are ignored.
 
 `split` is train, validation (also dev, valid, val) or test, on every line or on
@@ -28,9 +28,11 @@ import collections
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -68,6 +70,7 @@ class Options:
     allow_shared_speakers: whether a speaker may be in two splits.
     drop: rules of `checks.DROPPABLE`; utterances that break them are left out
       instead of stopping the preparation.
+    duration_tolerance: seconds by which a declared duration may be wrong.
   """
 
   targets: str = 'phones'
@@ -75,10 +78,15 @@ class Options:
   seed: int = 0
   allow_shared_speakers: bool = False
   drop: tuple[str, ...] = ()
+  duration_tolerance: float = audio.DURATION_TOLERANCE
 
   def __post_init__(self):
     if self.targets not in ('phones', 'characters'):
       raise ValueError(f"targets {self.targets!r}: 'phones' or 'characters'")
+    if not 0 <= self.duration_tolerance < math.inf:
+      raise ValueError(
+        f'duration_tolerance {self.duration_tolerance}: seconds from 0 on'
+      )
     if isinstance(self.drop, str):
       raise ValueError(f'drop {self.drop!r}: give a tuple of rules')
     object.__setattr__(self, 'drop', tuple(self.drop))
@@ -91,15 +99,49 @@ class Options:
     """Returns the allowed symbols in order, or None where any is."""
     if self.alphabet_path is None:
       return None
-    path = pathlib.Path(self.alphabet_path)
-    if not path.is_file():
-      raise ValueError(f'no alphabet {path}')
-    text = path.read_text('utf-8')
-    # A line of one space is the space between words.
-    symbols = {line.strip() or line[:1] for line in text.splitlines()} - {''}
-    if not symbols:
-      raise ValueError(f'no symbol in {path}')
-    return tuple(sorted(symbols))
+    return _alphabet(pathlib.Path(self.alphabet_path).expanduser())
+
+
+def _alphabet(path: pathlib.Path) -> tuple[str, ...]:
+  """Reads a file of symbols, one a line.
+
+  Lines may be numbered as Kaldi's symbol tables are (what stands for nothing
+  and disambiguation symbols are then left out), and `# ` begins a comment.
+  """
+  if not path.is_file():
+    raise ValueError(f'no alphabet {path}')
+  try:
+    text = path.read_bytes().decode('utf-8-sig')
+  except UnicodeDecodeError as e:
+    raise ValueError(
+      f'{path}: no UTF-8 ({e.reason} at byte {e.start}); write it in UTF-8'
+    ) from None
+  text = unicodedata.normalize('NFC', text)
+  # A line of one space is the space between words.
+  lines = {
+    number: line.strip() or line[:1]
+    for number, line in enumerate(text.splitlines(), start=1)
+    if line and not re.match(r'\s*#(\s+\S|#)', line)
+  }
+  if lines and all(re.fullmatch(r'\S+\s+\d+', s) for s in lines.values()):
+    symbols = {s.split()[0] for s in lines.values()}
+    symbols = {s for s in symbols if not _NO_SYMBOL.fullmatch(s)}
+  else:
+    for number, symbol in lines.items():
+      if len(symbol.split()) > 1:
+        raise ValueError(
+          f'{path}:{number}: {symbol!r} is more than one symbol; write one a '
+          'line, or a number behind each'
+        )
+    symbols = set(lines.values())
+  if not symbols:
+    raise ValueError(f'no symbol in {path}')
+  return tuple(sorted(symbols))
+
+
+# Of symbol tables of Kaldi, k2 and ESPnet: nothing, the blank of CTC, and what
+# tells equal paths of a graph apart.
+_NO_SYMBOL = re.compile(r'<eps>|<blk>|<blank>|#\d+')
 
 
 class Examined(NamedTuple):
@@ -122,16 +164,19 @@ class Examined(NamedTuple):
 
 def examine(path: str | os.PathLike, options: Options) -> Examined:
   """Reads a manifest and all of its audio, and applies every rule."""
-  path = pathlib.Path(path)
+  path = pathlib.Path(path).expanduser()
   utterances, problems = checks.parse(path, options.targets)
   alphabet = options.alphabet()
   digests = {}
-  inspected = audio.map_parallel(checks.inspect, utterances)
+  inspected = audio.map_parallel(
+    lambda u: checks.inspect(u, options.duration_tolerance), utterances
+  )
   for utterance, (digest, faults) in zip(utterances, inspected):
     digests[utterance.line] = digest
     problems += [
       checks.problem(path, utterance.line, *fault) for fault in faults
     ]
+  problems += checks.heard_twice(utterances, digests, problems, path)
   if alphabet is not None:
     problems += checks.unknown_symbols(
       utterances, alphabet, 'the alphabet', path
@@ -233,6 +278,7 @@ def check(
   seed: int = 0,
   allow_shared_speakers: bool = False,
   drop: Sequence[str] = (),
+  duration_tolerance: float = audio.DURATION_TOLERANCE,
 ) -> list[checks.Problem]:
   """Returns all problems of a manifest, by line; see `Options`.
 
@@ -242,7 +288,14 @@ def check(
   Raises:
     ValueError: options that mean nothing, or no such alphabet.
   """
-  options = Options(targets, alphabet_path, seed, allow_shared_speakers, drop)
+  options = Options(
+    targets,
+    alphabet_path,
+    seed,
+    allow_shared_speakers,
+    drop,
+    duration_tolerance,
+  )
   return examine(manifest_path, options).problems
 
 
@@ -354,6 +407,7 @@ def builder(
   seed: int = 0,
   allow_shared_speakers: bool = False,
   drop: Sequence[str] = (),
+  duration_tolerance: float = audio.DURATION_TOLERANCE,
 ) -> Manifest:
   """Returns the builder of a manifest; see `Options`.
 
@@ -370,8 +424,15 @@ def builder(
       by `download_and_prepare`.
     ValueError: options that mean nothing, or no such alphabet.
   """
-  path = pathlib.Path(manifest_path)
-  options = Options(targets, alphabet_path, seed, allow_shared_speakers, drop)
+  path = pathlib.Path(manifest_path).expanduser()
+  options = Options(
+    targets,
+    alphabet_path,
+    seed,
+    allow_shared_speakers,
+    drop,
+    duration_tolerance,
+  )
   if not path.is_file():
     problems = checks.parse(path, targets)[1]
     raise ManifestError(checks.summary(problems), problems)
