@@ -156,3 +156,14 @@ def test_a_flac_of_unknown_length_is_read_to_its_end(tmp_path):
   np.testing.assert_array_equal(audio.read(path).samples_n, noise())
   part_n = audio.read(path, start=0.25, seconds=0.5).samples_n
   np.testing.assert_array_equal(part_n, noise()[4_000:12_000])
+
+
+def test_a_channel_is_chosen(tmp_path):
+  path = tmp_path / 'x.wav'
+  both = np.stack([noise(), noise()[::-1]], 1)
+  soundfile.write(path, both, 8_000)
+  for channel in (0, 1):
+    found_n = audio.read(path, channel=channel).samples_n
+    np.testing.assert_array_equal(found_n, both[:, channel])
+  with pytest.raises(audio.AudioError, match='channel is 2, but .* has 2'):
+    audio.read(path, channel=2)

@@ -200,6 +200,17 @@ def test_ids_that_are_made_up_are_free(tmp_path, rows):
   assert not problems and len({u.id for u in utterances}) == len(rows)
 
 
+def test_both_sides_of_a_telephone_call(tmp_path, rows):
+  both = np.stack([noise()[::-1], noise() // 2], 1)
+  soundfile.write(tmp_path / 'call.wav', both, 16_000)
+  rows[3] |= {'audio_filepath': 'call.wav', 'channel': 0, 'id': 'a'}
+  rows[4] |= {'audio_filepath': 'call.wav', 'channel': 'B', 'id': 'b'}
+  assert manifest.check(write(tmp_path, rows)) == []
+  rows[4]['channel'] = 'left'
+  (problem,) = manifest.check(write(tmp_path, rows), drop=('stereo',))
+  assert problem.rule == 'bad_field' and "'left'" in problem.message
+
+
 def test_names_and_phones_in_either_form_of_unicode(tmp_path, rows):
   shutil.move(tmp_path / 'audio/u3.flac', tmp_path / 'u\u0308.flac')
   rows[3]['audio_filepath'] = '\u00fc.flac'

@@ -198,7 +198,7 @@ def _sphere(samples=80_000, cut=None, **fields):
 
 FAULTS = {
   'empty_audio': (_replace('.WAV', b''), 'no byte'),
-  'unreadable_audio': (
+  'shorten': (
     _sphere(cut=9000, sample_coding__s26='pcm,embedded-shorten-v2.00'),
     'sph2pipe -f rif',
   ),

@@ -71,21 +71,26 @@ class Recording(NamedTuple):
 
 
 def read(
-  path: str | os.PathLike, start: float = 0.0, seconds: float | None = None
+  path: str | os.PathLike,
+  start: float = 0.0,
+  seconds: float | None = None,
+  channel: int | None = None,
 ) -> Recording:
-  """Reads one mono recording, or a stretch of it.
+  """Reads one recording, or a stretch of it.
 
   Args:
     path: WAV, FLAC, NIST SPHERE, or whatever else libsndfile reads.
     start: seconds left out at the beginning.
     seconds: length of the stretch; None reads to the end.
+    channel: which one, from 0; None where there is one.
 
   Raises:
     AudioError: with the first of these rules that the file breaks:
       missing_file, empty_audio (no byte, or no sample), unreadable_audio,
       stereo, unsupported_rate, truncated_audio (less than its header says),
       nan_samples (or infinite), out_of_range (floats well beyond 1), bad_field
-      (it starts past the end), shorten (compressed SPHERE).
+      (it starts past the end, or there is no such channel), shorten (compressed
+      SPHERE).
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -94,7 +99,7 @@ def read(
     raise AudioError('empty_audio', f'{path} has no byte')
   try:
     with soundfile.SoundFile(path) as audio:
-      recording = _samples(audio, path, start, seconds)
+      recording = _samples(audio, path, start, seconds, channel)
   except (soundfile.LibsndfileError, OSError) as error:
     if _is_shorten(path):
       raise AudioError(
@@ -107,9 +112,14 @@ def read(
   return recording
 
 
-def _samples(audio, path, start, seconds) -> Recording:
+def _samples(audio, path, start, seconds, channel) -> Recording:
   """Reads the samples of an open file; see `read`."""
-  if audio.channels != 1:
+  if channel is not None and channel >= audio.channels:
+    raise AudioError(
+      'bad_field',
+      f'channel is {channel}, but {path} has {audio.channels}, from 0',
+    )
+  if audio.channels != 1 and channel is None:
     raise AudioError('stereo', f'{path} has {audio.channels} channels, not 1')
   rate = audio.samplerate
   if not _RATES[0] <= rate <= _RATES[1]:
@@ -125,7 +135,7 @@ def _samples(audio, path, start, seconds) -> Recording:
   integers = audio.subtype == 'PCM_16'
   dtype = 'int16' if integers else 'float32'
   if audio.frames > _MOST_SAMPLES:
-    return _to_the_end(path, start, seconds, dtype)
+    return _to_the_end(path, start, seconds, dtype, channel)
   first = min(round(start * rate), audio.frames)
   if first == audio.frames and start > 0:
     raise AudioError(
@@ -146,7 +156,12 @@ def _samples(audio, path, start, seconds) -> Recording:
       'truncated_audio',
       f'{path} holds {len(samples_n)} of the {wanted} samples in its header',
     )
-  return Recording(samples_n, rate)
+  return Recording(_one(samples_n, channel), rate)
+
+
+def _one(samples, channel):
+  """Returns a channel of [n] or [n, channels]."""
+  return samples if samples.ndim == 1 else samples[:, channel]
 
 
 class _Stream(soundfile.SoundFile):
@@ -157,14 +172,14 @@ class _Stream(soundfile.SoundFile):
     return False
 
 
-def _to_the_end(path, start, seconds, dtype) -> Recording:
+def _to_the_end(path, start, seconds, dtype, channel) -> Recording:
   """Reads a stream whose header does not say how long it is."""
   parts = []
   try:
     with _Stream(path) as audio:
       rate = audio.samplerate
       while len(part := audio.read(_BLOCK, dtype=dtype)):
-        parts.append(part)
+        parts.append(_one(part, channel))
   except soundfile.LibsndfileError as error:
     raise AudioError('unreadable_audio', f'{path}: {error}') from error
   samples_n = np.concatenate([np.zeros(0, dtype), *parts])

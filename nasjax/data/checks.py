@@ -31,7 +31,7 @@ REMEDIES = {
   'truncated_audio': 'fetch the file again, or correct the duration',
   'duration_mismatch': 'correct the duration, or give an offset',
   'unsupported_rate': 'convert it: sox BAD -r 16000 GOOD.wav',
-  'stereo': 'mix or choose a channel: sox BAD GOOD.wav remix 1',
+  'stereo': 'give `channel` on the line, or mix: sox BAD GOOD.wav remix -',
   'nan_samples': 'make the file again; some software wrote it wrongly',
   'out_of_range': 'scale it: sox BAD -b 16 GOOD.wav gain -n -1',
   'empty_transcript': 'transcribe it, or take the line out',
@@ -110,6 +110,7 @@ class Utterance(NamedTuple):
     speaker: '' if not known.
     split: 'train', 'validation' or 'test'; '' if not given, None if it is
       none of them.
+    channel: of the file, from 0; None where it has one.
   """
 
   line: int
@@ -121,6 +122,7 @@ class Utterance(NamedTuple):
   tokens: tuple[str, ...]
   speaker: str
   split: str | None
+  channel: int | None = None
 
 
 _SPLITS = {
@@ -208,6 +210,7 @@ def _utterance(record, number, folder, targets, faults) -> Utterance:
     tokens=tokens,
     speaker=_string(record, 'speaker', faults),
     split=_SPLITS.get(split.lower()),
+    channel=_channel(record, faults),
   )
 
 
@@ -256,6 +259,22 @@ def _seconds(record, name: str, faults: list, required: bool = False):
   return float(value)
 
 
+def _channel(record, faults: list) -> int | None:
+  """Returns the field channel: a number from 0, or a letter from A."""
+  value = record.get('channel')
+  if value is None:
+    return None
+  if isinstance(value, str):
+    text = value.strip().upper()
+    value = 'AB'.index(text) if text in ('A', 'B') else text
+    value = int(text) if text.isdecimal() else value
+  if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    message = f'channel is {record["channel"]!r}; want 0, 1 and on, or A, B'
+    faults.append(audio.Fault('bad_field', message))
+    return None
+  return value
+
+
 def _phones(record, faults: list) -> tuple[str, ...]:
   """Returns the field phones: a list of strings, or symbols between spaces."""
   if 'phones' not in record:
@@ -295,7 +314,12 @@ def _name(utterances, path) -> tuple[list[Utterance], list[Problem]]:
       problems.append(problem(path, line, 'duplicate_id', message))
   heard = {}
   for utterance in utterances:
-    piece = utterance.audio, utterance.start, utterance.seconds
+    piece = (
+      utterance.audio,
+      utterance.start,
+      utterance.seconds,
+      utterance.channel,
+    )
     if heard.setdefault(piece, utterance.line) != utterance.line:
       message = f'{utterance.audio} is on line {heard[piece]} already'
       problems.append(problem(path, utterance.line, 'duplicate_audio', message))
@@ -355,7 +379,10 @@ def inspect(
   start, seconds = utterance.start, utterance.seconds
   try:
     recording = audio.read(
-      utterance.audio, start or 0.0, None if start is None else seconds
+      utterance.audio,
+      start or 0.0,
+      None if start is None else seconds,
+      utterance.channel,
     )
   except audio.AudioError as error:
     return '', [error.fault]

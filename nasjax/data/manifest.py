@@ -8,9 +8,10 @@ One JSON object a line:
 `audio_filepath` (or `audio_filename`; absolute, from `~` on, or relative to the
 manifest) and `duration`, in seconds, are needed; `phones` (a list, or symbols
 between spaces) if phones are the targets, `text` if characters are. `id` is
-otherwise the file's stem; `speaker` may be missing; with `offset`, the utterance
-is the `duration` seconds from that second on. WAV or FLAC, mono, 8 to 192 kHz, resampled to 16 kHz.
-Further fields are ignored.
+otherwise the file's stem; `speaker` may be missing; with `offset`, it is the
+`duration` seconds from that second on. WAV or FLAC, 8 to 192 kHz, resampled
+to 16 kHz; mono, or `channel` says which one: 0, 1 and on (or A, B, as of
+telephone speech). Further fields are ignored.
 
 `split` is train, validation (also dev, valid, val) or test, on every line or on
 none. A split that no line names is taken from the training lines: about a tenth
@@ -364,7 +365,9 @@ class Manifest(tfds.core.GeneratorBasedBuilder):
 def _load(utterance: checks.Utterance, digest: str):
   """Returns the utterance with its int16 samples at 16 kHz."""
   seconds = None if utterance.start is None else utterance.seconds
-  recording = audio.read(utterance.audio, utterance.start or 0.0, seconds)
+  recording = audio.read(
+    utterance.audio, utterance.start or 0.0, seconds, utterance.channel
+  )
   if recording.digest() != digest:
     raise ManifestError(f'{utterance.audio} changed while it was being read')
   return utterance, audio.at_16_khz(recording)

@@ -189,7 +189,7 @@ def find(
 def _problem(path, rule: str, message: str, line: int = 0) -> checks.Problem:
   """Returns a problem; audio that cannot be read has TIMIT's own remedy."""
   problem = checks.problem(path, line, rule, message)
-  if rule == 'unreadable_audio':
+  if rule in ('unreadable_audio', 'shorten'):
     stem = path.with_name(path.name.split('.')[0])
     return problem._replace(remedy='convert it: ' + _CONVERT.format(stem))
   return problem
