@@ -574,7 +574,9 @@ def test_the_flags_know_the_macros_of_each_space():
 
 
 def test_a_macro_flag_of_another_space_is_one_line():
-  status, output, errors = tiny_run.finish('--space=st_nas', '--random_cells=2')
+  status, output, errors = tiny_run.finish(
+    '--space=st_nas', '--macro=small', '--random_cells=2'
+  )
   assert status == 1 and output == ''
   assert errors == (
     'benchmark.py: --macro=small is no network of --space=st_nas; give '

@@ -117,6 +117,16 @@ class Table:
     epochs[names.code_r] = self.column('epochs')
     return tuple(name for _, name in sorted(zip(epochs.tolist(), names.names)))
 
+  @functools.cached_property
+  def metric(self):
+    """What `val_per` and `test_per` hold: 'PER', or CER or WER.
+
+    As the marks say, those of PER before there were others say nothing. Of a
+    table that has several, their names.
+    """
+    names = {shard.meta.get('metric', 'PER') for shard in self.shards}
+    return '/'.join(sorted(map(str, names)))
+
   @property
   def uncommitted(self):
     """Names of Parquet files in the directory that no mark has committed."""
@@ -146,8 +156,7 @@ class Table:
       import pandas  # noqa: F401
     except ImportError as e:
       raise ImportError(
-        'to_pandas needs pandas, which nasjax does not install: '
-        'pip install pandas, or use to_arrow()'
+        'to_pandas needs pandas: pip install pandas, or use to_arrow()'
       ) from e
     return self.to_arrow().to_pandas()
 

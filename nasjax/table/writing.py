@@ -29,7 +29,8 @@ def write_shard(directory, name, rows, meta=None):
     name: letters, digits, `.`, `_` and `-`, at most 128. One that begins with
       `latency-` is a shard of latencies, any other one of runs.
     rows: see `checking.from_rows`.
-    meta: a dict of plain values that is kept in the commit mark.
+    meta: a dict of plain values that is kept in the commit mark. The value of
+      `metric`, what the error rates are called, is in the Parquet file, too.
 
   Returns:
     The Shard that stands.
@@ -44,6 +45,8 @@ def write_shard(directory, name, rows, meta=None):
       f'shard name {name!r}: use letters, digits, ".", "_" and "-"'
     )
   table = checking.from_rows(rows, name)
+  if isinstance((meta or {}).get('metric'), str):
+    table = table.replace_schema_metadata({'metric': meta['metric']})
   sink = pa.BufferOutputStream()
   pq.write_table(table, sink, compression='zstd', write_page_checksum=True)
   payload = sink.getvalue().to_pybytes()
