@@ -52,6 +52,9 @@ def test_a_table_says_what_it_holds(characters, tmp_path):
   both = table.merge([characters[0], own.path], tmp_path)
   assert both.metric == 'CER/PER' and len(both) == 1 + len(own)
   assert len(both.to_arrow()) == len(both)
+  for one in (t, own):
+    same = {'corpus_fingerprint': one.column('corpus_fingerprint')[0]}
+    assert both.select(**same).metric == one.metric
 
 
 def test_a_report_on_characters(characters, tmp_path):

@@ -124,7 +124,12 @@ class Table:
     As the marks say, those of PER before there were others say nothing. Of a
     table that has several, their names.
     """
-    names = {shard.meta.get('metric', 'PER') for shard in self.shards}
+    held = set(self.codes('shard').names)
+    names = {
+      shard.meta.get('metric', 'PER')
+      for shard in self.shards
+      if shard.name in held
+    }
     return '/'.join(sorted(map(str, names)))
 
   @property
