@@ -111,7 +111,7 @@ def reseal(directory, name, **changes):
   path = shards.find_mark(directory, name)
   content = json.loads(path.read_text())
   del content['mark_sha256']
-  payload = path.with_name(f'{name}.parquet').read_bytes()
+  payload = shards.rows_of(path).read_bytes()
   content |= {
     'sha256': hashlib.sha256(payload).hexdigest(),
     'size': len(payload),

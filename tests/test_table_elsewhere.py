@@ -34,8 +34,8 @@ def older(path):
   for place in (path, path / '_latency'):
     for mark in place.glob('_*.json'):
       name = mark.stem[1:]
+      file(path, name).rename(path / f'{name}.parquet')
       mark.rename(path / f'{name}.json')
-      (place / f'{name}.parquet').rename(path / f'{name}.parquet')
   (path / '_latency').rmdir()
   (path / '_damaged').rename(path / 'damaged')
 
@@ -50,7 +50,8 @@ def assert_open_to_all(path):
   ):
     pd.testing.assert_frame_equal(found, expected.to_pandas())
   assert len(expected) == 3
-  names = [p.name for p in path.iterdir() if p.name[0] not in '_.']
+  # DuckDB reads all that are so called, in folders, too.
+  names = [p.name for p in path.rglob('*.parquet')]
   assert sorted(names) == ['a.parquet', 'b.c.parquet']
 
 
@@ -65,7 +66,8 @@ def test_other_readers_see_the_rows_of_runs(full):
 def test_duckdb(full):
   duckdb = pytest.importorskip('duckdb')
   path = str(full).replace('[', '[[]')
-  assert len(duckdb.read_parquet(f'{path}/*.parquet').df()) == 3
+  for place in (path, f'{path}/*.parquet'):
+    assert len(duckdb.read_parquet(place).df()) == 3
 
 
 @pytest.mark.parametrize('change', ['repair', 'write', 'merge'])
@@ -104,7 +106,9 @@ def test_a_mover_killed_half_way_is_followed_by_the_next(full):
   older(full)
   place = full / '_latency'
   place.mkdir()
-  shutil.copy(full / 'latency-a.parquet', place)  # then it was killed
+  shutil.copy(
+    full / 'latency-a.parquet', place / 'latency-a.pq'
+  )  # then it was killed
   assert len(table.open(full).latencies) == 1
   (full / 'latency-a.json').rename(place / '_latency-a.json')  # or then
   assert len(table.open(full).latencies) == 1

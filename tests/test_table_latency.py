@@ -219,7 +219,7 @@ def test_writing_again_keeps_what_stands(spoilt):
   before = {p.name: p.read_bytes() for p in spoilt.rglob('*.*')}
   late = [latency_row(c, quartile_low=1e-4, runs=99) for c in CELLS[::-1]]
   table.write_shard(spoilt, 'latency-a', late)
-  with pytest.raises(table.ConflictError, match='latency-a.parquet'):
+  with pytest.raises(table.ConflictError, match='latency-a.pq'):
     table.write_shard(spoilt, 'latency-a', late[:2])
   with pytest.raises(table.ConflictError, match="device 'abacus'"):
     table.write_shard(
@@ -261,7 +261,7 @@ def test_without_digests_values_are_right_or_refused(spoilt):
       found = t.latency(list(CELLS), batch=1).tolist()
     except table.TableError as e:
       refused += 1
-      assert 'latency-a.parquet' in str(e)
+      assert 'latency-a.pq' in str(e)
     else:
       assert found == expected
   assert refused > 15
@@ -278,7 +278,7 @@ def test_truncated_files(spoilt, verify):
         table.open(spoilt, verify=verify)
     path.write_bytes(good)
   file(spoilt, LAST).unlink()
-  with pytest.raises(table.DamagedShardError, match=f'{LAST}.parquet is miss'):
+  with pytest.raises(table.DamagedShardError, match=f'{LAST}.pq is miss'):
     table.open(spoilt, verify=verify)
 
 
@@ -296,7 +296,7 @@ def test_foreign_schemas(spoilt, verify):
   ):
     pq.write_table(changed, path)
     reseal(spoilt, 'latency-a')
-    with pytest.raises(table.SchemaError, match=f'latency-a.parquet.*{named}'):
+    with pytest.raises(table.SchemaError, match=f'latency-a.pq.*{named}'):
       table.open(spoilt, verify=verify)
 
 
@@ -320,7 +320,9 @@ def test_pickles_are_not_run(spoilt, suffix):
   if suffix == '.parquet':
     reseal(spoilt, LAST)
   for verify in (True, False):
-    with pytest.raises(table.DamagedShardError, match=f'{LAST}{suffix}'):
+    with pytest.raises(
+      table.DamagedShardError, match=file(spoilt, LAST, suffix).name
+    ):
       table.open(spoilt, verify=verify)
   assert not (spoilt / 'exploded').exists()
 
@@ -331,7 +333,7 @@ def test_declared_sizes_are_not_believed(spoilt):
   for length in (2**31 - 1, 2**32 - 1, len(good), len(good) - 7):
     path.write_bytes(good[:-8] + length.to_bytes(4, 'little') + b'PAR1')
     reseal(spoilt, LAST)
-    with pytest.raises(table.DamagedShardError, match=f'{LAST}.parquet'):
+    with pytest.raises(table.DamagedShardError, match=f'{LAST}.pq'):
       table.open(spoilt)
   path.write_bytes(good)
   reseal(spoilt, LAST, rows=10**10)

@@ -8,9 +8,10 @@ never is.
 
 Readers of folders of Parquet files, such as pandas, pyarrow and Spark, skip
 names that begin with `_` or `.`: what they see of a table are the rows of its
-runs. Latencies, whose columns are others, therefore lie in `_latency/`. Older
-tables have marks `<name>.json` and latencies among the runs; they are read, and
-the next writer moves both (see `writing.tidy`).
+runs. Latencies, whose columns are others, therefore lie in `_latency/`, and end
+in `.pq`, for DuckDB reads every `.parquet` below a folder. Older tables have
+marks `<name>.json` and latencies among the runs; they are read, and the next
+writer moves both (see `writing.tidy`).
 """
 
 import contextlib
@@ -28,7 +29,7 @@ import pyarrow.parquet as pq
 from nasjax.table import disk, schema
 
 FORMAT = 'nasjax-table'
-LATENCIES = '_latency'
+LATENCIES, LATENCY_SUFFIX = '_latency', '.pq'
 # Refused unread beyond these, whatever a file says of itself.
 MAX_MARK_BYTES = 16 << 20
 MAX_ROWS = 10_000_000
@@ -105,7 +106,11 @@ def committed(directory, kind=schema.RUNS):
 
 def uncommitted(directory):
   """Returns the names of Parquet files without a commit mark, sorted."""
-  names = {p.stem for p in _visible(directory, '.parquet')}
+  names = {
+    p.stem
+    for suffix in ('.parquet', LATENCY_SUFFIX)
+    for p in _visible(directory, suffix)
+  }
   return tuple(sorted(names.difference(committed(directory, kind=None))))
 
 
@@ -127,13 +132,21 @@ def rows_path(directory, name):
   """Returns where the rows of a shard go."""
   directory = pathlib.Path(directory)
   if schema.kind_of(name) is schema.LATENCY:
-    directory = directory / LATENCIES
+    return directory / LATENCIES / f'{name}{LATENCY_SUFFIX}'
   return directory / f'{name}.parquet'
 
 
 def mark_path(rows):
   """Returns where the commit mark of a file of rows goes."""
   return rows.with_name(f'_{rows.stem}.json')
+
+
+def rows_of(mark):
+  """Returns the path of the rows that a commit mark is of."""
+  name = name_of(mark)
+  if mark.name.startswith('_') and schema.kind_of(name) is schema.LATENCY:
+    return mark.with_name(f'{name}{LATENCY_SUFFIX}')
+  return mark.with_name(f'{name}.parquet')
 
 
 def name_of(path):
@@ -285,7 +298,7 @@ def _is_mark(path):
   Beside rows of its name any JSON file is a mark, however damaged; alone, one
   that names the format.
   """
-  if os.path.lexists(path.with_name(f'{name_of(path)}.parquet')):
+  if os.path.lexists(rows_of(path)):
     return True
   info = path.lstat()
   if not stat.S_ISREG(info.st_mode) or info.st_size > MAX_MARK_BYTES:
@@ -322,7 +335,7 @@ def _read_mark(directory, name):
   try:
     return Shard(
       name,
-      path.with_name(f'{name}.parquet'),
+      rows_of(path),
       content['sha256'],
       content['size'],
       content['rows'],

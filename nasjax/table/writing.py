@@ -135,7 +135,7 @@ def tidy(directory):
   """
   for mark in shards.marks(directory):
     rows = shards.rows_path(directory, shards.name_of(mark))
-    old = mark.with_name(rows.name)
+    old = shards.rows_of(mark)
     if mark.name.startswith('_'):
       continue
     if rows != old:
@@ -155,7 +155,7 @@ def tidy(directory):
   if aside.is_dir() and not aside.is_symlink():
     (directory / QUARANTINE).mkdir(exist_ok=True)
     for path in aside.iterdir():
-      os.replace(path, directory / QUARANTINE / path.name)
+      os.replace(path, directory / QUARANTINE / f'{path.name}.damaged')
     aside.rmdir()
 
 
@@ -200,7 +200,7 @@ def _quarantine(directory, name):
   aside.mkdir(exist_ok=True)
   tag = secrets.token_hex(4)
   mark = shards.find_mark(directory, name)
-  for source in (mark, mark.with_name(f'{name}.parquet')):
+  for source in (mark, shards.rows_of(mark)):
     if os.path.lexists(source):
-      os.replace(source, aside / f'{name}.{tag}{source.suffix}')
+      os.replace(source, aside / f'{name}.{tag}{source.suffix}.damaged')
       disk.sync_directory(source.parent)
