@@ -96,6 +96,7 @@ def write_record(job, builder, number, out):
   own_flags = FLAGS.get_key_flags_for_module(sys.argv[0])
   record = runs.describe(job) | {
     'flags': {flag.name: flag.value for flag in own_flags},
+    'metric': job.metric,
     'members_per_shard': number,
     'prepared_corpus': str(pathlib.Path(builder.data_dir).absolute()),
     'versions': provenance.versions(),
@@ -148,7 +149,7 @@ def run():
       monitor.print_projection(job, todo, prepareds)
       return
     write_record(job, work.builder, number, out)
-    with monitor.Bar(shards, recipe.epochs) as bar:
+    with monitor.Bar(shards, recipe.epochs, job.metric) as bar:
       say = monitor.CONSOLE.print
       workers.run(job, shards, prepareds, out, bar, say, *way)
     summary.write(jobs.rows(job, table.open(out)), out)

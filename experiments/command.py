@@ -217,13 +217,18 @@ class Record:
     if self._path.exists():
       _refuse_others(self._path, self._values, growing)
 
-  def write(self):
-    """To be called once the flags have proved good, before work begins."""
+  def write(self, metric):
+    """To be called once the flags have proved good, before work begins.
+
+    Args:
+      metric: what the error rate of the study is called.
+    """
     from nasjax import provenance
     from nasjax.table import disk
 
     record = {
       'flags': self._values,
+      'metric': metric,
       'versions': provenance.versions(),
       'commit': provenance.commit(),
     }

@@ -94,12 +94,12 @@ flags.DEFINE_bool(
 FRONTENDS = ('nb_asr', 'st_nas')
 flags.DEFINE_enum(
   'frontend',
-  'nb_asr',
+  None,
   FRONTENDS,
   'What a network hears of the corpus. nb_asr: 80 log-mel energies, normalised '
   'over training. st_nas: 40 with deltas and delta-deltas, normalised by '
   'speaker, and training at speeds 0.9, 1 and 1.1; needs a macro network of '
-  '120 features.',
+  '120 features. That of the space if not given.',
 )
 _SYNTHETIC = (
   'synth_utterances',
@@ -189,6 +189,15 @@ def _spec():
     )
   except ValueError as e:
     raise ValueError(f'synthetic speech: {e}') from None
+
+
+def metric():
+  """Returns what the error rate of the corpus is called."""
+  from nasjax import error_rates
+
+  return error_rates.METRICS[
+    FLAGS.targets if FLAGS.corpus == 'manifest' else 'phones'
+  ]
 
 
 def frontend():

@@ -48,7 +48,7 @@ def train(work, job, members, together, out):
   shards = runs.plan(
     job, members, 1 if alone else together, work.mesh.shape['member']
   )
-  with monitor.Bar(shards, job.recipe.epochs) as bar:
+  with monitor.Bar(shards, job.recipe.epochs, job.metric) as bar:
     say = monitor.CONSOLE.print
     workers.run(job, shards, work.prepareds, out, bar, say)
 
@@ -83,6 +83,7 @@ def prepare(recipe, most, macro=None, topology=None):
     ValueError: the macro network does not read what the front end makes.
   """
   devices.configure(most)
+  own_space = training.space()
   macro, frontend = macro or training.macro(), corpora.frontend()
   if macro.features != frontend.width:
     raise ValueError(
@@ -100,7 +101,12 @@ def prepare(recipe, most, macro=None, topology=None):
     corpus = corpus_lib.load(builder, frontend=frontend, progress=tick)
   macro = macro.with_outputs(1 + len(corpus.symbols))
   job = runs.Job(
-    training.space(), macro, recipe, corpus.name, corpus.fingerprint
+    own_space,
+    macro,
+    recipe,
+    corpus.name,
+    corpus.fingerprint,
+    corpora.metric(),
   )
   meshes = devices.meshes(topology)
   prepareds = [runs.prepare(corpus, recipe, mesh) for mesh in meshes]

@@ -249,13 +249,13 @@ def _clock(seconds):
 
 
 class Bar:
-  """The progress bar of a run: epochs, PER so far, time left.
+  """The progress bar of a run: epochs, error rate so far, time left.
 
   Where the output is no terminal, one line an epoch instead.
   """
 
-  def __init__(self, shards, epochs):
-    self._shards, self._epochs = shards, epochs
+  def __init__(self, shards, epochs, metric='PER'):
+    self._shards, self._epochs, self._metric = shards, epochs, metric
     self._best = np.inf
     self._done = 0
     self._total = sum(len(s.members) for s in shards) * epochs
@@ -293,7 +293,7 @@ class Bar:
       self._task,
       description=(
         f'{self._place(shard)} ({len(shard.members)} networks) '
-        f'epoch {epoch}/{self._epochs}, best validation PER {best}'
+        f'epoch {epoch}/{self._epochs}, best validation {self._metric} {best}'
       ),
     )
 
@@ -314,7 +314,7 @@ class Bar:
         f'{_clock(time.perf_counter() - self._started)} '
         f'{self._place(progress.shard)} '
         f'epoch {progress.epoch}/{self._epochs}: '
-        f'best validation PER {low} ({self._best:.1%} so far), '
+        f'best validation {self._metric} {low} ({self._best:.1%} so far), '
         f'{progress.diverged} diverged, {progress.seconds:.1f} s, '
         f'{self._done}/{self._total}, {self._left()} left'
       )
@@ -343,8 +343,8 @@ class Searches:
   Where the output is no terminal, one line an epoch instead.
   """
 
-  def __init__(self, searches):
-    self._searches = searches
+  def __init__(self, searches, metric='PER'):
+    self._searches, self._metric = searches, metric
     self._done = {}
     self._lock = threading.Lock()
     self._started = time.perf_counter()
@@ -375,7 +375,7 @@ class Searches:
     text = (
       f'{search.method.name}, seed {search.seed}: {progress.stage}, epoch '
       f'{epoch} of at most {search.epochs}, held-out loss {loss:.2f}, '
-      f'validation PER of what is derived {per:.1%}'
+      f'validation {self._metric} of what is derived {per:.1%}'
     )
     with self._lock:
       self._done[search] = epoch

@@ -233,8 +233,8 @@ def run(methods, search_seeds, stages, out, record):
     f'{supernet.space.name}: {len(supernet.edges)} edges, {supernet.size:,} '
     f'choices; {len(searches)} searches of at most {searches[0].epochs} epochs'
   )
-  record.write()
-  with monitor.Searches(searches) as bar:
+  record.write(work.job.metric)
+  with monitor.Searches(searches, work.job.metric) as bar:
     results = search_all(searches, work, out, bar)
   found = []
   for label in dict.fromkeys(labels):

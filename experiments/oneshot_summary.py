@@ -34,7 +34,7 @@ def values(study, found, column):
 def ranks(study, found):
   """Returns the place of each architecture in the benchmark table, from 1.
 
-  By test PER, the mean over all seeds there; None for what it lacks.
+  By test error rate, the mean over all seeds there; None for what it lacks.
   """
   if study.lab.benchmark is None:
     return []
@@ -45,7 +45,7 @@ def ranks(study, found):
 
 
 def _benchmark(study):
-  """Returns semantic keys of the benchmark table, and their mean test PER."""
+  """Returns semantic keys of the benchmark table, and their mean error rate."""
   rows = study.lab.benchmark
   per_r = np.nan_to_num(rows.column('test_per'), nan=1.0)
   keys, which = np.unique(rows.column('semantic_key'), return_inverse=True)
@@ -58,6 +58,7 @@ def record(study):
   record = {
     'space': space.name,
     'macro': macro.name,
+    'metric': study.work.job.metric,
     'corpus': study.work.job.corpus_name,
     'recipe': study.work.job.recipe.name,
     'seeds': list(study.seeds),
@@ -112,7 +113,7 @@ def rank_correlations(study):
 
 
 def alone(study):
-  """Returns mean and deviation of test PER of the networks that are ranked."""
+  """Returns mean and deviation of the test error of networks in ranks."""
   rows = study.lab.benchmark
   archs = oneshot_study.benchmark_archs(study.supernet, study.lab)
   keys = study.supernet.space.semantic_keys(archs)
@@ -126,7 +127,7 @@ def show(record):
   """Prints the comparison and the rank correlations."""
   seeds = record['seeds']
   view = Table(
-    title=f'test PER of {record["space"]} networks found on '
+    title=f'test {record["metric"]} of {record["space"]} networks found on '
     f'{record["corpus"]}, trained alone with recipe {record["recipe"]} and '
     f'{len(seeds)} seeds'
   )
@@ -164,8 +165,9 @@ def show(record):
   CONSOLE.print(view)
   for c in record['rank_correlations']:
     CONSOLE.print(
-      f'{c["label"]}, seed {c["seed"]}: rank correlation of PER with shared '
-      f'weights and PER alone, {c["architectures"]} architectures: '
+      f'{c["label"]}, seed {c["seed"]}: rank correlation of '
+      f'{record["metric"]} with shared weights and alone, '
+      f'{c["architectures"]} architectures: '
       f'{c["spearman"]:.2f} ({c["low"]:.2f} to {c["high"]:.2f})'
     )
 
@@ -218,13 +220,24 @@ def draw(study, record, out):
     )
     for label, f in record['found'].items()
   ]
-  save(plots.comparison(rows, 'networks found, trained alone'), 'comparison')
+  metric = record['metric']
+  save(
+    plots.comparison(rows, 'networks found, trained alone', metric),
+    'comparison',
+  )
   if study.ranks:
     alone_n, sd_n = alone(study)
   for i, shared_n in study.ranks.items():
     title = f'supernet of {study.labels[i]}, seed {study.searches[i].seed}'
     save(
-      plots.supernet_ranks(shared_n, alone_n, sd_n, title=title),
+      plots.supernet_ranks(
+        shared_n,
+        alone_n,
+        sd_n,
+        xlabel=f'validation {metric} with shared weights',
+        ylabel=f'test {metric} trained alone',
+        title=title,
+      ),
       f'ranks_{names[i]}',
     )
   return paths
@@ -236,6 +249,7 @@ def _file_name(label, search):
 
 def _learning(study):
   """Draws what the searches' derived networks were worth, by epoch."""
+  metric = study.work.job.metric
   most = max(result['epochs'] for result in study.results)
   curve_ne = np.full((len(study.results), most), np.nan)
   for row_e, result in zip(curve_ne, study.results):
@@ -249,7 +263,8 @@ def _learning(study):
     curve_ne,
     titles,
     study.labels,
-    'Validation PER of the derived network, weights shared',
+    f'Validation {metric} of the derived network, weights shared',
+    metric,
   )
 
 

@@ -33,8 +33,8 @@ def best(study):
     for n in chosen
   ]
   head = (
-    'cell', 'rank, validation', 'validation PER', 'rank, test', 'test PER',
-    'parameters', 'MMACs',
+    'cell', 'rank, validation', f'validation {study.metric}', 'rank, test',
+    f'test {study.metric}', 'parameters', 'MMACs',
   )  # fmt: skip
   first = val.order[0]
   ranked = len(val.order)
@@ -51,14 +51,15 @@ def best(study):
     [
       page.paragraph(
         'Means over the seeds; best by validation, then best by test.',
-        f'The first by validation has test PER {words.per(r.test_n[first])}, '
-        f'rank {place_t[first]:,} of {ranked:,}; the lowest test PER is '
+        f'The first by validation has test {study.metric} '
+        f'{words.per(r.test_n[first])}, rank {place_t[first]:,} of '
+        f'{ranked:,}; the lowest test {study.metric} is '
         f'{words.per(r.test_n[test.order[0]])}, which is chosen on the test '
         'set and therefore partly luck.',
         noise,
       ),
       page.table(head, rows),
-      _single_runs(r, space, study.table.seeds),
+      _single_runs(study),
       page.figure(
         plots.cells(
           space,
@@ -69,7 +70,7 @@ def best(study):
             for k, n in enumerate(val.order[:6])
           ],
         ),
-        'The best cells by mean validation PER, best first.',
+        f'The best cells by mean validation {study.metric}, best first.',
       ),
     ],
   )
@@ -81,14 +82,16 @@ def _plus_minus(value, half):
   return f'{100 * value:.2f} ± {100 * half:.2f} %'
 
 
-def _single_runs(r, space, seeds):
+def _single_runs(study):
   """Says what single runs reached, as the paper's Table 1 does."""
+  r, space, seeds = study.main, study.table.space, study.table.seeds
   said = []
   for name, value_ns in (('validation', r.val_ns), ('test', r.test_ns)):
     n, s = np.unravel_index(np.nanargmin(value_ns), value_ns.shape)
     said.append(
-      f'The single run of lowest {name} PER is {space.names(r.archs_nd[n])} '
-      f'with seed {seeds[s]}: validation {words.per(r.val_ns[n, s])}, test '
+      f'The single run of lowest {name} {study.metric} is '
+      f'{space.names(r.archs_nd[n])} with seed {seeds[s]}: '
+      f'validation {words.per(r.val_ns[n, s])}, test '
       f'{words.per(r.test_ns[n, s])}.'
     )
   return page.paragraph(*said)
@@ -121,7 +124,7 @@ def makeup(study):
   said = []
   if paths_n.any() and not paths_n.all():
     said.append(
-      'Median test PER: '
+      f'Median test {study.metric}: '
       + words.order(
         'cells with a path of skips from input to output',
         analysis.median(r.test_n[ranked][paths_n], repeats=study.repeats),
@@ -135,11 +138,11 @@ def makeup(study):
     [
       page.paragraph(
         f'The best, the middle and the worst {groups["best"].cells:,} cells by '
-        f'mean test PER ({100 * analysis.TOP_SHARE:.1f} % each).',
+        f'mean test {study.metric} ({100 * analysis.TOP_SHARE:.1f} % each).',
         *said,
       ),
       page.figure(
-        plots.composition(groups, f'{r.recipe}, by mean test PER'),
+        plots.composition(groups, f'{r.recipe}, by mean test {study.metric}'),
         'Operations of each node, skips, and number of skips, as shares of the '
         'cells of a group.',
       ),
@@ -189,17 +192,24 @@ def counts(study):
     'Ranking by counts',
     [
       page.paragraph(
-        'How mean test PER goes with the number of linear operations, '
-        'convolutions, zeros and skips of a cell: rank correlation (above 0: '
-        'the more, the higher the PER), and medians. Counts go together: a '
-        'node has one operation.'
+        f'How mean test {study.metric} goes with the number of linear '
+        'operations, convolutions, zeros and skips of a cell: rank correlation '
+        f'(above 0: the more, the higher the {study.metric}), and medians. '
+        'Counts go together: a node has one operation.'
       ),
       *(page.paragraph(text) for text in said),
       page.figure(
-        plots.rankings(r.test_n, ranked, title=f'{r.recipe}, mean test PER'),
+        plots.rankings(
+          r.test_n,
+          ranked,
+          f'test {study.metric}',
+          f'{r.recipe}, mean test {study.metric}',
+        ),
         'Cells of each count from the best to the worst.',
       ),
-      page.table(('counted', 'how many', 'cells', 'median test PER'), rows),
+      page.table(
+        ('counted', 'how many', 'cells', f'median test {study.metric}'), rows
+      ),
     ],
   )
 
@@ -238,9 +248,10 @@ def costs(study):
       front_n,
       name,
       [space.names(arch) for arch in r.archs_nd],
-      title=f'{r.recipe}, mean test PER',
+      title=f'{r.recipe}, mean test {study.metric}',
+      metric=study.metric,
     )
-    blocks.append(page.figure(drawn, f'Test PER against {name}.'))
+    blocks.append(page.figure(drawn, f'Test {study.metric} against {name}.'))
   missing = 'No latency was measured; experiments/latency.py does that.'
   return page.Section(
     'Error rates and what they cost',
@@ -251,7 +262,9 @@ def costs(study):
         'other seeds.',
         '' if study.table.latencies else missing,
       ),
-      page.table(('cost', 'cells', 'on the front', 'cost with PER'), rows),
+      page.table(
+        ('cost', 'cells', 'on the front', f'cost with {study.metric}'), rows
+      ),
       *blocks,
     ],
   )

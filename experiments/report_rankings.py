@@ -46,19 +46,26 @@ def validation(study):
     [
       page.paragraph(
         'Does the validation set choose well? Cells are ranked by validation '
-        f'PER; top, middle and bottom are {100 * share:.1f} % of them each, '
-        "the paper's 1,000 of 8,242. Cells cut by validation PER are alike in "
-        'it, so within a part the correlation is lower for that reason alone.'
+        f'{study.metric}; top, middle and bottom are {100 * share:.1f} % of '
+        "them each, the paper's 1,000 of 8,242. Cells cut by validation "
+        f'{study.metric} are alike in it, so within a part the correlation '
+        'is lower for that reason alone.'
       ),
       page.figure(
         plots.correlations(drawn, title='Validation with test, mean of seeds'),
-        'Rank correlations of mean validation and test PER, with intervals.',
+        'Rank correlations of mean validation and test '
+        f'{study.metric}, with intervals.',
       ),
       page.figure(
         plots.agreement(
-          r.val_n, r.test_n, top=share, title=f'{r.recipe}, mean of seeds'
+          r.val_n,
+          r.test_n,
+          f'validation {study.metric}',
+          f'test {study.metric}',
+          share,
+          f'{r.recipe}, mean of seeds',
         ),
-        'Validation and test PER of every cell, and their ranks.',
+        f'Validation and test {study.metric} of every cell, and their ranks.',
       ),
       *blocks,
     ],
@@ -107,9 +114,9 @@ def seeds(study):
         '(approximate for ranks). The top cells of a pair of seeds are those '
         'by the other seeds, so there must be three. Intervals resample cells, '
         'not seeds.',
-        f'Test PER differs by {words.points(spread.cells)} between cells and '
-        f'by {words.points(spread.seeds)} between seeds of a cell (standard '
-        'deviations).',
+        f'Test {study.metric} differs by {words.points(spread.cells)} between '
+        f'cells and by {words.points(spread.seeds)} between seeds of a cell '
+        '(standard deviations).',
         *said,
       ),
       page.table(
@@ -117,9 +124,11 @@ def seeds(study):
       ),
       page.figure(
         plots.seed_ranges(
-          study.main.test_ns, title=f'{study.main.recipe}, runs of each cell'
+          study.main.test_ns,
+          f'test {study.metric}',
+          f'{study.main.recipe}, runs of each cell',
         ),
-        'Lowest to highest test PER among the seeds of each cell.',
+        f'Lowest to highest test {study.metric} among the seeds of each cell.',
       ),
     ],
   )
@@ -167,12 +176,12 @@ def budgets(study):
         plots.agreement(
           r.val_n,
           full.val_n,
-          f'validation PER, {r.recipe}',
-          f'validation PER, {full.recipe}',
+          f'validation {study.metric}, {r.recipe}',
+          f'validation {study.metric}, {full.recipe}',
           title=pair,
         ),
-        f'Mean validation PER of every cell after {r.epochs} and after '
-        f'{full.epochs} epochs, and their ranks.',
+        f'Mean validation {study.metric} of every cell after {r.epochs} and '
+        f'after {full.epochs} epochs, and their ranks.',
       )
     )
   return page.Section(
@@ -184,7 +193,9 @@ def budgets(study):
         *said,
       ),
       page.figure(
-        plots.correlations(drawn, ceiling, 'Validation PER between budgets'),
+        plots.correlations(
+          drawn, ceiling, f'Validation {study.metric} between budgets'
+        ),
         'Rank correlations between budgets; the line is one seed with another '
         f'at {full.recipe}.',
       ),

@@ -27,6 +27,11 @@ class Study(NamedTuple):
   main: analysis.Results
   repeats: int
 
+  @property
+  def metric(self):
+    """What the error rate of the table is called."""
+    return self.table.metric
+
 
 def study(table, recipe=None, repeats=1000):
   """Returns the Study of a table; the main recipe has the most epochs."""
@@ -52,7 +57,7 @@ def build(study, search=None):
     report_cells.costs(study),
   ]
   if search is not None:
-    sections.append(searches(search, study.repeats))
+    sections.append(searches(search, study.repeats, study.metric))
   return [*sections, methods(study)]
 
 
@@ -134,7 +139,8 @@ def distributions(study):
   """The paper's Figure 3."""
   drawn = plots.distributions(
     {f'{r.recipe}, test': r.test_n for r in study.found},
-    title='Mean test PER of the cells',
+    f'test {study.metric}',
+    title=f'Mean test {study.metric} of the cells',
   )
   rows = []
   for r in study.found:
@@ -158,13 +164,15 @@ def distributions(study):
   return page.Section(
     'Distribution of error rates',
     [
-      page.figure(drawn, 'Histogram, and share of cells at or below a PER.'),
+      page.figure(
+        drawn, f'Histogram, and share of cells at or below a {study.metric}.'
+      ),
       page.table(head, rows),
     ],
   )
 
 
-def searches(found, repeats=1000):
+def searches(found, repeats=1000, metric='PER'):
   """What searches reach: `{name: {'test_per_at_budget', ..}}` of search.py."""
   means = {
     name: analysis.mean(one['test_per_at_budget'], repeats=repeats)
@@ -191,14 +199,15 @@ def searches(found, repeats=1000):
     if name != 'random' and 'random' in means
   ]
   head = (
-    'searcher', 'searches', 'mean test PER', '25 %', 'median', '75 %', 'seconds'
+    'searcher', 'searches', f'mean test {metric}', '25 %', 'median', '75 %',
+    'seconds',
   )  # fmt: skip
   return page.Section(
     'Searches',
     [
       page.paragraph(
-        'Test PER of the best cell by validation when the budget is spent: '
-        'mean over searches with its interval, median and quartiles.',
+        f'Test {metric} of the best cell by validation when the budget is '
+        'spent: mean over searches with its interval, median and quartiles.',
         *said,
       ),
       page.table(head, rows),
@@ -208,11 +217,11 @@ def searches(found, repeats=1000):
             name: np.array(one['test_per_at_budget'])
             for name, one in found.items()
           },
-          'test PER when the budget is spent',
+          f'test {metric} when the budget is spent',
           'Searches',
           'searches',
         ),
-        'Histogram of the searches, and share of them at or below a PER.',
+        f'Histogram of the searches, and share of them at or below a {metric}.',
       ),
     ],
   )
@@ -224,7 +233,8 @@ def methods(study):
     'How this was computed',
     [
       page.paragraph(
-        'Validation PER is the lowest of a run; its test PER is that of the '
+        f'Validation {study.metric} is the lowest of a run; its test '
+        f'{study.metric} is that of the '
         "same epoch. Correlations are Spearman's, ties sharing their mean "
         f'rank. Brackets hold 95 % percentile bootstrap intervals of '
         f"{study.repeats:,} resamples of the cells; shares have Wilson's. "

@@ -47,7 +47,7 @@ flags.DEFINE_integer(
 flags.DEFINE_integer('search_seed', 0, 'Seed of the searches.', lower_bound=0)
 flags.DEFINE_string('out', 'results/search', 'Where figures and tables go.')
 flags.DEFINE_string(
-  'json', None, 'Where the test PER at the budget of every repeat goes.'
+  'json', None, 'Where the test error rate at the budget of every repeat goes.'
 )
 for _module in corpora, devices, training:
   flags.adopt_module_key_flags(_module)
@@ -101,7 +101,7 @@ def in_table(names, bars):
       )
     seconds[name] = time.perf_counter() - started
   return search_summary.Study(
-    traces, seconds, scape.epochs, FLAGS.budget, scape
+    traces, seconds, scape.epochs, FLAGS.budget, scape, rows.metric
   )
 
 

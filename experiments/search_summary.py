@@ -28,6 +28,7 @@ class Study(NamedTuple):
     epochs: of a full training.
     budget: in trained models.
     scape: `simulation.Landscape`, or None where models were trained.
+    metric: what the error rate is called.
   """
 
   traces: dict
@@ -35,6 +36,7 @@ class Study(NamedTuple):
   epochs: int
   budget: int
   scape: object
+  metric: str = 'PER'
 
 
 def joined(traces):
@@ -71,7 +73,7 @@ def say_landscape(rows, scape):
 
 
 def at_budget(study):
-  """Returns the test PER of the best by validation of each repeat, by name.
+  """Returns the test error of the best by validation of each repeat, by name.
 
   Raises:
     ValueError: the budget does not train a single model to the end.
@@ -107,8 +109,8 @@ def write(study, out):
   means = {name: analysis.mean(per_r) for name, per_r in found.items()}
   repeats = len(found['random'])
   view = Table(
-    title=f'test PER of the best by validation after {study.budget} models, '
-    f'{repeats} searches each'
+    title=f'test {study.metric} of the best by validation after '
+    f'{study.budget} models, {repeats} searches each'
   )
   for column in ('searcher', 'mean', '95 % interval', 'median', 'quartiles'):
     view.add_column(column, justify='left' if column == 'searcher' else 'right')
@@ -133,8 +135,8 @@ def write(study, out):
     exact = simulation.expected_random(study.scape, study.budget)
     lowest = float(study.scape.test_cr[_runs(study.scape)].min())
     CONSOLE.print(
-      f'random search, exact expectation: {exact:.2%}; lowest test PER of any '
-      f'run: {lowest:.2%}'
+      f'random search, exact expectation: {exact:.2%}; lowest test '
+      f'{study.metric} of any run: {lowest:.2%}'
     )
   draw(study, lowest, out)
   CONSOLE.print(f'figures in {out}')
@@ -142,6 +144,7 @@ def write(study, out):
 
 def draw(study, lowest, out):
   """Draws the two curves of the paper's Figure 8 into OUT."""
+  name = study.metric.lower().replace('/', '_')
   costs_k = np.unique(
     np.round(np.geomspace(1, study.budget, POINTS) * study.epochs)
   )
@@ -155,16 +158,21 @@ def draw(study, lowest, out):
     for name, trace in study.traces.items()
   }
   plots.save(
-    plots.search_curves(best, optimum=lowest, log_cost=True),
-    out / 'test_per_of_best.png',
+    plots.search_curves(
+      best,
+      f'test {study.metric} of the best by validation',
+      lowest,
+      log_cost=True,
+    ),
+    out / f'test_{name}_of_best.png',
   )
   plots.save(
     plots.search_curves(
       newest,
-      ylabel=f'validation PER, mean of the newest {WINDOW}',
+      ylabel=f'validation {study.metric}, mean of the newest {WINDOW}',
       log_cost=True,
     ),
-    out / 'validation_per_of_newest.png',
+    out / f'validation_{name}_of_newest.png',
   )
 
 

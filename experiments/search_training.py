@@ -21,7 +21,7 @@ class Trainer:
     self._work, self._out, self._seed = work, out, seed
 
   def __call__(self, archs_nd, epochs_n):
-    """Returns (val_n, test_n), the lowest validation PER and the test PER.
+    """Returns (val_n, test_n), the lowest validation error and that of test.
 
     A run that failed has 1.0, and so has what was not suggested (0 epochs).
     """
@@ -167,5 +167,5 @@ def study(names, out):
     )
     seconds[name] = time.perf_counter() - started
   return search_summary.Study(
-    traces, seconds, recipe.epochs, FLAGS.budget, None
+    traces, seconds, recipe.epochs, FLAGS.budget, None, work.job.metric
   )

@@ -12,7 +12,7 @@ def _per(value):
 
 
 def _cells(table):
-  """Yields (cell, rows of it) with the best mean test PER first."""
+  """Returns the rows of each cell, the lowest mean error rate first."""
   index_r = table.space.indices(table.row_archs)
   test_r = table.column('test_per')
   rows = [np.flatnonzero(index_r == i) for i in np.unique(index_r)]
@@ -27,7 +27,9 @@ def print_extremes(table, count=3):
   chosen = list(range(min(count, len(rows))))
   middle, last = len(rows) // 2, len(rows) - 1
   chosen += [n for n in (middle, *range(last - 1, last + 1)) if n not in chosen]
-  view = Table(title=f'{len(rows)} cells by test PER, mean of their seeds')
+  view = Table(
+    title=f'{len(rows)} cells by test {table.metric}, mean of their seeds'
+  )
   for column in (
     'rank', 'cell', 'seeds', 'validation', 'test', 'parameters', 'MMACs',
     'diverged',
@@ -63,7 +65,9 @@ def print_separation(table):
   found = analysis.separate(
     table.space, table.row_archs, table.column('test_per')
   )
-  view = Table(title='what separates the cells: test PER of cell means')
+  view = Table(
+    title=f'what separates the cells: test {table.metric} of cell means'
+  )
   for column in ('cells', 'number', 'best', 'median', 'mean', 'worst'):
     view.add_column(column, justify='left' if column == 'cells' else 'right')
   groups = [
@@ -93,6 +97,7 @@ def draw(table, out):
   archs_rd = table.row_archs
   test_r = table.column('test_per')
   path_r = space.has_skip_paths(archs_rd)
+  metric = table.metric.lower().replace('/', '_')
   paths = []
 
   (out / 'figures').mkdir(exist_ok=True)
@@ -105,7 +110,11 @@ def draw(table, out):
   labels = [space.names(arch) for arch in archs_rd]
   save(
     plots.learning_curves(
-      table.curves('val_per'), labels, list(groups), 'Validation PER by epoch'
+      table.curves('val_per'),
+      labels,
+      list(groups),
+      f'Validation {table.metric} by epoch',
+      table.metric,
     ),
     'learning_curves',
   )
@@ -124,9 +133,16 @@ def draw(table, out):
       front_n = analysis.pareto_front(cost_n, per_n)
       save(
         plots.pareto(
-          cost_n, per_n, front_n, label, names_n, sd_n, f'Test PER and {label}'
+          cost_n,
+          per_n,
+          front_n,
+          label,
+          names_n,
+          sd_n,
+          f'Test {table.metric} and {label}',
+          table.metric,
         ),
-        f'per_{column}',
+        f'{metric}_{column}',
       )
   return paths
 

@@ -20,12 +20,18 @@ MACROS = {
   'st_nas': _TDNNS,
   'st_nas_swbd': _TDNNS,
 }
+_DEFAULTS = {
+  'nb_asr': 'small',
+  'st_nas': 'st_nas_small',
+  'st_nas_swbd': 'st_nas_small',
+}
 flags.DEFINE_enum('space', 'nb_asr', list(spaces.SPACES), 'The search space.')
 flags.DEFINE_enum(
   'macro',
-  'small',
+  None,
   [*MACROS['nb_asr'], *_TDNNS],
-  'The macro network; those called st_nas are for the spaces of that name.',
+  'The macro network; those called st_nas are for the spaces of that name. '
+  f'{_DEFAULTS["nb_asr"]} if not given, or {_DEFAULTS["st_nas"]}.',
 )
 flags.DEFINE_string(
   'cells',
@@ -152,10 +158,17 @@ def recipe():
 def space():
   """Returns the `Space` that the flags name.
 
+  Where they name no macro network or no front end, they do from here on: what
+  fits the space.
+
   Raises:
     ValueError: the macro network of the flags is of another space.
   """
   fitting = MACROS[FLAGS.space]
+  if FLAGS.macro is None:
+    FLAGS.macro = _DEFAULTS[FLAGS.space]
+  if FLAGS.frontend is None:  # a flag of `corpora`
+    FLAGS.frontend = 'nb_asr' if FLAGS.space == 'nb_asr' else 'st_nas'
   if FLAGS.macro not in fitting:
     raise ValueError(
       f'--macro={FLAGS.macro} is no network of --space={FLAGS.space}; give '
@@ -168,6 +181,7 @@ def macro():
   """Returns the macro network that the flags name."""
   from nasjax import networks
 
+  space()
   return networks.MACROS[FLAGS.macro]
 
 

@@ -120,6 +120,10 @@ def population_per(labels_pnu, len_pn, refs, fold_v=None):
   return edits_m.reshape(members, utterances).sum(axis=1) / total
 
 
+# What the error rate is called, by what the transcripts are made of.
+METRICS = {'phones': 'PER', 'characters': 'CER', 'words': 'WER'}
+
+
 def wer(hyps, refs, symbols):
   """Word error rate of transcripts in characters: word edits over words.
 

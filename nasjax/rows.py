@@ -14,13 +14,15 @@ def recipe_json(job):
   return json.dumps(recipes.describe(job.recipe), sort_keys=True)
 
 
-def meta(shard, prepared, at_once):
+def meta(job, shard, prepared, at_once):
   """Returns what the mark of a shard says of how it was trained.
 
+  `metric` is what the columns `val_per` and `test_per` hold: PER, CER or WER.
   `padding` are members that only filled the devices, `at_once` those that were
   on the devices together when it ended.
   """
   return {
+    'metric': job.metric,
     'signature': list(shard.signature),
     'members': len(shard.members),
     'padding': shard.size - len(shard.members),

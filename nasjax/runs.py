@@ -58,13 +58,18 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """What all shards of a run share: space, macro network, recipe, corpus."""
+  """What all shards of a run share: space, macro network, recipe, corpus.
+
+  `metric` is what the error rate of the corpus' symbols is called; see
+  `error_rates.METRICS`.
+  """
 
   space: object
   macro: object
   recipe: object
   corpus_name: str
   corpus_fingerprint: str
+  metric: str = 'PER'
 
 
 class Progress(NamedTuple):
@@ -271,7 +276,7 @@ def run_shard(
   found = rows.rows_of(
     job, shard, state, *scores, 'ok' if size else 'oom', kind
   )
-  meta = rows.meta(shard, prepared, size)
+  meta = rows.meta(job, shard, prepared, size)
   table.write_shard(out / 'table', shard.name, found, meta)
   return True
 

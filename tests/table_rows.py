@@ -100,12 +100,18 @@ def latency_row(arch, **changes):
   } | changes
 
 
+def file(directory, name, suffix='.parquet'):
+  """Returns the path of a shard's rows, or of its mark for `.json`."""
+  rows = shards.rows_path(directory, name)
+  return rows if suffix == '.parquet' else shards.mark_path(rows)
+
+
 def reseal(directory, name, **changes):
   """Rewrites a commit mark so that all of its digests are right again."""
-  path = directory / f'{name}.json'
+  path = shards.find_mark(directory, name)
   content = json.loads(path.read_text())
   del content['mark_sha256']
-  payload = (directory / f'{name}.parquet').read_bytes()
+  payload = shards.rows_of(path).read_bytes()
   content |= {
     'sha256': hashlib.sha256(payload).hexdigest(),
     'size': len(payload),

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 import tiny_run as launcher
-from table_rows import SPACE, row
+from table_rows import SPACE, file, row
 
 from nasjax import cells, cost, kernels, latency, models, networks, table
 
@@ -212,7 +212,7 @@ def test_the_name_of_a_shard_follows_from_what_was_measured(runs):
   assert latency.measure(t, t.archs[:1], MACRO, setting) == 1
   (shard,) = table.open(runs).latency_shards
   for suffix in ('.json', '.parquet'):
-    shard.path.with_suffix(suffix).unlink()
+    file(runs / 'table', shard.name, suffix).unlink()
   assert latency.measure(t, t.archs[:1], MACRO, setting) == 1
   assert table.open(runs).latency_shards[0].name == shard.name
   other = dataclasses.replace(MACRO, name='twin')

@@ -118,7 +118,7 @@ def test_other_flags_are_refused_and_named(whole):
     ('--schedule=st_nas', 'give --loss_norm=none'),
     ('--ops=', 'no operation'),
     ('--ops=conv5', 'two operations to choose from'),
-    ('--space=st_nas', '--macro=small is no network of --space=st_nas'),
+    ('--macro=st_nas', '--macro=st_nas is no network of --space=nb_asr'),
   ],
 )
 def test_mistakes_are_one_line(tmp_path, flags, words):

@@ -10,7 +10,7 @@ import random
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from table_rows import Bomb, reseal, row
+from table_rows import Bomb, file, reseal, row
 
 from nasjax import table
 from nasjax.table import schema, shards
@@ -62,7 +62,7 @@ def test_meta_must_be_plain(tmp_path, meta):
 
 def test_uncommitted_rows_are_no_data(two):
   expected = [r for r in results(two) if '"shard": "b"' in r]
-  (two / 'a.json').unlink()
+  (two / '_a.json').unlink()
   (two / '.b.parquet.0badcafe.tmp').write_bytes(b'PAR1')
   (two / 'notes.json').write_text('{"a": 1}')
   (two / 'table.csv').write_text('1,2')
@@ -73,7 +73,7 @@ def test_uncommitted_rows_are_no_data(two):
   assert report.leftovers == ('.b.parquet.0badcafe.tmp',)
   assert not report.problems
   assert report.size == report.shards[0].size and report.mb_per_s > 0
-  (two / 'b.json').unlink()
+  (two / '_b.json').unlink()
   with pytest.raises(table.TableError, match='uncommitted: a, b'):
     table.open(two)
 
@@ -97,7 +97,7 @@ def test_paths(two, tmp_path_factory):
 
 def test_every_flipped_bit_is_found(two):
   rng = random.Random(0)
-  files = sorted(two.glob('[ab].*'))
+  files = sorted(two.glob('*[ab].*'))
   for k in range(60):
     path = files[k % len(files)]
     good = path.read_bytes()
@@ -106,7 +106,7 @@ def test_every_flipped_bit_is_found(two):
     path.write_bytes(bad)
     with pytest.raises(table.DamagedShardError, match=str(path)):
       table.open(two)
-    assert list(table.verify(two).problems) == [path.stem]
+    assert list(table.verify(two).problems) == [path.stem.removeprefix('_')]
     path.write_bytes(good)
   assert len(table.open(two)) == 3
 
@@ -134,7 +134,7 @@ def test_without_digests_values_are_right_or_refused(two):
 
 @pytest.mark.parametrize('verify', [True, False])
 def test_truncated_files(two, verify):
-  for path, step in ((two / 'a.parquet', 101), (two / 'a.json', 7)):
+  for path, step in ((two / 'a.parquet', 101), (two / '_a.json', 7)):
     good = path.read_bytes()
     for length in [*range(0, len(good), step), len(good) - 1]:
       path.write_bytes(good[:length])
@@ -151,7 +151,7 @@ def test_truncated_files(two, verify):
 
 def test_shards_do_not_answer_for_each_other(two):
   for suffix in ('.json', '.parquet'):
-    (two / f'a{suffix}').replace(two / f'c{suffix}')
+    file(two, 'a', suffix).replace(file(two, 'c', suffix))
   with pytest.raises(table.DamagedShardError, match="shard 'a'"):
     table.open(two)
 
@@ -213,7 +213,7 @@ def test_other_versions(two, version):
 @pytest.mark.parametrize('suffix', ['.parquet', '.json'])
 def test_pickles_are_not_run(two, suffix, verify):
   payload = pickle.dumps(Bomb(two / 'exploded'))
-  (two / f'a{suffix}').write_bytes(payload)
+  file(two, 'a', suffix).write_bytes(payload)
   if suffix == '.parquet':
     reseal(two, 'a')
   with pytest.raises(table.DamagedShardError, match=f'a{suffix}'):
@@ -245,22 +245,22 @@ def test_declared_sizes_are_not_believed(two):
 
 @pytest.mark.parametrize('suffix', ['.parquet', '.json'])
 def test_huge_sparse_files_are_not_read(two, suffix):
-  with (two / f'a{suffix}').open('r+b') as f:
+  with file(two, 'a', suffix).open('r+b') as f:
     f.truncate(10 << 30)
   with pytest.raises(table.DamagedShardError, match='10737418240 bytes'):
     table.open(two)
 
 
 def test_deep_json_is_refused(two):
-  (two / 'a.json').write_text('[' * 100_000)
-  with pytest.raises(table.DamagedShardError, match='a.json'):
+  (two / '_a.json').write_text('[' * 100_000)
+  with pytest.raises(table.DamagedShardError, match='_a.json'):
     table.open(two)
 
 
 @pytest.mark.parametrize('suffix', ['.parquet', '.json'])
 def test_links_are_not_followed(two, tmp_path_factory, suffix):
   elsewhere = tmp_path_factory.mktemp('elsewhere') / f'a{suffix}'
-  path = two / f'a{suffix}'
+  path = file(two, 'a', suffix)
   path.replace(elsewhere)
   path.symlink_to(elsewhere)
   for verify in (True, False):
@@ -285,7 +285,7 @@ def test_repair_sets_aside_only_the_damaged(two):
   path.write_bytes(path.read_bytes()[:-9])
   (two / '.b.json.0badcafe.tmp').write_bytes(b'{')
   assert table.repair(two) == ('a',)
-  assert len(list((two / 'damaged').iterdir())) == 2
+  assert len(list((two / '_damaged').iterdir())) == 2
   assert table.committed(two) == ('b',)
   assert len(table.open(two)) == 1
   table.write_shard(two, 'a', [row(LINEAR), row(MIXED)], {'note': 'x'})
@@ -306,8 +306,8 @@ def test_merge(two, tmp_path_factory):
     assert len(t) == 5
   for suffix in ('.json', '.parquet'):
     for source, name in ((two, 'a'), (two, 'b'), (other, 'c')):
-      file = f'{name}{suffix}'
-      assert (out / file).read_bytes() == (source / file).read_bytes()
+      copy, original = (file(d, name, suffix) for d in (out, source))
+      assert copy.read_bytes() == original.read_bytes()
   with pytest.raises(table.TableError, match='at least one'):
     table.merge([], out)
 
@@ -333,7 +333,7 @@ def test_merge_refuses_conflicts(two, tmp_path_factory, name):
 def test_the_schema_is_the_one_written_down(two):
   footer = pq.read_schema(two / 'a.parquet')
   assert footer.equals(schema.SCHEMA)
-  mark = json.loads((two / 'a.json').read_text())
+  mark = json.loads((two / '_a.json').read_text())
   assert mark['rows'] == 2 and mark['schema_version'] == schema.VERSION
   payload = (two / 'a.parquet').read_bytes()
   assert mark['sha256'] == hashlib.sha256(payload).hexdigest()

@@ -125,9 +125,9 @@ def test_a_kill_at_any_call_leaves_nothing_or_all(tmp_path):
     assert state['rows'] == 3 and state['right'] == [True, True]
     assert state['left'] == [
       '.lock',
-      'new.json',
+      '_new.json',
+      '_old.json',
       'new.parquet',
-      'old.json',
       'old.parquet',
     ]
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import pickle
 import random
 
@@ -10,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from table_rows import SPACE, Bomb, latency_row, reseal, row
+from table_rows import SPACE, Bomb, file, latency_row, reseal, row
 
 from nasjax import table
 from nasjax.table import shards
@@ -204,7 +203,7 @@ def test_the_macro_is_that_of_the_rows(tmp_path):
 def test_rows_that_are_refused(tmp_path, changes, named):
   with pytest.raises(table.SchemaError, match=named):
     table.write_shard(tmp_path, 'latency-a', [latency_row(LINEAR) | changes])
-  assert not list(tmp_path.glob('*.*'))
+  assert not list(tmp_path.rglob('*.*'))
 
 
 def test_rows_of_one_kind_are_none_of_the_other(tmp_path):
@@ -217,16 +216,16 @@ def test_rows_of_one_kind_are_none_of_the_other(tmp_path):
 
 
 def test_writing_again_keeps_what_stands(spoilt):
-  before = {p.name: p.read_bytes() for p in spoilt.glob('*.*')}
+  before = {p.name: p.read_bytes() for p in spoilt.rglob('*.*')}
   late = [latency_row(c, quartile_low=1e-4, runs=99) for c in CELLS[::-1]]
   table.write_shard(spoilt, 'latency-a', late)
-  with pytest.raises(table.ConflictError, match='latency-a.parquet'):
+  with pytest.raises(table.ConflictError, match='latency-a.pq'):
     table.write_shard(spoilt, 'latency-a', late[:2])
   with pytest.raises(table.ConflictError, match="device 'abacus'"):
     table.write_shard(
       spoilt, 'latency-a', [latency_row(LINEAR, device='tablet')]
     )
-  assert {p.name: p.read_bytes() for p in spoilt.glob('*.*')} == before
+  assert {p.name: p.read_bytes() for p in spoilt.rglob('*.*')} == before
 
 
 # Files.
@@ -234,7 +233,7 @@ def test_writing_again_keeps_what_stands(spoilt):
 
 def test_every_flipped_bit_is_found(spoilt):
   rng = random.Random(0)
-  files = sorted(spoilt.glob('latency-*'))
+  files = sorted((spoilt / '_latency').iterdir())
   for k in range(40):
     path = files[k % len(files)]
     good = path.read_bytes()
@@ -243,13 +242,13 @@ def test_every_flipped_bit_is_found(spoilt):
     path.write_bytes(bad)
     with pytest.raises(table.DamagedShardError, match=str(path)):
       table.open(spoilt)
-    assert list(table.verify(spoilt).problems) == [path.stem]
+    assert list(table.verify(spoilt).problems) == [path.stem.removeprefix('_')]
     path.write_bytes(good)
   assert len(table.open(spoilt).latencies) == 2
 
 
 def test_without_digests_values_are_right_or_refused(spoilt):
-  path = spoilt / 'latency-a.parquet'
+  path = file(spoilt, 'latency-a')
   good = path.read_bytes()
   expected = [latency_row(cell)['median'] for cell in CELLS]
   rng, refused = random.Random(1), 0
@@ -262,7 +261,7 @@ def test_without_digests_values_are_right_or_refused(spoilt):
       found = t.latency(list(CELLS), batch=1).tolist()
     except table.TableError as e:
       refused += 1
-      assert 'latency-a.parquet' in str(e)
+      assert 'latency-a.pq' in str(e)
     else:
       assert found == expected
   assert refused > 15
@@ -270,22 +269,22 @@ def test_without_digests_values_are_right_or_refused(spoilt):
 
 @pytest.mark.parametrize('verify', [True, False])
 def test_truncated_files(spoilt, verify):
-  for path, step in ((LAST + '.parquet', 307), (LAST + '.json', 31)):
-    path = spoilt / path
+  for suffix, step in (('.parquet', 307), ('.json', 31)):
+    path = file(spoilt, LAST, suffix)
     good = path.read_bytes()
     for length in [*range(0, len(good), step), len(good) - 1]:
       path.write_bytes(good[:length])
       with pytest.raises(table.DamagedShardError, match=path.name):
         table.open(spoilt, verify=verify)
     path.write_bytes(good)
-  (spoilt / f'{LAST}.parquet').unlink()
-  with pytest.raises(table.DamagedShardError, match=f'{LAST}.parquet is miss'):
+  file(spoilt, LAST).unlink()
+  with pytest.raises(table.DamagedShardError, match=f'{LAST}.pq is miss'):
     table.open(spoilt, verify=verify)
 
 
 @pytest.mark.parametrize('verify', [True, False])
 def test_foreign_schemas(spoilt, verify):
-  path = spoilt / 'latency-a.parquet'
+  path = file(spoilt, 'latency-a')
   whole = pq.read_table(path)
   batch = whole.schema.get_field_index('batch')
   for changed, named in (
@@ -297,15 +296,15 @@ def test_foreign_schemas(spoilt, verify):
   ):
     pq.write_table(changed, path)
     reseal(spoilt, 'latency-a')
-    with pytest.raises(table.SchemaError, match=f'latency-a.parquet.*{named}'):
+    with pytest.raises(table.SchemaError, match=f'latency-a.pq.*{named}'):
       table.open(spoilt, verify=verify)
 
 
 @pytest.mark.parametrize('verify', [True, False])
 def test_one_kind_does_not_pass_for_the_other(spoilt, verify):
   for suffix in ('.json', '.parquet'):
-    (spoilt / f'a{suffix}').rename(spoilt / f'latency-b{suffix}')
-    (spoilt / f'latency-a{suffix}').rename(spoilt / f'b{suffix}')
+    file(spoilt, 'a', suffix).rename(file(spoilt, 'latency-b', suffix))
+    file(spoilt, 'latency-a', suffix).rename(file(spoilt, 'b', suffix))
   with pytest.raises(table.DamagedShardError, match="shard 'latency-a'"):
     table.open(spoilt, verify=verify)
   # Even under a mark that vouches for it.
@@ -317,28 +316,30 @@ def test_one_kind_does_not_pass_for_the_other(spoilt, verify):
 @pytest.mark.parametrize('suffix', ['.parquet', '.json'])
 def test_pickles_are_not_run(spoilt, suffix):
   payload = pickle.dumps(Bomb(spoilt / 'exploded'))
-  (spoilt / f'{LAST}{suffix}').write_bytes(payload)
+  file(spoilt, LAST, suffix).write_bytes(payload)
   if suffix == '.parquet':
     reseal(spoilt, LAST)
   for verify in (True, False):
-    with pytest.raises(table.DamagedShardError, match=f'{LAST}{suffix}'):
+    with pytest.raises(
+      table.DamagedShardError, match=file(spoilt, LAST, suffix).name
+    ):
       table.open(spoilt, verify=verify)
   assert not (spoilt / 'exploded').exists()
 
 
 def test_declared_sizes_are_not_believed(spoilt):
-  path = spoilt / f'{LAST}.parquet'
+  path = file(spoilt, LAST)
   good = path.read_bytes()
   for length in (2**31 - 1, 2**32 - 1, len(good), len(good) - 7):
     path.write_bytes(good[:-8] + length.to_bytes(4, 'little') + b'PAR1')
     reseal(spoilt, LAST)
-    with pytest.raises(table.DamagedShardError, match=f'{LAST}.parquet'):
+    with pytest.raises(table.DamagedShardError, match=f'{LAST}.pq'):
       table.open(spoilt)
   path.write_bytes(good)
   reseal(spoilt, LAST, rows=10**10)
   with pytest.raises(table.DamagedShardError, match='10000000000'):
     table.open(spoilt)
-  with (spoilt / f'{LAST}.json').open('r+b') as f:
+  with file(spoilt, LAST, '.json').open('r+b') as f:
     f.truncate(10 << 30)
   with pytest.raises(table.DamagedShardError, match='10737418240 bytes'):
     table.open(spoilt)
@@ -348,7 +349,7 @@ def test_declared_sizes_are_not_believed(spoilt):
 @pytest.mark.parametrize('suffix', ['.parquet', '.json'])
 def test_links_are_not_followed(spoilt, tmp_path_factory, suffix):
   elsewhere = tmp_path_factory.mktemp('elsewhere') / f'{LAST}{suffix}'
-  path = spoilt / f'{LAST}{suffix}'
+  path = file(spoilt, LAST, suffix)
   path.replace(elsewhere)
   path.symlink_to(elsewhere)
   for verify in (True, False):
@@ -362,10 +363,10 @@ def test_links_are_not_followed(spoilt, tmp_path_factory, suffix):
 
 def test_repair_sets_aside_only_the_damaged(spoilt):
   runs = (spoilt / 'a.parquet').read_bytes()
-  path = spoilt / 'latency-a.parquet'
+  path = file(spoilt, 'latency-a')
   path.write_bytes(path.read_bytes()[:-9])
   assert table.repair(spoilt) == ('latency-a',)
-  assert len(list((spoilt / 'damaged').iterdir())) == 2
+  assert len(list((spoilt / '_damaged').iterdir())) == 2
   t = table.open(spoilt)
   assert [setting.batch for setting in t.latencies] == [8]
   assert (spoilt / 'a.parquet').read_bytes() == runs
@@ -378,7 +379,7 @@ def test_repair_sets_aside_only_the_damaged(spoilt):
 def test_latencies_alone_are_no_table(spoilt):
   """The generator must not take them for shards of its own."""
   for suffix in ('.json', '.parquet'):
-    (spoilt / f'a{suffix}').unlink()
+    file(spoilt, 'a', suffix).unlink()
   assert table.committed(spoilt) == ()
   with pytest.raises(table.TableError, match='no committed shard'):
     table.open(spoilt)
@@ -394,8 +395,8 @@ def test_merge_brings_latencies_along(spoilt, tmp_path_factory):
     assert [s.device for s in t.latencies] == ['abacus', 'abacus', 'tablet']
     assert len(t) == 4
   for suffix in ('.json', '.parquet'):
-    name = f'{LAST}{suffix}'
-    assert (out / name).read_bytes() == (spoilt / name).read_bytes()
+    copy, original = (file(d, LAST, suffix) for d in (out, spoilt))
+    assert copy.read_bytes() == original.read_bytes()
   again = tmp_path_factory.mktemp('again')
   table.write_shard(again, 'c', [row(LINEAR, 8)])
   table.write_shard(again, 'latency-a', [latency_row(LINEAR)])
@@ -404,7 +405,7 @@ def test_merge_brings_latencies_along(spoilt, tmp_path_factory):
 
 
 def test_the_mark_is_the_one_of_runs(whole):
-  mark = json.loads(pathlib.Path(whole.path, f'{LAST}.json').read_text())
+  mark = json.loads(file(whole.path, LAST, '.json').read_text())
   assert mark['rows'] == 2 and mark['meta'] == {'note': 'x'}
-  footer = pq.read_schema(whole.path / f'{LAST}.parquet')
+  footer = pq.read_schema(file(whole.path, LAST))
   assert footer.equals(table.LATENCY_SCHEMA)

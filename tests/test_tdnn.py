@@ -574,9 +574,27 @@ def test_the_flags_know_the_macros_of_each_space():
 
 
 def test_a_macro_flag_of_another_space_is_one_line():
-  status, output, errors = tiny_run.finish('--space=st_nas', '--random_cells=2')
+  status, output, errors = tiny_run.finish(
+    '--space=st_nas', '--macro=small', '--random_cells=2'
+  )
   assert status == 1 and output == ''
   assert errors == (
     'benchmark.py: --macro=small is no network of --space=st_nas; give '
     '--macro=st_nas, st_nas_small or st_nas_tiny\n'
   )
+
+
+def test_a_macro_network_and_a_front_end_that_fit_the_space_are_the_default():
+  script = """
+import sys
+sys.path.insert(0, 'experiments')
+import jobs, corpora, training
+for space in training.MACROS:
+  training.FLAGS.unparse_flags()
+  training.FLAGS(['', f'--space={space}'])
+  training.FLAGS.macro = training.FLAGS.frontend = None
+  macro, frontend = training.macro(), corpora.frontend()
+  assert training.FLAGS.macro in training.MACROS[space]
+  assert macro.features == frontend.width
+"""
+  subprocess.run([sys.executable, '-c', script], cwd=tiny_run.ROOT, check=True)

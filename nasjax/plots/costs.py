@@ -8,8 +8,17 @@ from nasjax.plots import drawing
 _MAX_NAMED = 18  # front points that still fit beside the plot
 
 
-def pareto(cost_n, per_n, front_n, xlabel, names_n=None, sd_n=None, title=''):
-  """Draws PER against a cost, and the cells that nothing beats in both.
+def pareto(
+  cost_n,
+  per_n,
+  front_n,
+  xlabel,
+  names_n=None,
+  sd_n=None,
+  title='',
+  metric='PER',
+):
+  """Draws error rates against a cost, and the cells that nothing beats in both.
 
   Args:
     cost_n: such as parameters or MACs; drawn on a logarithmic axis if it spans
@@ -20,6 +29,7 @@ def pareto(cost_n, per_n, front_n, xlabel, names_n=None, sd_n=None, title=''):
     names_n: names of the cells; those of the front are listed.
     sd_n: standard deviation over the seeds of each cell, 0 or NaN for none.
     title: of the figure.
+    metric: what the error rate is called.
   """
   cost_n, per_n = np.asarray(cost_n, np.float64), np.asarray(per_n, np.float64)
   front_n = np.asarray(front_n, bool)
@@ -84,7 +94,7 @@ def pareto(cost_n, per_n, front_n, xlabel, names_n=None, sd_n=None, title=''):
   )
   drawing.per_axis(ax, 100 * per_n[shown_n])
   ax.set_xlabel(xlabel)
-  ax.set_ylabel('test PER')
+  ax.set_ylabel(f'test {metric}')
   ax.set_title(title, loc='left', color=drawing.INK, fontsize=11)
   ax.legend(frameon=False, fontsize=9)
   return fig

@@ -6,8 +6,8 @@ from matplotlib import ticker
 from nasjax.plots import drawing
 
 
-def learning_curves(val_per_pe, labels_p, groups_p, title=''):
-  """Draws validation PER by epoch for every member.
+def learning_curves(val_per_pe, labels_p, groups_p, title='', metric='PER'):
+  """Draws validation error rates by epoch for every member.
 
   Thin lines are members, coloured by group; a thick line is the median of a
   group over the members still running; a cross is where one stopped early. The
@@ -18,6 +18,7 @@ def learning_curves(val_per_pe, labels_p, groups_p, title=''):
     labels_p: names of the members.
     groups_p: names of their groups; sorted, so that a name keeps its colour.
     title: of the figure.
+    metric: what the error rate is called.
   """
   val_per_pe = np.asarray(val_per_pe, np.float64)
   members, epochs = val_per_pe.shape
@@ -61,7 +62,7 @@ def learning_curves(val_per_pe, labels_p, groups_p, title=''):
   ax.set_xlim(1 - margin, epochs + margin)
   ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
   ax.set_xlabel('epoch')
-  ax.set_ylabel('validation PER')
+  ax.set_ylabel(f'validation {metric}')
   ax.set_title(title, loc='left', color=drawing.INK, fontsize=11)
   if groups:
     ax.legend(

@@ -180,8 +180,8 @@ def entropies(edges, alpha_by_edge, stage_starts=None, title=''):
   return fig
 
 
-def comparison(rows, title=''):
-  """Draws the error rates of what methods found, lowest mean PER on top.
+def comparison(rows, title='', metric='PER'):
+  """Draws the error rates of what methods found, the lowest mean on top.
 
   Small dots are seeds, a large one their mean, a bar its 95 % interval (of
   Student's t over the seeds of the row; none for fewer than two). Axes reach as
@@ -192,6 +192,7 @@ def comparison(rows, title=''):
   Args:
     rows: `Row`s: of searches, and of what they are to beat.
     title: of the figure.
+    metric: what the error rate that is no WER is called.
 
   Raises:
     ValueError: a row has not as many of one thing as of another.
@@ -205,7 +206,7 @@ def comparison(rows, title=''):
       statistics.student_mean(row.per_s).value, nan=np.inf
     ),
   )
-  rates = [('test PER', [row.per_s for row in rows])]
+  rates = [(f'test {metric}', [row.per_s for row in rows])]
   if any(row.wer_s is not None for row in rows):
     rates.append(('test WER', [row.wer_s for row in rows]))
   height = 1.3 + 0.36 * max(len(rows), 1)

@@ -7,7 +7,7 @@
 A table is a directory of Parquet shards, each with a commit mark beside it that
 holds its SHA-256; see `shards` for the layout and `schema` for the columns.
 Shards whose names begin with `latency-` hold measured latencies, all others
-runs.
+runs. `pandas.read_parquet` and others open the directory as it is.
 """
 
 from nasjax.table.latency import Setting

@@ -27,10 +27,8 @@ def merge(paths, out):
   tables = [reader.open_table(path) for path in paths]
   if not tables:
     raise schema.TableError('no tables to merge; give at least one')
-  standing = []
-  if out.is_dir():
-    names = shards.committed(out, kind=None)
-    standing = [shards.load(out, name) for name in names]
+  names = shards.committed(out, kind=None)
+  standing = [shards.load(out, name) for name in names]
   by_name = {shard.name: shard for shard in standing}
   for shard in (s for t in tables for s in t.shards + t.latency_shards):
     other = by_name.setdefault(shard.name, shard)
@@ -39,9 +37,10 @@ def merge(paths, out):
   runs = (s for s in by_name.values() if schema.kind_of(s.name) is schema.RUNS)
   _check_conflicts(reader.Table(out, tuple(runs)))
   for shard in by_name.values():
-    if shard.path.parent != out:
+    if shard.name not in names:
       writing.put(
-        shard._replace(path=out / shard.path.name),
+        out,
+        shard._replace(path=shards.rows_path(out, shard.name)),
         shard.path.read_bytes(),
         shards.read(shard),
       )

@@ -117,6 +117,21 @@ class Table:
     epochs[names.code_r] = self.column('epochs')
     return tuple(name for _, name in sorted(zip(epochs.tolist(), names.names)))
 
+  @functools.cached_property
+  def metric(self):
+    """What `val_per` and `test_per` hold: 'PER', or CER or WER.
+
+    As the marks say, those of PER before there were others say nothing. Of a
+    table that has several, their names.
+    """
+    held = set(self.codes('shard').names)
+    names = {
+      shard.meta.get('metric', 'PER')
+      for shard in self.shards
+      if shard.name in held
+    }
+    return '/'.join(sorted(map(str, names)))
+
   @property
   def uncommitted(self):
     """Names of Parquet files in the directory that no mark has committed."""
@@ -146,8 +161,7 @@ class Table:
       import pandas  # noqa: F401
     except ImportError as e:
       raise ImportError(
-        'to_pandas needs pandas, which nasjax does not install: '
-        'pip install pandas, or use to_arrow()'
+        'to_pandas needs pandas: pip install pandas, or use to_arrow()'
       ) from e
     return self.to_arrow().to_pandas()
 

@@ -1,10 +1,17 @@
 """Shards on disk, read so that damage shows.
 
 A table is a directory. A shard is `<name>.parquet`, its rows, and
-`<name>.json`, its commit mark, which holds the size and the SHA-256 of the rows
-and a digest of itself. Each appears by rename after fsync, the mark last: a
-shard without a mark is not data, and a file whose name begins with a dot never
-is.
+`_<name>.json`, its commit mark, which holds the size and the SHA-256 of the
+rows and a digest of itself. Each appears by rename after fsync, the mark last:
+a shard without a mark is not data, and a file whose name begins with a dot
+never is.
+
+Readers of folders of Parquet files, such as pandas, pyarrow and Spark, skip
+names that begin with `_` or `.`: what they see of a table are the rows of its
+runs. Latencies, whose columns are others, therefore lie in `_latency/`, and end
+in `.pq`, for DuckDB reads every `.parquet` below a folder. Older tables have
+marks `<name>.json` and latencies among the runs; they are read, and the next
+writer moves both (see `writing.tidy`).
 """
 
 import contextlib
@@ -22,6 +29,7 @@ import pyarrow.parquet as pq
 from nasjax.table import disk, schema
 
 FORMAT = 'nasjax-table'
+LATENCIES, LATENCY_SUFFIX = '_latency', '.pq'
 # Refused unread beyond these, whatever a file says of itself.
 MAX_MARK_BYTES = 16 << 20
 MAX_ROWS = 10_000_000
@@ -92,20 +100,69 @@ def committed(directory, kind=schema.RUNS):
     directory: the table.
     kind: `schema.RUNS` or `schema.LATENCY`; None for both.
   """
-  return tuple(
-    sorted(
-      p.stem
-      for p in _visible(directory, '.json')
-      if kind in (None, schema.kind_of(p.stem)) and _is_mark(p)
-    )
-  )
+  names = {name_of(p) for p in marks(directory)}
+  return tuple(sorted(n for n in names if kind in (None, schema.kind_of(n))))
 
 
 def uncommitted(directory):
   """Returns the names of Parquet files without a commit mark, sorted."""
-  marked = set(committed(directory, kind=None))
-  stems = [p.stem for p in _visible(directory, '.parquet')]
-  return tuple(sorted(stem for stem in stems if stem not in marked))
+  names = {
+    p.stem
+    for suffix in ('.parquet', LATENCY_SUFFIX)
+    for p in _visible(directory, suffix)
+  }
+  return tuple(sorted(names.difference(committed(directory, kind=None))))
+
+
+def marks(directory):
+  """Returns the paths of the commit marks of a table, in no order."""
+  return [p for p in _visible(directory, '.json') if _is_mark(p)]
+
+
+def folders(directory):
+  """Returns the directories in which shards of a table may lie."""
+  directory = pathlib.Path(directory)
+  inner = directory / LATENCIES
+  if inner.is_dir() and not inner.is_symlink():
+    return directory, inner
+  return (directory,)
+
+
+def rows_path(directory, name):
+  """Returns where the rows of a shard go."""
+  directory = pathlib.Path(directory)
+  if schema.kind_of(name) is schema.LATENCY:
+    return directory / LATENCIES / f'{name}{LATENCY_SUFFIX}'
+  return directory / f'{name}.parquet'
+
+
+def mark_path(rows):
+  """Returns where the commit mark of a file of rows goes."""
+  return rows.with_name(f'_{rows.stem}.json')
+
+
+def rows_of(mark):
+  """Returns the path of the rows that a commit mark is of."""
+  name = name_of(mark)
+  if mark.name.startswith('_') and schema.kind_of(name) is schema.LATENCY:
+    return mark.with_name(f'{name}{LATENCY_SUFFIX}')
+  return mark.with_name(f'{name}.parquet')
+
+
+def name_of(path):
+  """Returns the name of the shard that a file of rows or a mark is of."""
+  return path.stem.removeprefix('_')
+
+
+def find_mark(directory, name):
+  """Returns the path of the commit mark of a shard, or where it would go.
+
+  The older place comes first: a writer that moves a mark meanwhile has it in
+  the newer by then.
+  """
+  wanted = mark_path(rows_path(directory, name))
+  old = pathlib.Path(directory) / f'{name}.json'
+  return old if os.path.lexists(old) else wanted
 
 
 def load(directory, name, digest=True):
@@ -181,15 +238,10 @@ def verify(path):
     tuple(good),
     problems,
     uncommitted(directory),
-    disk.leftovers(directory),
+    tuple(n for place in folders(directory) for n in disk.leftovers(place)),
     sum(shard.size for shard in good),
     time.perf_counter() - start,
   )
-
-
-def mark_path(shard):
-  """Returns the path of a Shard's commit mark."""
-  return shard.path.with_name(f'{shard.name}.json')
 
 
 def mark_bytes(shard):
@@ -229,12 +281,13 @@ def _canonical(content):
 
 
 def _visible(directory, suffix):
-  """Returns the paths in a directory with a suffix and without a dot ahead."""
+  """Returns the paths in a table with a suffix and without a dot ahead."""
   if not pathlib.Path(directory).is_dir():
     return []
   return [
     p
-    for p in pathlib.Path(directory).iterdir()
+    for place in folders(directory)
+    for p in place.iterdir()
     if p.suffix == suffix and not p.name.startswith('.')
   ]
 
@@ -245,7 +298,7 @@ def _is_mark(path):
   Beside rows of its name any JSON file is a mark, however damaged; alone, one
   that names the format.
   """
-  if os.path.lexists(path.with_suffix('.parquet')):
+  if os.path.lexists(rows_of(path)):
     return True
   info = path.lstat()
   if not stat.S_ISREG(info.st_mode) or info.st_size > MAX_MARK_BYTES:
@@ -255,7 +308,7 @@ def _is_mark(path):
 
 def _read_mark(directory, name):
   """Returns the Shard that a commit mark describes."""
-  path = directory / f'{name}.json'
+  path = find_mark(directory, name)
   size = _plain_file(path).st_size
   if size > MAX_MARK_BYTES:
     raise _damaged(path, f'has {size} bytes, too many for a commit mark')
@@ -282,7 +335,7 @@ def _read_mark(directory, name):
   try:
     return Shard(
       name,
-      directory / f'{name}.parquet',
+      rows_of(path),
       content['sha256'],
       content['size'],
       content['rows'],
@@ -370,6 +423,6 @@ def _plain_file(path):
 
 def _damaged(path, what):
   return schema.DamagedShardError(
-    f'{path} {what}; table.repair() sets shard {path.stem!r} aside, '
+    f'{path} {what}; table.repair() sets shard {name_of(path)!r} aside, '
     'then run its generator again'
   )

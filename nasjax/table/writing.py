@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from nasjax.table import checking, disk, schema, shards
 
-QUARANTINE = 'damaged'
+QUARANTINE = '_damaged'
+_OLD_QUARANTINE = 'damaged'
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,127}')
 
 
@@ -28,7 +29,8 @@ def write_shard(directory, name, rows, meta=None):
     name: letters, digits, `.`, `_` and `-`, at most 128. One that begins with
       `latency-` is a shard of latencies, any other one of runs.
     rows: see `checking.from_rows`.
-    meta: a dict of plain values that is kept in the commit mark.
+    meta: a dict of plain values that is kept in the commit mark. The value of
+      `metric`, what the error rates are called, is in the Parquet file, too.
 
   Returns:
     The Shard that stands.
@@ -43,24 +45,27 @@ def write_shard(directory, name, rows, meta=None):
       f'shard name {name!r}: use letters, digits, ".", "_" and "-"'
     )
   table = checking.from_rows(rows, name)
+  if isinstance((meta or {}).get('metric'), str):
+    table = table.replace_schema_metadata({'metric': meta['metric']})
   sink = pa.BufferOutputStream()
   pq.write_table(table, sink, compression='zstd', write_page_checksum=True)
   payload = sink.getvalue().to_pybytes()
   shard = shards.Shard(
     name,
-    pathlib.Path(directory) / f'{name}.parquet',
+    shards.rows_path(directory, name),
     hashlib.sha256(payload).hexdigest(),
     len(payload),
     table.num_rows,
     dict(meta or {}),
   )
-  return put(shard, payload, table)
+  return put(pathlib.Path(directory), shard, payload, table)
 
 
-def put(shard, payload, table):
+def put(directory, shard, payload, table):
   """Commits the bytes of a shard unless the same results stand already.
 
   Args:
+    directory: the table.
     shard: the Shard to be.
     payload: the bytes of its Parquet file.
     table: their Arrow table.
@@ -69,33 +74,39 @@ def put(shard, payload, table):
     The Shard that stands.
   """
   mark = shards.mark_bytes(shard)
-  directory = shard.path.parent
   disk.make_directory(directory)
   with disk.lock(directory) as locked:
+    if locked:
+      tidy(directory)
     standing = _standing(directory, shard.name)
     if standing is not None:
       check_same(standing, table)
       return standing
+    disk.make_directory(shard.path.parent)
     if locked:  # then whoever left these is dead
-      disk.clear(directory, f'.{shard.name}.')
+      disk.clear(shard.path.parent, f'.{shard.name}.')
+      disk.clear(shard.path.parent, f'._{shard.name}.')
     # A mark that stands is of a damaged shard, and must not vouch for new rows.
-    disk.remove(shards.mark_path(shard))
+    disk.remove(shards.find_mark(directory, shard.name))
     disk.publish(shard.path, payload)
-    disk.publish(shards.mark_path(shard), mark)
+    disk.publish(shards.mark_path(shard.path), mark)
   return shard
 
 
 def repair(path):
-  """Moves damaged shards into `damaged/` and removes what killed writers left.
+  """Moves damaged shards into `_damaged/`; removes what killed writers left.
 
   Whoever generates the table then makes these shards again and no others.
-  Shards of another schema version are whole, and stay.
+  Shards of another schema version are whole, and stay. An older table then lies
+  as `tidy` says.
 
   Returns:
     The names of the shards moved, sorted.
   """
   directory = shards.locate(path)
   with disk.lock(directory) as locked:
+    if locked:
+      tidy(directory)
     problems = shards.verify(directory).problems
     moved = tuple(
       sorted(
@@ -107,8 +118,45 @@ def repair(path):
     for name in moved:
       _quarantine(directory, name)
     if locked:
-      disk.clear(directory, '.')
+      for place in shards.folders(directory):
+        disk.clear(place, '.')
   return moved
+
+
+def tidy(directory):
+  """Puts the files of an older table where other readers expect them.
+
+  They had marks and latencies among the rows of runs, which `pandas` and others
+  took for rows. The lock must be held. Killed at any moment, each shard is
+  whole in the one place or the other.
+
+  Args:
+    directory: the table.
+  """
+  for mark in shards.marks(directory):
+    rows = shards.rows_path(directory, shards.name_of(mark))
+    old = shards.rows_of(mark)
+    if mark.name.startswith('_'):
+      continue
+    if rows != old:
+      disk.make_directory(rows.parent)
+      if old.is_file() and not old.is_symlink():
+        disk.publish(rows, old.read_bytes())
+    os.replace(mark, shards.mark_path(rows))
+    disk.sync_directory(rows.parent)
+  for old in directory.glob(f'{schema.LATENCY_PREFIX}*.parquet'):
+    rows = shards.rows_path(directory, old.stem)
+    if os.path.lexists(rows):
+      disk.remove(old)
+    else:  # no data, for want of a mark
+      disk.make_directory(rows.parent)
+      os.replace(old, rows)
+  aside = directory / _OLD_QUARANTINE
+  if aside.is_dir() and not aside.is_symlink():
+    (directory / QUARANTINE).mkdir(exist_ok=True)
+    for path in aside.iterdir():
+      os.replace(path, directory / QUARANTINE / f'{path.name}.damaged')
+    aside.rmdir()
 
 
 def check_same(standing, table):
@@ -151,8 +199,8 @@ def _quarantine(directory, name):
   aside = directory / QUARANTINE
   aside.mkdir(exist_ok=True)
   tag = secrets.token_hex(4)
-  for suffix in ('.json', '.parquet'):
-    source = directory / f'{name}{suffix}'
+  mark = shards.find_mark(directory, name)
+  for source in (mark, shards.rows_of(mark)):
     if os.path.lexists(source):
-      os.replace(source, aside / f'{name}.{tag}{suffix}')
-      disk.sync_directory(directory)
+      os.replace(source, aside / f'{name}.{tag}{source.suffix}.damaged')
+      disk.sync_directory(source.parent)
