@@ -207,7 +207,7 @@ def test_both_sides_of_a_telephone_call(tmp_path, rows):
   rows[4] |= {'audio_filepath': 'call.wav', 'channel': 'B', 'id': 'b'}
   assert manifest.check(write(tmp_path, rows)) == []
   rows[4]['channel'] = 'left'
-  (problem,) = manifest.check(write(tmp_path, rows), drop=('stereo',))
+  (problem,) = manifest.check(write(tmp_path, rows))
   assert problem.rule == 'bad_field' and "'left'" in problem.message
 
 

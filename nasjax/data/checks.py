@@ -271,7 +271,7 @@ def _channel(record, faults: list) -> int | None:
   if isinstance(value, bool) or not isinstance(value, int) or value < 0:
     message = f'channel is {record["channel"]!r}; want 0, 1 and on, or A, B'
     faults.append(audio.Fault('bad_field', message))
-    return None
+    return 0  # what is wrong with the others would only follow from it
   return value
 
 
