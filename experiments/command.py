@@ -15,44 +15,78 @@ FLAGS = flags.FLAGS
 def run(work):
   """Reads the flags, calls `work()` and ends the program.
 
-  What a user can mend (ValueError, OSError) becomes one line on stderr and
-  status 1. A traceback of it is for who sets NASJAX_TRACEBACK.
+  Whatever fails becomes one line on stderr and status 1. A traceback of it is
+  for who sets NASJAX_TRACEBACK.
   """
   name = pathlib.Path(sys.argv[0]).name
 
   def parse(argv):
     try:
       rest = FLAGS(argv)
-    except flags.Error as e:
-      fault = str(e).removeprefix('ERROR:: ')
+    except (flags.Error, ValueError, OSError, RecursionError) as e:
+      fault = ' '.join(str(e).removeprefix('ERROR:: ').split())
       sys.exit(f'{name}: {fault} (--help lists the flags)')
     except SystemExit:  # help was asked for; absl calls that a failure
       sys.exit(0)
     if len(rest) > 1:
       sys.exit(f'{name}: unexpected {rest[1]!r}; flags begin with --')
+    _expand_home()
     return rest
 
   def main(argv):
     del argv
     logging.set_verbosity(logging.WARNING)
+    for stream in (sys.stdout, sys.stderr):
+      # A character that the terminal lacks shall not end a run.
+      stream.reconfigure(errors='backslashreplace')
     try:
       work()
     except (ValueError, OSError) as e:
       if os.environ.get('NASJAX_TRACEBACK'):
         raise
       sys.exit(f'{name}: {e}')
-    except RuntimeError as e:
-      # What XLA raises; told by its text, for jax is not imported here.
-      words = ('RESOURCE_EXHAUSTED', 'Out of memory')
-      if not any(word in str(e) for word in words):
+    except Exception as e:  # what libraries raise can be anything
+      if os.environ.get('NASJAX_TRACEBACK'):
         raise
-      sys.exit(
-        f'{name}: the device is out of memory; lower --members_per_shard'
-      )
+      # Told by its text, for jax is not imported here.
+      words = ('RESOURCE_EXHAUSTED', 'Out of memory')
+      if isinstance(e, MemoryError) or any(word in str(e) for word in words):
+        fault = 'the device is out of memory; lower --members_per_shard'
+      else:
+        fault = _unforeseen(e)
+      sys.exit(f'{name}: {fault}')
     except KeyboardInterrupt:
       sys.exit(f'{name}: stopped; the same command goes on from here')
 
   app.run(main, flags_parser=parse)
+
+
+def _unforeseen(error):
+  """Words an error that nobody expected, in one line."""
+  told = ' '.join(str(error).split())
+  told = told if len(told) <= 300 else f'{told[:300]} ...'
+  told = f'{type(error).__name__}: {told}'.rstrip(': ')
+  return (
+    f'{told}; finished work is kept, the same command goes on from there; '
+    'NASJAX_TRACEBACK=1 shows where it failed'
+  )
+
+
+# Flags that name files and directories; `cells` and `corpus_path` may be lists.
+_PATHS = (
+  'alphabet_path', 'cells', 'compilation_cache', 'corpus_path', 'data_dir',
+  'figure', 'folder', 'json', 'out', 'search', 'table',
+)  # fmt: skip
+
+
+def _expand_home():
+  """Puts the home directory where a flag's path begins with ~."""
+  for name in _PATHS:
+    value = FLAGS[name].value if name in FLAGS else None
+    if isinstance(value, str):
+      FLAGS[name].value = os.path.expanduser(value)
+    elif isinstance(value, list):
+      FLAGS[name].value = [os.path.expanduser(str(v)) for v in value]
 
 
 def directory(flag):
@@ -142,6 +176,8 @@ def _refuse_others(path, values, growing):
 
   def allowed(name):
     old, new = begun.get(name), values[name]
+    if name in _PATHS and isinstance(old, str):
+      old = os.path.expanduser(old)  # as it was written down once
     if name in growing and old and new:
       return set(old) <= set(new)
     return old == new

@@ -13,13 +13,20 @@ import gc
 import hashlib
 import json
 import pathlib
-import threading
 from typing import NamedTuple
 
 import numpy as np
 import orbax.checkpoint as ocp
 
-from nasjax import kernels, memory, networks, recipes, rows, table
+from nasjax import (
+  checkpoints,
+  kernels,
+  memory,
+  networks,
+  recipes,
+  rows,
+  table,
+)
 from nasjax.parts import Parts
 from nasjax.runner import Runner as Runner
 from nasjax.runner import learning_rates, records
@@ -134,34 +141,17 @@ def _name(job, members):
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-# Two managers of one process that save at the same moment wait for each other
-# for ever (orbax 0.12.8).
-SAVING = threading.Lock()
-
-
-def manager(directory):
-  """Returns a manager of orbax checkpoints that keeps the last one."""
-  with SAVING:
-    return ocp.CheckpointManager(
-      directory.absolute(),
-      options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True),
-    )
-
-
-def _restore(saved, parts):
+def _restore(saved, parts, directory, say):
   """Takes the last state saved, or the initial one.
 
   Returns:
     its epoch, and the state as it was saved (None before the first).
   """
-  epoch = saved.latest_step()
-  if epoch is None:
+  epoch, host, _ = checkpoints.restore(saved, directory, parts.target(), say)
+  if epoch:
+    parts.resume(host)
+  else:
     parts.begin()
-    return 0, None
-  target = ocp.args.StandardRestore(parts.target())
-  with SAVING:
-    host = saved.restore(epoch, args=target)
-  parts.resume(host)
   return epoch, host
 
 
@@ -233,7 +223,8 @@ def run_shard(
     on_epoch: called with a `Progress` after every epoch.
     at_once: dict from signatures to the members that fit on the devices; what
       is learnt of it is written there, for the shards that follow.
-    say: called with a line of text when memory ran out.
+    say: called with a line of text when memory ran out, or a checkpoint cannot
+      be restored.
     together: members that one program trains, while the others wait on the
       devices; all that fit if not given.
     checkpoint: as in `Runner`; where memory runs out, it is.
@@ -262,7 +253,7 @@ def run_shard(
     try:
       group = min(size, together or size)
       parts = Parts(job, shard, prepared, group, size, checkpoint)
-      state, scores = _train(job, shard, parts, out, tell)
+      state, scores = _train(job, shard, parts, out, tell, say)
       break
     except (MemoryError, RuntimeError) as e:
       if not memory.exhausted(e):
@@ -327,15 +318,16 @@ def _less(shard, prepared, out, size, reason, say):
 
 
 def _last_epoch(out, shard):
-  with manager(out / 'checkpoints' / shard.name) as saved:
+  with checkpoints.manager(out / 'checkpoints' / shard.name) as saved:
     return saved.latest_step() or 0
 
 
-def _train(job, shard, parts, out, tell):
+def _train(job, shard, parts, out, tell, say):
   """Returns the last state and (test_loss_p, test_per_p) of a shard."""
   about = _about(job, shard)
-  with manager(out / 'checkpoints' / shard.name) as saved:
-    done, state = _restore(saved, parts)
+  place = out / 'checkpoints' / shard.name
+  with checkpoints.manager(place) as saved:
+    done, state = _restore(saved, parts, place, say)
     for epoch in range(1, job.recipe.epochs + 1):
       # A plateau may have ended the training of all.
       if state and not learning_rates(job.recipe, state, epoch)[:, -1].any():
@@ -343,7 +335,7 @@ def _train(job, shard, parts, out, tell):
       if epoch > done:
         parts.epoch(epoch)
         state = parts.host()
-        with SAVING:
+        with checkpoints.SAVING:
           saved.save(
             epoch, args=ocp.args.StandardSave(state), custom_metadata=about
           )

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from nasjax import error_rates, plateau, population, recipes, runs
+from nasjax import checkpoints, error_rates, plateau, population, recipes
 from nasjax.data import batching
 from nasjax.oneshot import optimiser, training
 from nasjax.table import disk
@@ -425,22 +425,42 @@ def restore(search, prepared, fingerprint, out):
   """
   searcher = Searcher(search, prepared)
   name = search.name(fingerprint)
-  with runs.manager(pathlib.Path(out) / 'searches' / name) as manager:
-    if manager.latest_step() is None:
-      raise ValueError(f'{out} has no checkpoint of search {name}')
-    return searcher, _restored(manager, searcher)
-
-
-def _restored(manager, searcher):
-  target = jax.tree.map(np.asarray, searcher.initial())
-  with runs.SAVING:
-    state = manager.restore(
-      manager.latest_step(), args=ocp.args.StandardRestore(target)
+  place = pathlib.Path(out) / 'searches' / name
+  with checkpoints.manager(place) as manager:
+    epoch, state, _ = _restored(manager, searcher, place, print)
+  if not epoch:
+    raise ValueError(
+      f'{out} has no checkpoint of search {name} that can be restored; remove '
+      f'{result_path(out, name)}, if it is there, to search again'
     )
-  return state | {'search': searcher._on_device(state['search'])}
+  return searcher, state
 
 
-def run(search, prepared, fingerprint, out, on_epoch=lambda progress: None):
+def _restored(manager, searcher, place, say):
+  """Returns the last epoch saved, its state and what was saved with it.
+
+  Before the first, that is 0, the initial state and an empty dict.
+  """
+  initial = searcher.initial()
+  target = jax.tree.map(np.asarray, initial)
+  epoch, state, about = checkpoints.restore(manager, place, target, say)
+  if not epoch:
+    return 0, initial, {}
+  return (
+    epoch,
+    state | {'search': searcher._on_device(state['search'])},
+    about,
+  )
+
+
+def run(
+  search,
+  prepared,
+  fingerprint,
+  out,
+  on_epoch=lambda progress: None,
+  say=print,
+):
   """Runs a search, or what is left of it, and writes its result.
 
   Args:
@@ -449,6 +469,7 @@ def run(search, prepared, fingerprint, out, on_epoch=lambda progress: None):
     fingerprint: of the corpus.
     out: directory of the run.
     on_epoch: called with a `Progress` after every epoch.
+    say: called with a line of text when a checkpoint cannot be restored.
 
   Returns:
     the result, as the JSON file has it.
@@ -464,15 +485,14 @@ def run(search, prepared, fingerprint, out, on_epoch=lambda progress: None):
   searcher = Searcher(search, prepared)
   about = search.describe() | {'corpus': fingerprint}
   place = pathlib.Path(out) / 'searches' / name
-  with runs.manager(place) as manager:
-    done = manager.latest_step() or 0
-    state = _restored(manager, searcher) if done else searcher.initial()
+  with checkpoints.manager(place) as manager:
+    done, state, saved = _restored(manager, searcher, place, say)
     over = False
     for epoch in range(1, search.epochs + 1):
       if epoch > done:
         state, over = searcher.epoch(state, epoch)
         host = _on_host(state)
-        with runs.SAVING:
+        with checkpoints.SAVING:
           manager.save(
             epoch,
             args=ocp.args.StandardSave(host),
@@ -481,7 +501,7 @@ def run(search, prepared, fingerprint, out, on_epoch=lambda progress: None):
       stage = search.stages[int(state['history']['stage'][epoch - 1])].name
       on_epoch(Progress(search, epoch, stage, state['history'], epoch <= done))
       if epoch == done:
-        over = bool(manager.metadata(done).custom_metadata['over'])
+        over = bool(saved['over'])
       if over:
         break
     manager.wait_until_finished()
