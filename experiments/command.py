@@ -65,6 +65,8 @@ def _unforeseen(error):
   """Words an error that nobody expected, in one line."""
   told = ' '.join(str(error).split())
   told = told if len(told) <= 300 else f'{told[:300]} ...'
+  if isinstance(error, ImportError):
+    return f'{told}; install what requirements.txt names'
   told = f'{type(error).__name__}: {told}'.rstrip(': ')
   return (
     f'{told}; finished work is kept, the same command goes on from there; '
