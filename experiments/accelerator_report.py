@@ -24,8 +24,12 @@ _COLUMNS = {
 
 def console():
   """Returns a console; a log has no width, which would cut the table."""
-  found = Console(highlight=False)
-  return found if found.is_terminal else Console(highlight=False, width=130)
+  found = Console(markup=False, emoji=False, highlight=False)
+  return (
+    found
+    if found.is_terminal
+    else Console(markup=False, emoji=False, highlight=False, width=130)
+  )
 
 
 def show(out, row, first):

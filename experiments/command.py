@@ -27,13 +27,14 @@ def run(work):
   def parse(argv):
     try:
       rest = FLAGS(argv)
-    except flags.Error as e:
-      fault = str(e).removeprefix('ERROR:: ')
+    except (flags.Error, ValueError, OSError, RecursionError) as e:
+      fault = ' '.join(str(e).removeprefix('ERROR:: ').split())
       sys.exit(f'{name}: {fault} (--help lists the flags)')
     except SystemExit:  # help was asked for; absl calls that a failure
       sys.exit(0)
     if len(rest) > 1:
       sys.exit(f'{name}: unexpected {rest[1]!r}; flags begin with --')
+    _expand_home()
     return rest
 
   def main(argv):
@@ -44,6 +45,9 @@ def run(work):
       # logged or not; what is wrong reaches the main thread as well.
       logging.set_verbosity(logging.FATAL)
       threading.excepthook = lambda told: None
+    for stream in (sys.stdout, sys.stderr):
+      # A character that the terminal lacks shall not end a run.
+      stream.reconfigure(errors='backslashreplace')
     _overrule(name)
     try:
       work()
@@ -131,12 +135,37 @@ def _told(error):
         f'JAX_PLATFORMS={where} is set, and JAX has no such device here; unset '
         'it, or install the JAX of that platform'
       )
-  first = str(error).strip().partition('\n')[0][:300]
+  return _unforeseen(error)
+
+
+def _unforeseen(error):
+  """Words an error that nobody expected, in one line."""
+  told = ' '.join(str(error).split())
+  told = told if len(told) <= 300 else f'{told[:300]} ...'
+  if isinstance(error, ImportError):
+    return f'{told}; install what requirements.txt names'
+  told = f'{type(error).__name__}: {told}'.rstrip(': ')
   return (
-    f'{type(error).__name__}: {first} (not foreseen: NASJAX_TRACEBACK=1 before '
-    'the command shows where; what was finished is kept, and the same command '
-    'goes on)'
+    f'{told}; finished work is kept, the same command goes on from there; '
+    'NASJAX_TRACEBACK=1 shows where it failed'
   )
+
+
+# Flags that name files and directories; `cells` and `corpus_path` may be lists.
+_PATHS = (
+  'alphabet_path', 'cells', 'compilation_cache', 'corpus_path', 'data_dir',
+  'figure', 'folder', 'json', 'out', 'search', 'table',
+)  # fmt: skip
+
+
+def _expand_home():
+  """Puts the home directory where a flag's path begins with ~."""
+  for name in _PATHS:
+    value = FLAGS[name].value if name in FLAGS else None
+    if isinstance(value, str):
+      FLAGS[name].value = os.path.expanduser(value)
+    elif isinstance(value, list):
+      FLAGS[name].value = [os.path.expanduser(str(v)) for v in value]
 
 
 def _fullest():
@@ -254,6 +283,8 @@ def _refuse_others(path, values, growing):
 
   def allowed(name):
     old, new = begun.get(name), values[name]
+    if name in _PATHS and isinstance(old, str):
+      old = os.path.expanduser(old)  # as it was written down once
     if name in growing and old and new:
       return set(old) <= set(new)
     return old == new

@@ -179,7 +179,7 @@ def show(found):
       f'{limit:.1f}' if limit else '',
       f'{ms["least"] / limit:.1f}' if limit else '',
     )
-  Console(highlight=False, width=100).print(view)
+  Console(markup=False, emoji=False, highlight=False, width=100).print(view)
 
 
 def run():

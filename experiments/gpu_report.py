@@ -10,7 +10,7 @@ GOALS = {'small': 8.0, 'nb_asr': 3.0, 'share_of_peak': 0.4}
 
 def show(results):
   """Prints what `gpu_plan.run` returned."""
-  out = Console(highlight=False, width=100)
+  out = Console(markup=False, emoji=False, highlight=False, width=100)
   stages = Table(title='stages')
   for name in ('stage', 'status', 'seconds', 'found'):
     stages.add_column(name, justify='right' if name == 'seconds' else 'left')

@@ -18,17 +18,17 @@ from rich.table import Table
 
 from nasjax import chips, cost, kernels, memory, parts, runs, sizing
 
-CONSOLE = Console(highlight=False)
+CONSOLE = Console(markup=False, emoji=False, highlight=False)
 if not CONSOLE.is_terminal:
   # A log has no width; 80 columns would cut the tables.
-  CONSOLE = Console(highlight=False, width=110)
+  CONSOLE = Console(markup=False, emoji=False, highlight=False, width=110)
 
 
 @contextlib.contextmanager
 def counter(title):
   """Shows a bar; yields the function to call with (done, total)."""
   with Progress(
-    TextColumn('{task.description}'),
+    TextColumn('{task.description}', markup=False),
     BarColumn(),
     MofNCompleteColumn(),
     TimeElapsedColumn(),
@@ -263,12 +263,12 @@ class Bar:
     self._trained = 0
     self._epochs_told = {}
     self._progress = Progress(
-      TextColumn('{task.description}'),
+      TextColumn('{task.description}', markup=False),
       BarColumn(),
       MofNCompleteColumn(),
-      TextColumn('epochs,'),
+      TextColumn('epochs,', markup=False),
       TimeElapsedColumn(),
-      TextColumn('gone, {task.fields[left]} left'),
+      TextColumn('gone, {task.fields[left]} left', markup=False),
       console=CONSOLE,
       disable=not CONSOLE.is_terminal,
     )
@@ -349,10 +349,10 @@ class Searches:
     self._lock = threading.Lock()
     self._started = time.perf_counter()
     self._progress = Progress(
-      TextColumn('{task.description}'),
+      TextColumn('{task.description}', markup=False),
       BarColumn(),
       MofNCompleteColumn(),
-      TextColumn('epochs,'),
+      TextColumn('epochs,', markup=False),
       TimeElapsedColumn(),
       console=CONSOLE,
       disable=not CONSOLE.is_terminal,

@@ -94,6 +94,8 @@ def plan(methods, search_seeds, stages, supernet, recipe):
 
 def search_all(searches, work, out, bar):
   """Runs all searches, one on each worker at a time; returns their results."""
+  import monitor
+
   from nasjax import workers
   from nasjax.oneshot import searching
 
@@ -104,7 +106,8 @@ def search_all(searches, work, out, bar):
       bar(progress)
       check()
 
-    return searching.run(search, prepared, fingerprint, out, on_epoch)
+    say = monitor.CONSOLE.print
+    return searching.run(search, prepared, fingerprint, out, on_epoch, say)
 
   return list(workers.share(one, searches, work.prepareds))
 

@@ -53,14 +53,15 @@ class Lab:
     """
     if ' ' not in self._work.corpus.symbols or self._own is None:
       return None
-    rate_as = np.array(
-      [[self._word_error(arch, seed) for seed in seeds] for arch in archs]
-    )
+    rates = [[self._word_error(arch, seed) for seed in seeds] for arch in archs]
+    if any(rate is None for rate_s in rates for rate in rate_s):
+      return None
+    rate_as = np.array(rates)
     return (rate_as[0] if len(rate_as) == 1 else rate_as.mean(1)).tolist()
 
   def _word_error(self, arch, seed):
     import jax
-    import orbax.checkpoint as ocp
+    import monitor
 
     from nasjax import checkpoints, error_rates, networks, population
 
@@ -74,9 +75,11 @@ class Lab:
       return 1.0
     folder = self._out / 'checkpoints' / own.column('shard')[at]
     with checkpoints.manager(folder) as manager:
-      step = manager.latest_step()
-      state = manager.restore(step, args=ocp.args.StandardRestore())
-      about = manager.metadata(step).custom_metadata
+      epoch, state, about = checkpoints.restore(
+        manager, folder, None, monitor.CONSOLE.print
+      )
+    if not epoch:
+      return None
     trained = own.row_archs[at]
     p = about['members'].index({'arch': trained.tolist(), 'seed': seed})
     network = networks.network(job.space, trained, job.macro, job.recipe)

@@ -54,7 +54,7 @@ def show(found):
       kind['question'],
       f'{kind["query_us"]:.1f} us, {kind["vector_ns_per_row"]:.0f} ns a row',
     )
-  Console(highlight=False, width=100).print(view)
+  Console(markup=False, emoji=False, highlight=False, width=100).print(view)
 
 
 def run():

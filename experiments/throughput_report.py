@@ -113,7 +113,7 @@ def show(rows):
       _text(r['cached_start_s'], '{:.1f}'),
     )
   first = rows[0]
-  console = Console(highlight=False, width=136)
+  console = Console(markup=False, emoji=False, highlight=False, width=136)
   console.print(view)
   console.print(
     f'batch {first["batch"]}, {first["frames"]} frames, float32. ms: median '

@@ -1,8 +1,12 @@
-"""Checkpoints of runs and searches: orbax, wherever they lie and if need be
-without the last one."""
+"""Checkpoints that come back, whatever their path contains.
+
+orbax looks for the parts of a checkpoint with a glob whose directory it does
+not escape (0.12.8): below a path with brackets it finds none and commits
+nothing, below one with `*` or `?` it may find those of others. So it is handed
+a link with a plain name wherever a path has more than letters and digits.
+"""
 
 import contextlib
-import os
 import pathlib
 import re
 import tempfile
@@ -15,91 +19,76 @@ from nasjax import memory
 # Two managers of one process that save at the same moment wait for each other
 # for ever (orbax 0.12.8).
 SAVING = threading.Lock()
-# Orbax looks for the parts of a checkpoint with a glob, and commits it without
-# them where the path itself is a pattern (0.12.8); what writes them takes text
-# only.
-_PLAIN = re.compile(r'[\w /.,:;=@~#%+-]*', re.ASCII)
-_SAID = 200  # characters of an error that are passed on
 
 
 @contextlib.contextmanager
 def manager(directory):
-  """Opens a manager of orbax checkpoints that keeps the last one.
-
-  Args:
-    directory: of the checkpoints, made if need be. Its path may have any
-      characters.
-
-  Yields:
-    `ocp.CheckpointManager`, closed at the end.
-  """
-  directory = pathlib.Path(directory).absolute()
-  directory.mkdir(parents=True, exist_ok=True)
-  with contextlib.ExitStack() as stack:
-    place = directory
-    if not _PLAIN.fullmatch(str(directory)):
-      place = pathlib.Path(stack.enter_context(_alias_of(directory)))
+  """Yields a manager of orbax checkpoints that keeps the last one."""
+  with _plain(pathlib.Path(directory).absolute()) as path:
     with SAVING:
-      made = ocp.CheckpointManager(
-        place,
+      saved = ocp.CheckpointManager(
+        path,
         options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True),
       )
-    yield stack.enter_context(made)
+    with saved:
+      yield saved
 
 
 @contextlib.contextmanager
-def _alias_of(directory):
-  """Yields a path without special characters that leads to a directory."""
-  base = tempfile.gettempdir()
-  base = base if _PLAIN.fullmatch(base) else '/tmp'
-  with tempfile.TemporaryDirectory(prefix='nasjax-', dir=base) as place:
-    alias = os.path.join(place, 'checkpoints')
-    os.symlink(directory, alias)
-    yield alias
+def _plain(path):
+  """Yields a path to the same directory that no glob misreads."""
+  if re.fullmatch(r'[\w./+@,=-]*', str(path), re.ASCII):
+    yield path
+    return
+  path.mkdir(parents=True, exist_ok=True)
+  # Not where TMPDIR says: that is a user's path as well.
+  with tempfile.TemporaryDirectory(prefix='nasjax-', dir='/tmp') as place:
+    link = pathlib.Path(place) / 'checkpoints'
+    link.symlink_to(path, target_is_directory=True)
+    yield link
 
 
 def restore(saved, directory, target, say):
-  """Returns the last checkpoint that can be restored.
+  """Returns the last state that can be restored.
 
-  One that cannot is set aside beside the directory, as
-  DIRECTORY.unreadable-EPOCH, and the one before it is taken.
+  One that cannot be is set aside, under a name that no manager reads, and
+  counts as absent.
 
   Args:
     saved: of `manager`.
-    directory: of the checkpoints.
-    target: function that returns a state as it was saved, for its structure.
+    directory: that of the manager, as it is called in messages.
+    target: state of the shapes and types that are wanted; None takes them as
+      they were saved.
     say: called with a line of text for each that cannot be restored.
 
   Returns:
-    its epoch and the state; 0 and None if there is none.
+    its epoch, the state, and the dict that was saved with it; 0, None and None
+    where there is none.
   """
-  directory = pathlib.Path(directory)
   for epoch in sorted(saved.all_steps(), reverse=True):
     try:
       with SAVING:
-        return epoch, saved.restore(
-          epoch, args=ocp.args.StandardRestore(target())
-        )
-    except Exception as e:  # each part of a checkpoint fails in its own way
-      if memory.exhausted(e):
+        state = saved.restore(epoch, args=ocp.args.StandardRestore(target))
+      about = saved.metadata(epoch).custom_metadata
+      if not about:
+        raise ValueError('it does not say what it is of')
+      return epoch, state, about
+    except Exception as e:  # files may hold anything, and orbax raise anything
+      if isinstance(e, MemoryError) or memory.exhausted(e):
         raise
-      fault = ' '.join(str(e).split())[:_SAID] or type(e).__name__
-    aside = _set_aside(directory, epoch)
-    with SAVING:
-      saved.reload()
-    left = [step for step in saved.all_steps() if step < epoch]
-    then = f'epoch {max(left)}' if left else 'the start'
+      reason = ' '.join(str(e).split())[:200] or type(e).__name__
+    aside = _set_aside(pathlib.Path(directory) / str(epoch))
+    saved.reload()
     say(
-      f'the checkpoint {directory / str(epoch)} cannot be restored ({fault}); '
-      f'it is now {aside}, training goes on from {then}'
+      f'the checkpoint of epoch {epoch} in {directory} cannot be restored; it '
+      f'is {aside.name} now and counts as absent ({reason})'
     )
-  return 0, None
+  return 0, None, None
 
 
-def _set_aside(directory, epoch):
-  """Moves a checkpoint out of a directory; returns where to."""
-  name, n = f'{directory.name}.unreadable-{epoch}', 0
-  while (aside := directory.with_name(name + f'-{n}' * bool(n))).exists():
-    n += 1
-  (directory / str(epoch)).rename(aside)
-  return aside
+def _set_aside(path):
+  count, aside = 1, path.with_name(f'{path.name}.unreadable')
+  while aside.exists():
+    count += 1
+    aside = path.with_name(f'{path.name}.unreadable-{count}')
+  return path.rename(aside)

@@ -146,17 +146,17 @@ def _name(job, members):
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _restore(saved, directory, parts, say):
+def _restore(saved, parts, directory, say):
   """Takes the last state saved, or the initial one.
 
   Returns:
     its epoch, and the state as it was saved (None before the first).
   """
-  epoch, host = checkpoints.restore(saved, directory, parts.target, say)
-  if host is None:
-    parts.begin()
-  else:
+  epoch, host, _ = checkpoints.restore(saved, directory, parts.target(), say)
+  if epoch:
     parts.resume(host)
+  else:
+    parts.begin()
   return epoch, host
 
 
@@ -332,7 +332,7 @@ def _train(job, shard, parts, out, tell, say):
   about = _about(job, shard)
   place = out / 'checkpoints' / shard.name
   with checkpoints.manager(place) as saved:
-    done, state = _restore(saved, place, parts, say)
+    done, state = _restore(saved, parts, place, say)
     for epoch in range(1, job.recipe.epochs + 1):
       # A plateau may have ended the training of all.
       if state and not learning_rates(job.recipe, state, epoch)[:, -1].any():

@@ -23,7 +23,7 @@ LAYERS = (
     *('spaces', 'recipes', 'dropout', 'provenance', 'taps', 'memory'),
     'program_costs',
   ),
-  ('kernels',),
+  ('kernels', 'checkpoints'),
   ('data', 'adam', 'functions', 'mixing'),
   ('losses', 'decoding', 'error_rates'),
   ('table',),

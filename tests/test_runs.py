@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 import pytest
 import tiny_corpus
 
-from nasjax import cost, models, parts, recipes, runs, table
+from nasjax import checkpoints, cost, models, parts, recipes, runs, table
 
 SPACE, RECIPE, MACRO = tiny_corpus.SPACE, tiny_corpus.RECIPE, tiny_corpus.MACRO
 CELLS = (
@@ -291,6 +291,84 @@ def test_checkpoints_open_with_orbax_alone(finished):
     assert [m['seed'] for m in about['members']] == [
       s for _, s in shard.members
     ]
+
+
+ODD = ('run [a]', 'a*?{b}%20 #1', 'sp ace/\u00e9\u65e5\nline', '**', '~')
+
+
+@pytest.mark.parametrize('name', ODD)
+def test_checkpoints_come_back_below_any_path(tmp_path, name):
+  # What a glob would take for the parts of this checkpoint.
+  (tmp_path / 'run a' / '1' / 'default' / 'ocdbt.process_7').mkdir(parents=True)
+  place = tmp_path / name / 'x'
+  state = {'w': np.arange(6.0).reshape(2, 3), 'n': np.int32(4)}
+  with checkpoints.manager(place) as saved:
+    for epoch in (1, 2):
+      args = ocp.args.StandardSave(state)
+      saved.save(epoch, args=args, custom_metadata={'of': name})
+    saved.wait_until_finished()
+  with checkpoints.manager(place) as saved:
+    epoch, found, about = checkpoints.restore(saved, place, None, pytest.fail)
+  assert epoch == 2 and about == {'of': name} and found['n'] == 4
+  np.testing.assert_array_equal(found['w'], state['w'])
+  assert [path.name for path in place.iterdir()] == ['2']
+  # A user opens it with orbax alone, whatever the path.
+  with ocp.CheckpointManager(place) as manager:
+    again = manager.restore(2, args=ocp.args.StandardRestore())
+  np.testing.assert_array_equal(again['w'], state['w'])
+
+
+def _without_contents(place):
+  shutil.rmtree(place / '2' / 'default')
+  (place / '2' / 'default').mkdir()
+
+
+def _cut(place):
+  for path in (place / '2' / 'default').rglob('*'):
+    if path.is_file():
+      path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _nameless(place):
+  (place / '2' / '_CHECKPOINT_METADATA').write_text('{')
+
+
+@pytest.mark.parametrize('harm', [_without_contents, _cut, _nameless])
+@pytest.mark.parametrize('before', [True, False])
+def test_a_checkpoint_that_cannot_be_restored_is_absent(tmp_path, harm, before):
+  state = {'w': np.arange(2000.0)}
+  with checkpoints.manager(tmp_path) as saved:
+    for epoch in (1, 2):
+      args = ocp.args.StandardSave({'w': state['w'] * epoch})
+      saved.save(epoch, args=args, custom_metadata={'of': 'test'})
+      saved.wait_until_finished()
+      if before and epoch == 1:
+        shutil.copytree(tmp_path / '1', tmp_path / 'copy')
+  if before:
+    (tmp_path / 'copy').rename(tmp_path / '1')
+  harm(tmp_path)
+  said = []
+  with checkpoints.manager(tmp_path) as saved:
+    epoch, found, _ = checkpoints.restore(saved, tmp_path, state, said.append)
+    assert epoch == (1 if before else 0)
+    if before:
+      np.testing.assert_array_equal(found['w'], state['w'])
+    args = ocp.args.StandardSave(state)
+    saved.save(2, args=args, custom_metadata={'of': 'test'})
+    saved.wait_until_finished()
+    assert checkpoints.restore(saved, tmp_path, state, said.append)[0] == 2
+  assert len(said) == 1 and '\n' not in said[0] and 'epoch 2' in said[0]
+  assert (tmp_path / '2.unreadable').is_dir()
+
+
+def test_a_run_begins_again_where_no_checkpoint_is_whole(finished, tmp_path):
+  out, _ = finished
+  shutil.copytree(out / 'checkpoints', tmp_path / 'checkpoints')
+  for place in (tmp_path / 'checkpoints').iterdir():
+    _without_contents(place)
+  told, did = _run(tmp_path, [*MEMBERS, (CELLS[2], 11)])
+  assert did == [True, True] and not any(p.resumed for p in told)
+  tiny_corpus.assert_same_table(out, tmp_path)
 
 
 # Members that diverge.

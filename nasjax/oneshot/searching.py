@@ -424,29 +424,33 @@ def restore(search, prepared, fingerprint, out):
     ValueError: there is no checkpoint of it.
   """
   searcher = Searcher(search, prepared)
-  place = pathlib.Path(out) / 'searches' / search.name(fingerprint)
+  name = search.name(fingerprint)
+  place = pathlib.Path(out) / 'searches' / name
   with checkpoints.manager(place) as manager:
-    done, state = _restored(manager, place, searcher, print)
-  if not done:
+    epoch, state, _ = _restored(manager, searcher, place, print)
+  if not epoch:
     raise ValueError(
-      f'{out} has no checkpoint of search {search.name(fingerprint)}'
+      f'{out} has no checkpoint of search {name} that can be restored; remove '
+      f'{result_path(out, name)}, if it is there, to search again'
     )
   return searcher, state
 
 
-def _restored(manager, place, searcher, say):
-  """Returns the last epoch that can be restored, and its state.
+def _restored(manager, searcher, place, say):
+  """Returns the last epoch saved, its state and what was saved with it.
 
-  Returns:
-    0 and the initial state if there is none.
+  Before the first, that is 0, the initial state and an empty dict.
   """
   initial = searcher.initial()
-  done, state = checkpoints.restore(
-    manager, place, lambda: jax.tree.map(np.asarray, initial), say
+  target = jax.tree.map(np.asarray, initial)
+  epoch, state, about = checkpoints.restore(manager, place, target, say)
+  if not epoch:
+    return 0, initial, {}
+  return (
+    epoch,
+    state | {'search': searcher._on_device(state['search'])},
+    about,
   )
-  if not done:
-    return 0, initial
-  return done, state | {'search': searcher._on_device(state['search'])}
 
 
 def run(
@@ -465,7 +469,7 @@ def run(
     fingerprint: of the corpus.
     out: directory of the run.
     on_epoch: called with a `Progress` after every epoch.
-    say: called with a line of text if a checkpoint cannot be restored.
+    say: called with a line of text when a checkpoint cannot be restored.
 
   Returns:
     the result, as the JSON file has it.
@@ -482,7 +486,7 @@ def run(
   about = search.describe() | {'corpus': fingerprint}
   place = pathlib.Path(out) / 'searches' / name
   with checkpoints.manager(place) as manager:
-    done, state = _restored(manager, place, searcher, say)
+    done, state, saved = _restored(manager, searcher, place, say)
     over = False
     for epoch in range(1, search.epochs + 1):
       if epoch > done:
@@ -497,7 +501,7 @@ def run(
       stage = search.stages[int(state['history']['stage'][epoch - 1])].name
       on_epoch(Progress(search, epoch, stage, state['history'], epoch <= done))
       if epoch == done:
-        over = bool(manager.metadata(done).custom_metadata['over'])
+        over = bool(saved['over'])
       if over:
         break
     manager.wait_until_finished()

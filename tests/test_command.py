@@ -1,0 +1,110 @@
+"""How launchers end, and what they make of text and paths of users."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+LAUNCHER = """
+import sys
+sys.path.insert(0, 'experiments')
+import command
+from absl import flags
+
+flags.DEFINE_string('out', None, 'A directory.')
+flags.DEFINE_string('json', None, 'A file.')
+flags.DEFINE_list('cells', None, 'Files.')
+
+def work():
+  FLAGS = flags.FLAGS
+  {body}
+
+command.run(work)
+"""
+
+
+def _launch(tmp_path, body, *given, **environment):
+  path = tmp_path / 'launcher.py'
+  path.write_text(LAUNCHER.format(body=body))
+  environment.setdefault('NASJAX_TRACEBACK', '')
+  return subprocess.run(
+    [sys.executable, path, *given],
+    cwd=ROOT,
+    env=os.environ | environment,
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+
+
+@pytest.mark.parametrize(
+  ('body', 'told'),
+  [
+    ("raise TypeError('not\\na number')", 'TypeError: not a number; '),
+    ('assert False', 'AssertionError; '),
+    ("raise KeyError('x')", "KeyError: 'x'; "),
+    ("raise RuntimeError('a' * 5000)", 'RuntimeError: aaa'),
+    ('f = lambda: f(); f.__globals__.update(f=f); f()', 'RecursionError: '),
+    ("'\\udce9'.encode()", "codec can't encode"),
+    ('import no_such_thing', 'requirements.txt'),
+    ('raise MemoryError', 'out of memory'),
+    ("raise RuntimeError('RESOURCE_EXHAUSTED: x')", 'out of memory'),
+  ],
+)
+def test_whatever_fails_is_one_line(tmp_path, body, told):
+  done = _launch(tmp_path, body)
+  assert done.returncode == 1 and done.stderr.count('\n') == 1
+  assert done.stderr.startswith('launcher.py: ') and told in done.stderr
+  assert len(done.stderr) < 600
+
+
+def test_tracebacks_are_for_who_asks(tmp_path):
+  done = _launch(tmp_path, 'assert False', NASJAX_TRACEBACK='1')
+  assert done.returncode and 'Traceback' in done.stderr
+
+
+def test_a_flagfile_of_other_bytes_is_one_line(tmp_path):
+  (tmp_path / 'odd.flags').write_bytes(b'--out=\xff\xfe\n')
+  done = _launch(tmp_path, 'pass', f'--flagfile={tmp_path / "odd.flags"}')
+  assert done.returncode == 1 and done.stderr.count('\n') == 1
+
+
+def test_home_is_put_for_the_tilde_of_every_path(tmp_path):
+  body = 'print(FLAGS.out, FLAGS.json, *FLAGS.cells)'
+  given = '--out=~/o', '--json=~', '--cells=~/a,b~'
+  done = _launch(tmp_path, body, *given, HOME='/somewhere')
+  assert done.stdout.split() == [
+    '/somewhere/o', '/somewhere', '/somewhere/a', 'b~',
+  ]  # fmt: skip
+
+
+def test_text_of_users_is_no_markup(tmp_path):
+  # On a terminal that knows no more than ASCII.
+  body = """
+  import monitor
+  from rich.table import Table
+  odd = 'a[/b] [red]c :smile: [link=x'
+  view = Table(title=odd)
+  view.add_column(odd)
+  view.add_row(odd)
+  monitor.CONSOLE.print(view)
+  monitor.CONSOLE.print(odd + chr(0xe9) + chr(0xdce9))
+  """
+  done = _launch(tmp_path, body.strip(), PYTHONIOENCODING='ascii')
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.count('a[/b] [red]c :smile: [link=x') == 4
+  assert '\\xe9' in done.stdout
+
+
+def test_progress_of_a_terminal_reads_no_markup(tmp_path):
+  body = """
+  import monitor
+  with monitor.counter('a[/b] [red]c') as tick:
+    tick(1, 2)
+  """
+  done = _launch(tmp_path, body.strip(), FORCE_COLOR='1')
+  assert done.returncode == 0, done.stderr
+  assert 'a[/b] [red]c' in done.stdout
