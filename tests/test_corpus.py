@@ -1,6 +1,9 @@
 """Tests of nasjax/data/corpus.py on small corpora of real builders."""
 
 import json
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -276,3 +279,62 @@ def test_metadata_must_be_complete(tmp_path):
   del metadata['score_map']['vcl']
   with pytest.raises(ValueError, match=r"\['vcl'\]"):
     corpus.load(choose(tmp_path / 'other', metadata))
+
+
+HOLDER = """
+import pathlib, sys
+from nasjax.data import corpus, manifest
+toy = manifest.builder(sys.argv[1], data_dir=sys.argv[2])
+with corpus.preparing(toy) as wanted:
+  assert wanted
+  leaving = pathlib.Path(toy.data_dir).parent / 'incomplete.ABC123_1.0.0'
+  leaving.mkdir()
+  print('in', flush=True)
+  sys.stdin.readline()
+  toy.download_and_prepare()
+"""
+
+
+@pytest.mark.parametrize('end', ['killed', 'done'])
+def test_who_prepares_is_waited_for(builder, tmp_path, end):
+  """And what it leaves goes when it is dead, not before."""
+  path = builder.builder_config.manifest_path
+  toy = manifest.builder(path, data_dir=tmp_path)
+  other = pathlib.Path(toy.data_dir).parents[1] / 'other'
+  dead = other / 'incomplete.XYZ789_1.0.0'
+  dead.mkdir(parents=True)
+  leaving = pathlib.Path(toy.data_dir).parent / 'incomplete.ABC123_1.0.0'
+  holder = subprocess.Popen(
+    [sys.executable, '-c', HOLDER, path, tmp_path],
+    cwd=pathlib.Path(__file__).parent.parent,
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.DEVNULL,
+    text=True,
+  )
+  said = []
+
+  def say(line):
+    said.append(line)
+    assert leaving.exists()
+    # Nor does one go who prepares another corpus.
+    corpus.prepare(builder_of_others)
+    assert leaving.exists()
+    if end == 'killed':
+      holder.kill()
+    else:
+      print(file=holder.stdin, flush=True)
+
+  builder_of_others = manifest.builder(path, data_dir=tmp_path, seed=1)
+  with holder:
+    assert holder.stdout.readline() == 'in\n'
+    assert not dead.exists()
+    corpus.prepare(toy, say)
+  (line,) = said
+  assert 'another run prepares' in line and str(leaving.parent) in line
+  assert (
+    toy.info.metadata['fingerprint'] == builder.info.metadata['fingerprint']
+  )
+  assert toy.info.splits['train'].num_examples == 7
+  corpus.prepare(manifest.builder(path, data_dir=tmp_path))
+  assert not leaving.exists()

@@ -14,7 +14,12 @@ as), `fingerprint` (digest of the contents), and perhaps `name`.
 
 import contextlib
 import dataclasses
+import errno
+import fcntl
 import io
+import os
+import pathlib
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -63,14 +68,114 @@ def quiet() -> Iterator[None]:
     logging.set_verbosity(verbosity)
 
 
-def prepare(builder: tfds.core.DatasetBuilder) -> None:
+@contextlib.contextmanager
+def _lock(folder: pathlib.Path, say=None) -> Iterator[bool | None]:
+  """Holds the folder of a corpus against others who would prepare it.
+
+  Args:
+    folder: of all versions of the corpus.
+    say: called with a line of text before waiting for another holder; None not
+      to wait.
+
+  Yields:
+    True; False where another holds it, None where the file system knows no
+    locks. A killed holder leaves none.
+  """
+  flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+  fd = os.open(folder / '.lock', flags, 0o666)
+  held = True
+  try:
+    try:
+      fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      held = say is not None
+      if held:
+        say(f'another run prepares the corpus {folder}; waiting for it')
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    except OSError as e:
+      if e.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+        raise
+      held = None
+    yield held
+  finally:
+    os.close(fd)  # which unlocks
+
+
+def _leavings(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Returns what unfinished preparations, living or not, left in a folder."""
+  return [path for path in folder.glob('incomplete.*_*') if path.is_dir()]
+
+
+def _clear(folder: pathlib.Path) -> None:
+  """Removes what killed preparations left of a corpus, its lock being held."""
+  for path in _leavings(folder):
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _clear_others(corpora: pathlib.Path) -> None:
+  """Does so for all corpora of a kind, but those that are being prepared."""
+  for folder in filter(_leavings, corpora.glob('*')):
+    # Where corpora may only be read, nothing is removed.
+    with contextlib.suppress(OSError), _lock(folder) as held:
+      if held:
+        _clear(folder)
+
+
+@contextlib.contextmanager
+def preparing(
+  builder: tfds.core.DatasetBuilder, say: Callable[[str], None] = print
+) -> Iterator[bool]:
+  """Lets one process at a time prepare a corpus; the others wait for it.
+
+  What killed preparations have left, of this corpus and of others of its
+  builder, is removed; never what one that lives is writing.
+
+  Args:
+    builder: prepared or not.
+    say: called with a line of text before waiting.
+
+  Yields:
+    whether there is something to prepare. What another has prepared meanwhile
+    is known to the builder then.
+  """
+  place = pathlib.Path(builder.data_dir)
+  if place.exists():
+    _clear_others(place.parent.parent)
+    yield False
+    return
+  place.parent.mkdir(parents=True, exist_ok=True)
+  with _lock(place.parent, say) as held:
+    if held:
+      _clear(place.parent)
+    _clear_others(place.parent.parent)
+    made = place.exists()
+    if not made:
+      try:
+        yield True
+        return
+      except OSError:
+        # Without locks another may have been faster.
+        if held or not place.exists():
+          raise
+  builder.info.read_from_directory(place)
+  if made:
+    yield False
+
+
+def prepare(
+  builder: tfds.core.DatasetBuilder, say: Callable[[str], None] = print
+) -> None:
   """Runs `download_and_prepare`, quietly, unless that has been done.
+
+  Args:
+    builder: of the corpus.
+    say: called with a line of text where another process is preparing it.
 
   Raises:
     ValueError: what the builder finds wrong with the corpus, or a split
       without an utterance.
   """
-  with quiet():
+  with preparing(builder, say), quiet():
     try:
       builder.download_and_prepare()
     except AssertionError as error:  # a split in which there is nothing

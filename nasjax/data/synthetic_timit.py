@@ -159,16 +159,11 @@ def prepare(
   if workers < 1:
     raise ValueError(f'workers is {workers}; give at least 1')
   made = builder(data_dir, spec)
-  if made.data_path.exists():
-    if not made.is_prepared():
-      raise OSError(f'{made.data_path} is no complete corpus; delete it')
-    return made
   made.workers, made.progress = workers, progress
   tfds.disable_progress_bar()
-  try:
-    made.download_and_prepare()
-  except OSError:
-    # Somebody else may have prepared the same corpus meanwhile.
-    if not made.data_path.exists():
-      raise
+  with corpus.preparing(made) as wanted:
+    if wanted:
+      made.download_and_prepare()
+    elif not made.is_prepared():
+      raise OSError(f'{made.data_path} is no complete corpus; delete it')
   return builder(data_dir, spec)
