@@ -101,6 +101,7 @@ def write_record(job, builder, number, out):
     'prepared_corpus': str(pathlib.Path(builder.data_dir).absolute()),
     'versions': provenance.versions(),
     'commit': provenance.commit(),
+    'environment': provenance.environment(),
   }
   disk.publish(out / 'run.json', json.dumps(record, indent=1).encode())
 

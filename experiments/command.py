@@ -81,6 +81,15 @@ _OVERRULED = (
 )  # fmt: skip
 
 
+# Settings of compilers, which are heeded; run.json keeps them.
+_HEEDED = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'NVIDIA_TF32_OVERRIDE')
+# Of these, what changes how fast programs are made, or how many devices.
+_HARMLESS = (
+  '--xla_force_host_platform_device_count',
+  '--xla_backend_optimization_level',
+)
+
+
 def _overrule(name):
   """Takes such settings out of the environment, and says so.
 
@@ -95,6 +104,15 @@ def _overrule(name):
       'be others, or none',
       file=sys.stderr,
     )
+  for key in _HEEDED:
+    words = os.environ.get(key, '').split()
+    if not all(word.startswith(_HARMLESS) for word in words):
+      print(
+        f'{name}: {key}={" ".join(words)} of the environment is heeded; '
+        'results may be others than without it',
+        file=sys.stderr,
+        flush=True,
+      )
 
 
 # What XLA raises is told by its text, for jax is not imported here.
@@ -122,9 +140,9 @@ def _told(error):
     return 'the device is out of memory; lower --members_per_shard'
   if isinstance(error, ValueError | OSError):
     return str(error) or type(error).__name__
-  if isinstance(error, RuntimeError | AssertionError) and (
-    where := os.environ.get('JAX_PLATFORMS')
-  ):
+  names = ('JAX_PLATFORMS', 'JAX_PLATFORM_NAME')
+  given = [f'{key}={os.environ[key]}' for key in names if os.environ.get(key)]
+  if isinstance(error, RuntimeError | AssertionError) and given:
     # JAX has several ways of saying that there is no such platform.
     import jax
 
@@ -132,7 +150,7 @@ def _told(error):
       jax.devices()
     except (RuntimeError, AssertionError):
       return (
-        f'JAX_PLATFORMS={where} is set, and JAX has no such device here; unset '
+        f'{" ".join(given)} is set, and JAX has no such device here; unset '
         'it, or install the JAX of that platform'
       )
   return _unforeseen(error)
@@ -260,6 +278,7 @@ class Record:
       'metric': metric,
       'versions': provenance.versions(),
       'commit': provenance.commit(),
+      'environment': provenance.environment(),
     }
     disk.publish(self._path, json.dumps(record, indent=1).encode())
 

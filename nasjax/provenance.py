@@ -1,5 +1,6 @@
 """Where a result comes from: versions, device, commit of the code."""
 
+import os
 import pathlib
 import platform
 import subprocess
@@ -19,6 +20,16 @@ def versions():
     'flax': flax.__version__,
     'python': platform.python_version(),
     'device': f'{len(jax.devices())} x {device.device_kind}',
+  }
+
+
+def environment():
+  """Returns the settings of JAX and its compilers in the environment."""
+  names = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'NVIDIA_TF32_OVERRIDE')
+  return {
+    name: value
+    for name, value in sorted(os.environ.items())
+    if value and (name in names or name.startswith('JAX_'))
   }
 
 

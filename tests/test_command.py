@@ -108,3 +108,38 @@ def test_progress_of_a_terminal_reads_no_markup(tmp_path):
   done = _launch(tmp_path, body.strip(), FORCE_COLOR='1')
   assert done.returncode == 0, done.stderr
   assert 'a[/b] [red]c' in done.stdout
+
+
+@pytest.mark.parametrize(
+  'name, value, told',
+  [
+    ('JAX_ENABLE_X64', '1', 'not heeded'),
+    ('JAX_DEBUG_NANS', 'true', 'not heeded'),
+    ('XLA_FLAGS', '--xla_cpu_enable_fast_math=true', 'is heeded'),
+    ('NVIDIA_TF32_OVERRIDE', '1', 'is heeded'),
+    ('XLA_FLAGS', '--xla_force_host_platform_device_count=2', ''),
+    ('JAX_ENABLE_X64', '', ''),
+  ],
+)
+def test_settings_that_change_results_are_named(tmp_path, name, value, told):
+  body = """
+  from nasjax import provenance
+  print(provenance.environment())
+  """
+  done = _launch(tmp_path, body.strip(), **{name: value})
+  assert done.returncode == 0, done.stderr
+  assert done.stderr.count('\n') == bool(told) and told in done.stderr
+  assert (f'{name}={value} ' in done.stderr) == bool(told)
+  # What is heeded is kept.
+  heeded = bool(value) and told != 'not heeded'
+  assert (repr(name) in done.stdout) == heeded
+
+
+@pytest.mark.parametrize('name', ['JAX_PLATFORMS', 'JAX_PLATFORM_NAME'])
+def test_a_platform_that_is_not_there_is_one_line(tmp_path, name):
+  body = 'import jax; jax.devices()'
+  done = _launch(
+    tmp_path, body, **{'JAX_PLATFORMS': '', 'XLA_FLAGS': '', name: 'tpu'}
+  )
+  assert done.returncode == 1 and done.stderr.count('\n') == 1, done.stderr
+  assert f'{name}=tpu is set' in done.stderr
