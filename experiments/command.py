@@ -45,6 +45,7 @@ def run(work):
       # logged or not; what is wrong reaches the main thread as well.
       logging.set_verbosity(logging.FATAL)
       threading.excepthook = lambda told: None
+      sys.stderr = _Quiet(sys.stderr)
     for stream in (sys.stdout, sys.stderr):
       # A character that the terminal lacks shall not end a run.
       stream.reconfigure(errors='backslashreplace')
@@ -65,6 +66,24 @@ def run(work):
       sys.exit(f'{name}: {words}')
 
   app.run(main, flags_parser=parse)
+
+
+class _Quiet:
+  """A stream on which threads that Python has not started are not heard.
+
+  Of those that save checkpoints each writes a traceback when a disk is full.
+  """
+
+  def __init__(self, stream):
+    self._stream = stream
+
+  def __getattr__(self, name):
+    return getattr(self._stream, name)
+
+  def write(self, text):
+    if threading.current_thread().name.startswith('Dummy-'):
+      return len(text)
+    return self._stream.write(text)
 
 
 # Settings of JAX, often exported for other work, under which programs fail or

@@ -3,8 +3,10 @@
 import concurrent.futures
 import fcntl
 import json
+import os
 import re
 import signal
+import subprocess
 
 import matplotlib.image
 import orbax.checkpoint as ocp
@@ -132,6 +134,21 @@ def test_killed_run_ends_with_the_same_table(tiny_run, tmp_path):
   for row, other in zip(rows, expected):
     assert row['shard'] == other['shard']
     assert schema.same_results(row, other), (row, other)
+
+
+def test_a_full_disk_is_one_line(tiny_run, tmp_path):
+  """While checkpoints are saved, by threads of libraries."""
+  mount = ['mount', '-t', 'tmpfs', '-o', 'size=32k', 'tmpfs', str(tmp_path)]
+  if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+    pytest.skip('only root can make a small file system')
+  try:
+    out = tmp_path / 'out'
+    status, _, errors = launcher.finish(f'--out={out}', *tiny_run.flags)
+  finally:
+    subprocess.run(['umount', str(tmp_path)], check=True)
+  assert status == 1 and errors.count('\n') == 1, errors
+  assert f'No space left on device: {tmp_path} (of --out={out})' in errors
+  assert 'the same command goes on' in errors
 
 
 def test_dry_run_plans_and_writes_no_rows(tiny_run, tmp_path):
