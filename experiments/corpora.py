@@ -52,6 +52,16 @@ flags.DEFINE_float(
   'Seconds by which durations in a manifest may be wrong.',
   lower_bound=0,
 )
+flags.DEFINE_float(
+  'min_seconds', 0, 'Shorter manifest utterances are left out.', lower_bound=0
+)
+flags.DEFINE_float(
+  'max_seconds',
+  None,
+  'Longer manifest utterances are left out. One of some minutes sets the '
+  'shape, and so the memory, of a whole batch.',
+  lower_bound=0,
+)
 flags.DEFINE_list(
   'drop', [], 'Rules whose offending manifest utterances are left out.'
 )
@@ -117,6 +127,8 @@ _MANIFEST = (
   'allow_shared_speakers',
   'drop',
   'duration_tolerance',
+  'min_seconds',
+  'max_seconds',
 )
 
 
@@ -243,6 +255,19 @@ def prepare(progress=None):
       allow_shared_speakers=FLAGS.allow_shared_speakers,
       drop=tuple(FLAGS.drop),
       duration_tolerance=FLAGS.duration_tolerance,
+      min_seconds=FLAGS.min_seconds,
+      max_seconds=FLAGS.max_seconds,
     )
   corpus.prepare(builder)
+  for part in left_out(builder):
+    print(
+      f'left out of {part["split"]}: {part["utterances"]} utterances, '
+      f'{part["minutes"]:.2f} minutes, {part["rule"]}',
+      flush=True,
+    )
   return builder
+
+
+def left_out(builder):
+  """Returns what a manifest lost by rule and split, as `manifest.Examined`."""
+  return list((builder.info.metadata or {}).get('left_out', ()))

@@ -138,6 +138,7 @@ def test_every_rule_is_tested_here():
     'duplicate_id',
     'duplicate_audio',
     'empty_split',
+    *checks.LENGTHS,
   }
   assert tested | apart == set(checks.REMEDIES)
 
@@ -200,13 +201,33 @@ def test_ids_that_are_made_up_are_free(tmp_path, rows):
   assert not problems and len({u.id for u in utterances}) == len(rows)
 
 
+def test_lengths_and_what_was_left_out(tmp_path, rows):
+  rows[3] |= {'offset': 0.0, 'duration': 0.3}
+  rows[4]['duration'] = 0.2  # a wrong duration as well
+  path = write(tmp_path, rows)
+  options = manifest.Options(
+    min_seconds=0.25, max_seconds=5, drop=('duration_mismatch',)
+  )
+  found_ = manifest.examine(path, options)
+  assert not found_.problems
+  assert {(p['rule'], p['utterances']) for p in found_.left_out} == {
+    ('duration_mismatch', 1)
+  }
+  options = manifest.Options(min_seconds=0.35)
+  found_ = manifest.examine(path, options)
+  assert sum(p['utterances'] for p in found_.left_out) == 2
+  assert found_.left_out[0]['minutes'] > 0
+  with pytest.raises(ValueError, match='leaves nothing above'):
+    manifest.Options(min_seconds=2, max_seconds=1)
+
+
 def test_both_sides_of_a_telephone_call(tmp_path, rows):
   both = np.stack([noise()[::-1], noise() // 2], 1)
   soundfile.write(tmp_path / 'call.wav', both, 16_000)
   rows[3] |= {'audio_filepath': 'call.wav', 'channel': 0, 'id': 'a'}
   rows[4] |= {'audio_filepath': 'call.wav', 'channel': 'B', 'id': 'b'}
   assert manifest.check(write(tmp_path, rows)) == []
-  rows[4]['channel'] = 'left'
+  rows[3]['channel'], rows[4]['channel'] = 1, 'left'
   (problem,) = manifest.check(write(tmp_path, rows))
   assert problem.rule == 'bad_field' and "'left'" in problem.message
 

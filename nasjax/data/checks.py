@@ -39,6 +39,8 @@ REMEDIES = {
   'ctc_infeasible': 'correct the transcript or the audio, or drop this rule',
   'duplicate_id': 'give every utterance its own id',
   'duplicate_audio': 'take one of the lines out',
+  'too_short': 'lower --min_seconds to keep it',
+  'too_long': 'raise --max_seconds to keep it',
   'shared_speaker': 'move the speaker, or set allow_shared_speakers',
   'empty_split': 'give the split at least one utterance',
 }
@@ -49,6 +51,10 @@ DROPPABLE = frozenset(REMEDIES) - {
   'shared_speaker',
   'empty_split',
 }
+
+
+# Rules of which the utterances are always left out.
+LENGTHS = ('too_short', 'too_long')
 
 
 class Problem(NamedTuple):
@@ -413,6 +419,21 @@ def unknown_symbols(utterances, symbols, where, path) -> list[Problem]:
     if strange:
       message = f'{" ".join(map(repr, strange))} not in {where}'
       problems.append(problem(path, utterance.line, 'unknown_phone', message))
+  return problems
+
+
+def lengths(utterances, least: float, most: float | None, path):
+  """Finds utterances of less than `least` or more than `most` seconds."""
+  problems = []
+  for utterance in utterances:
+    seconds = utterance.seconds
+    if seconds is None or least <= seconds <= (most or seconds):
+      continue
+    rule, bound = 'too_long', most
+    if seconds < least:
+      rule, bound = 'too_short', least
+    message = f'{seconds:g} s, the bound is {bound:g} s'
+    problems.append(problem(path, utterance.line, rule, message))
   return problems
 
 

@@ -72,6 +72,8 @@ class Options:
     drop: rules of `checks.DROPPABLE`; utterances that break them are left out
       instead of stopping the preparation.
     duration_tolerance: seconds by which a declared duration may be wrong.
+    min_seconds, max_seconds: utterances that last less, or longer, are left
+      out.
   """
 
   targets: str = 'phones'
@@ -80,6 +82,8 @@ class Options:
   allow_shared_speakers: bool = False
   drop: tuple[str, ...] = ()
   duration_tolerance: float = audio.DURATION_TOLERANCE
+  min_seconds: float = 0.0
+  max_seconds: float | None = None
 
   def __post_init__(self):
     if self.targets not in ('phones', 'characters'):
@@ -87,6 +91,11 @@ class Options:
     if not 0 <= self.duration_tolerance < math.inf:
       raise ValueError(
         f'duration_tolerance {self.duration_tolerance}: seconds from 0 on'
+      )
+    if self.max_seconds is not None and self.max_seconds <= self.min_seconds:
+      raise ValueError(
+        f'max_seconds {self.max_seconds} leaves nothing above min_seconds '
+        f'{self.min_seconds}'
       )
     if isinstance(self.drop, str):
       raise ValueError(f'drop {self.drop!r}: give a tuple of rules')
@@ -154,6 +163,8 @@ class Examined(NamedTuple):
     symbols: training alphabet, sorted.
     problems: what keeps the corpus from being prepared, by line.
     dropped: problems of the utterances that were left out.
+    left_out: what that is, by rule and split: dicts of rule, split, utterances
+      and minutes, as declared.
   """
 
   splits: dict[str, list[checks.Utterance]]
@@ -161,6 +172,7 @@ class Examined(NamedTuple):
   symbols: tuple[str, ...]
   problems: list[checks.Problem]
   dropped: list[checks.Problem]
+  left_out: list[dict]
 
 
 def examine(path: str | os.PathLike, options: Options) -> Examined:
@@ -183,7 +195,11 @@ def examine(path: str | os.PathLike, options: Options) -> Examined:
       utterances, alphabet, 'the alphabet', path
     )
   problems += checks.missing_splits(utterances, path)
-  kept, problems, dropped = _drop(utterances, problems, options.drop)
+  problems += checks.lengths(
+    utterances, options.min_seconds, options.max_seconds, path
+  )
+  rules = (*options.drop, *checks.LENGTHS)
+  kept, problems, dropped = _drop(utterances, problems, rules)
   if not options.allow_shared_speakers:
     problems += checks.shared_speakers(kept, path)
   splits = assign(kept, options.seed)
@@ -202,7 +218,27 @@ def examine(path: str | os.PathLike, options: Options) -> Examined:
       message = f'no utterance for {name}'
       problems.append(checks.problem(path, 0, 'empty_split', message))
   problems.sort(key=lambda p: p.line)
-  return Examined(splits, digests, symbols, problems, dropped)
+  left_out = _left_out(utterances, dropped)
+  return Examined(splits, digests, symbols, problems, dropped, left_out)
+
+
+def _left_out(utterances, dropped) -> list[dict]:
+  """Counts what was dropped; an utterance by the first rule that it broke."""
+  by_line, found = {u.line: u for u in utterances}, {}
+  for line, rule in {p.line: p.rule for p in reversed(dropped)}.items():
+    # Lines without a split are training lines until one is taken from them.
+    key = rule, by_line[line].split or 'train'
+    count, seconds = found.get(key, (0, 0.0))
+    found[key] = count + 1, seconds + (by_line[line].seconds or 0.0)
+  return [
+    {
+      'rule': rule,
+      'split': split,
+      'utterances': count,
+      'minutes': round(seconds / 60, 3),
+    }
+    for (rule, split), (count, seconds) in sorted(found.items())
+  ]
 
 
 def _drop(utterances, problems, rules):
@@ -280,6 +316,8 @@ def check(
   allow_shared_speakers: bool = False,
   drop: Sequence[str] = (),
   duration_tolerance: float = audio.DURATION_TOLERANCE,
+  min_seconds: float = 0.0,
+  max_seconds: float | None = None,
 ) -> list[checks.Problem]:
   """Returns all problems of a manifest, by line; see `Options`.
 
@@ -296,6 +334,8 @@ def check(
     allow_shared_speakers,
     drop,
     duration_tolerance,
+    min_seconds,
+    max_seconds,
   )
   return examine(manifest_path, options).problems
 
@@ -338,6 +378,7 @@ class Manifest(tfds.core.GeneratorBasedBuilder):
       score_map=identity,
       fingerprint=fingerprint(found),
       dropped=[str(problem) for problem in found.dropped],
+      left_out=found.left_out,
     )
     return {
       name: self._generate_examples(utterances, found.digests)
@@ -411,6 +452,8 @@ def builder(
   allow_shared_speakers: bool = False,
   drop: Sequence[str] = (),
   duration_tolerance: float = audio.DURATION_TOLERANCE,
+  min_seconds: float = 0.0,
+  max_seconds: float | None = None,
 ) -> Manifest:
   """Returns the builder of a manifest; see `Options`.
 
@@ -435,6 +478,8 @@ def builder(
     allow_shared_speakers,
     drop,
     duration_tolerance,
+    min_seconds,
+    max_seconds,
   )
   if not path.is_file():
     problems = checks.parse(path, targets)[1]
