@@ -154,23 +154,32 @@ def check():
 
 
 def _corpus_path():
-  """Returns the path of a corpus that is read."""
+  """Returns the path of a corpus that is read; of a manifest also several."""
   if not FLAGS.corpus_path:
     raise ValueError(f'--corpus={FLAGS.corpus} needs --corpus_path')
   path = pathlib.Path(FLAGS.corpus_path).expanduser()
-  if not path.exists():
-    raise ValueError(f'--corpus_path={FLAGS.corpus_path} does not exist')
-  if FLAGS.corpus == 'timit' and not path.is_dir():
-    raise ValueError(
-      f'--corpus_path={FLAGS.corpus_path} is no directory; give that of TIMIT'
-    )
-  if FLAGS.corpus == 'manifest' and not path.is_file():
-    raise ValueError(
-      f'--corpus_path={FLAGS.corpus_path} is no file; give a manifest.jsonl'
-    )
-  if FLAGS.corpus == 'manifest' and not path.read_bytes().strip():
-    raise ValueError(f'--corpus_path={FLAGS.corpus_path} has no utterance')
-  return path
+  if FLAGS.corpus == 'timit':
+    if not path.is_dir():
+      raise ValueError(
+        f'--corpus_path={path} is no directory; give that of TIMIT'
+        if path.exists()
+        else f'--corpus_path={path} does not exist'
+      )
+    return path
+  paths = [path]
+  if not path.exists() and ',' in FLAGS.corpus_path:
+    words = FLAGS.corpus_path.split(',')
+    paths = [pathlib.Path(w.strip()).expanduser() for w in words if w.strip()]
+  for path in paths:
+    if not path.exists():
+      raise ValueError(f'--corpus_path={path} does not exist')
+    if not path.is_file():
+      raise ValueError(
+        f'--corpus_path={path} is no file; give a manifest.jsonl'
+      )
+    if not path.read_bytes().strip():
+      raise ValueError(f'--corpus_path={path} has no utterance')
+  return tuple(paths) if len(paths) > 1 else paths[0]
 
 
 def _numbers(name, kind):

@@ -1,5 +1,6 @@
 """Tests of nasjax/data/checks.py: every rule, and all of them at once."""
 
+import json
 import shutil
 
 import manifests
@@ -199,6 +200,33 @@ def test_ids_that_are_made_up_are_free(tmp_path, rows):
   rows[0]['id'] = 'u3-6'  # what line 6 would be called
   utterances, problems = checks.parse(write(tmp_path, rows), 'phones')
   assert not problems and len({u.id for u in utterances}) == len(rows)
+
+
+def test_one_manifest_a_split(tmp_path, rows):
+  paths = []
+  for name in ('train', 'validation', 'test'):
+    own = [dict(r) for r in rows if checks._SPLITS[r['split']] == name]
+    for row in own:
+      del row['split']
+    paths.append(tmp_path / f'my_{name[:5]}.json')
+    paths[-1].write_text(''.join(json.dumps(row) + '\n' for row in own))
+  paths[1] = paths[1].rename(tmp_path / 'my_dev.json')
+  whole = manifest.examine(write(tmp_path, rows), manifest.Options())
+  found_ = manifest.examine(paths, manifest.Options())
+  assert not found_.problems
+  assert manifest.fingerprint(found_) == manifest.fingerprint(whole)
+  # Faults name the file, and lines as they are counted there.
+  lines = paths[2].read_text().splitlines()
+  first = json.loads(paths[0].read_text().splitlines()[1])
+  lines.append(json.dumps(first | {'id': 'again'}))
+  paths[2].write_text('\n'.join(lines))
+  (problem, *_) = [
+    p for p in manifest.check(paths) if p.rule == 'duplicate_audio'
+  ]
+  assert (problem.path, problem.line) == (str(paths[2]), len(lines))
+  assert 'line 2 of my_train.json' in problem.message
+  missing = manifest.check([*paths[:2], tmp_path / 'no.json'])
+  assert found(missing) == [(0, 'missing_file')]
 
 
 def test_lengths_and_what_was_left_out(tmp_path, rows):

@@ -7,6 +7,7 @@ of them are reported together, before anything is trained.
 import collections
 import json
 import pathlib
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,6 +17,9 @@ from nasjax.data import audio, features
 # Strides in time of the networks: they leave a quarter of the frames.
 _STRIDES = (2, 2)
 _MOST_SECONDS = 1e6
+# More than a manifest has: lines of several files are numbered one behind the
+# other.
+FILE_LINES = 10**9
 _SHOWN = 50
 
 # Every rule, with what to do about it.
@@ -143,24 +147,46 @@ _SPLITS = {
 }
 
 
+SPLIT_NAMES = frozenset(_SPLITS) - {''}
+
+
 def parse(
   path: pathlib.Path, targets: str
 ) -> tuple[list[Utterance], list[Problem]]:
   """Reads the lines of a manifest, without touching the audio.
 
   Args:
-    path: the manifest.
+    path: the manifest, or a tuple of them: lines of the n-th then count from
+      n * `FILE_LINES`, and their split may be told by the file's name.
     targets: 'phones' or 'characters'.
 
   Returns:
     The utterances of all lines that name an audio file (also those with other
     problems, so that their audio can be examined as well), and the problems.
   """
-  if not path.is_file():
-    return [], [problem(path, 0, 'missing_file', f'no manifest {path}')]
+  paths = path if isinstance(path, tuple) else (path,)
   utterances, problems = [], []
+  for index, one in enumerate(paths):
+    if not one.is_file():
+      return [], [problem(one, 0, 'missing_file', f'no manifest {one}')]
+    default = _split_of(one) if len(paths) > 1 else ''
+    _parse_file(one, index * FILE_LINES, default, targets, utterances, problems)
+  named, duplicates = _name(utterances, path)
+  return named, _without_phones(named, problems, path) + duplicates
+
+
+def _parse_file(path, before, default, targets, utterances, problems):
+  """Appends what the lines of a file say, and what is wrong with them.
+
+  Args:
+    path: the file.
+    before: what is added to its lines' numbers.
+    default: split of the lines that name none.
+    targets: as in `parse`.
+    utterances, problems: lists that grow.
+  """
   with path.open('rb') as file:
-    for number, raw in enumerate(file, start=1):
+    for number, raw in enumerate(file, start=before + 1):
       if not raw.strip():
         continue
       try:
@@ -172,11 +198,40 @@ def parse(
         continue
       faults = []
       utterance = _utterance(record, number, path.parent, targets, faults)
+      if utterance.split == '':
+        utterance = utterance._replace(split=default)
       if utterance.audio.name:
         utterances.append(utterance)
       problems += [problem(path, number, *fault) for fault in faults]
-  named, duplicates = _name(utterances, path)
-  return named, _without_phones(named, problems, path) + duplicates
+
+
+def _split_of(path) -> str:
+  """Returns the split that a file's name tells; '' if none or several."""
+  words = re.split(r'[^a-z]+', path.stem.lower())
+  found = {_SPLITS[word] for word in words if word in _SPLITS} - {''}
+  return found.pop() if len(found) == 1 else ''
+
+
+def located(found: Problem, paths) -> Problem:
+  """Says a problem of several files with the file and its own line numbers."""
+  if len(paths) == 1:
+    return found
+
+  def place(number):
+    index, line = divmod(number, FILE_LINES)
+    return paths[index], line
+
+  message = re.sub(
+    r'\bline (\d+)',
+    lambda match: 'line {1} of {0.name}'.format(*place(int(match[1]))),
+    found.message,
+  )
+  path, line = place(found.line)
+  if not line and found.path not in map(str, paths):
+    path = ', '.join(map(str, paths))
+  elif not line:
+    path = found.path
+  return found._replace(path=str(path), line=line, message=message)
 
 
 def _without_phones(utterances, problems, path) -> list[Problem]:

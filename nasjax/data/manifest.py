@@ -14,12 +14,13 @@ to 16 kHz; mono, or `channel` says which one: 0, 1 and on (or A, B, as of
 telephone speech). Further fields are ignored.
 
 `split` is train, validation (also dev, valid, val) or test, on every line or on
-none. A split that no line names is taken from the training lines: about a tenth
-of them, in an order drawn by hashing the seed, the split and the speaker (or
-the id). Whole speakers are taken, so that none is on both sides; single
-utterances where that cannot be: a line without a speaker, too few speakers, or
-speakers that other splits share. Whatever holds a symbol that training would
-then lack is passed over where possible. `test` is taken before `validation`.
+none; of several manifests, the name of each may tell it (train.json). A split
+that no line names is taken from the training lines: about a tenth of them, in
+an order drawn by hashing the seed, the split and the speaker (or the id). Whole
+speakers are taken, so that none is on both sides; single utterances where that
+cannot be: a line without a speaker, too few speakers, or speakers that other
+splits share. Whatever holds a symbol that training would then lack is passed
+over where possible. `test` is taken before `validation`.
 
 Characters are the code points of the text in Unicode's composed form (NFC),
 with case kept and runs of white space made one space.
@@ -175,9 +176,22 @@ class Examined(NamedTuple):
   left_out: list[dict]
 
 
+def _files(path) -> tuple[pathlib.Path, ...]:
+  """Returns the files of a manifest: one, or one for some splits."""
+  if isinstance(path, str | os.PathLike):
+    path = (path,)
+  return tuple(pathlib.Path(p).expanduser() for p in path)
+
+
 def examine(path: str | os.PathLike, options: Options) -> Examined:
-  """Reads a manifest and all of its audio, and applies every rule."""
-  path = pathlib.Path(path).expanduser()
+  """Reads a manifest and all of its audio, and applies every rule.
+
+  Args:
+    path: the manifest, or several: one for some splits.
+    options: `Options`.
+  """
+  paths = _files(path)
+  path = paths if len(paths) > 1 else paths[0]
   utterances, problems = checks.parse(path, options.targets)
   alphabet = options.alphabet()
   digests = {}
@@ -213,12 +227,15 @@ def examine(path: str | os.PathLike, options: Options) -> Examined:
       )
       splits[name], lacking, more = _drop(splits[name], lacking, options.drop)
       problems, dropped = problems + lacking, dropped + more
-  for name in _SPLITS if path.is_file() else ():
+  for name in _SPLITS if all(p.is_file() for p in paths) else ():
     if not splits[name]:
       message = f'no utterance for {name}'
       problems.append(checks.problem(path, 0, 'empty_split', message))
-  problems.sort(key=lambda p: p.line)
   left_out = _left_out(utterances, dropped)
+  problems, dropped = (
+    [checks.located(p, paths) for p in sorted(some, key=lambda p: p.line)]
+    for some in (problems, dropped)
+  )
   return Examined(splits, digests, symbols, problems, dropped, left_out)
 
 
@@ -367,12 +384,12 @@ class Manifest(tfds.core.GeneratorBasedBuilder):
     """Examines the corpus; raises a ManifestError if it has problems."""
     del dl_manager
     config = self.builder_config
-    found = examine(config.manifest_path, config.options)
+    found = examine(config.manifest_path.split('\0'), config.options)
     if found.problems:
       raise ManifestError(checks.summary(found.problems), found.problems)
     identity = {symbol: symbol for symbol in found.symbols}
     self.info.metadata.update(
-      name=title(config.manifest_path),
+      name=title(config.manifest_path.partition('\0')[0]),
       alphabet=list(found.symbols),
       train_map=identity,
       score_map=identity,
@@ -427,15 +444,17 @@ def fingerprint(found: Examined) -> str:
 def title(manifest_path: str | os.PathLike) -> str:
   """Returns a short name: the folder of a manifest.jsonl, else its stem."""
   path = pathlib.Path(manifest_path).absolute()
-  name = path.parent.name if path.stem == 'manifest' else path.stem
+  plain = path.stem == 'manifest' or path.stem in checks.SPLIT_NAMES
+  name = path.parent.name if plain else path.stem
   return re.sub(r'[^A-Za-z0-9_]+', '_', name).strip('_') or 'corpus'
 
 
-def _state(path: pathlib.Path, options: Options) -> str:
+def _state(paths: tuple[pathlib.Path, ...], options: Options) -> str:
   """Returns a digest of options, manifest, and sizes and times of its files."""
   digest = hashlib.sha256(repr((options, options.alphabet())).encode())
-  digest.update(path.read_bytes())
-  for file in sorted({u.audio for u in checks.parse(path, 'phones')[0]}):
+  for path in paths:
+    digest.update(path.read_bytes())
+  for file in sorted({u.audio for u in checks.parse(paths, 'phones')[0]}):
     if file.is_file():
       status = file.stat()
       digest.update(repr((status.st_size, status.st_mtime_ns)).encode())
@@ -462,7 +481,7 @@ def builder(
   the old one. Its metadata hold a `fingerprint` of the contents alone.
 
   Args:
-    manifest_path: the manifest.
+    manifest_path: the manifest, or several: one for some splits.
     data_dir: folder of prepared corpora; it is made if need be.
 
   Raises:
@@ -470,7 +489,7 @@ def builder(
       by `download_and_prepare`.
     ValueError: options that mean nothing, or no such alphabet.
   """
-  path = pathlib.Path(manifest_path).expanduser()
+  paths = _files(manifest_path)
   options = Options(
     targets,
     alphabet_path,
@@ -481,13 +500,13 @@ def builder(
     min_seconds,
     max_seconds,
   )
-  if not path.is_file():
-    problems = checks.parse(path, targets)[1]
+  if not all(path.is_file() for path in paths):
+    problems = checks.parse(paths, targets)[1]
     raise ManifestError(checks.summary(problems), problems)
-  state = _state(path, options)[:12]
+  state = _state(paths, options)[:12]
   config = ManifestConfig(
-    name=f'{title(path)}-{targets}-{state}',
-    manifest_path=str(path.absolute()),
+    name=f'{title(paths[0])}-{targets}-{state}',
+    manifest_path='\0'.join(str(path.absolute()) for path in paths),
     options=options,
   )
   with corpus.quiet():  # it warns of configurations that are not in its list
