@@ -14,7 +14,10 @@ as), `fingerprint` (digest of the contents), and perhaps `name`.
 
 import contextlib
 import dataclasses
+import fcntl
 import io
+import pathlib
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -63,18 +66,52 @@ def quiet() -> Iterator[None]:
     logging.set_verbosity(verbosity)
 
 
-def prepare(builder: tfds.core.DatasetBuilder) -> None:
+def prepare(builder: tfds.core.DatasetBuilder, say=print) -> None:
   """Runs `download_and_prepare`, quietly, unless that has been done.
+
+  Where another run is at it, it is waited for.
+
+  Args:
+    builder: of the corpus.
+    say: called with a line of text before waiting.
 
   Raises:
     ValueError: what the builder finds wrong with the corpus, or a split
       without an utterance.
   """
-  with quiet():
+  with alone(builder.data_path, say), quiet():
+    # Another one may have prepared it since this builder was made.
+    if builder.data_path.exists():
+      builder.info.read_from_directory(builder.data_path)
     try:
       builder.download_and_prepare()
     except AssertionError as error:  # a split in which there is nothing
       raise ValueError(f'{builder.name}: {error}') from error
+
+
+@contextlib.contextmanager
+def alone(data_path, say=print):
+  """Holds the folder of a corpus against others that would prepare it, too.
+
+  What killed preparations left there is removed.
+
+  Args:
+    data_path: where the corpus will be.
+    say: called with a line of text where it has to be waited for another run.
+
+  """
+  folder = pathlib.Path(data_path).parent
+  folder.mkdir(parents=True, exist_ok=True)
+  with (folder / '.lock').open('a') as lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      say(f'another run prepares {data_path}; waiting for it')
+      fcntl.flock(lock, fcntl.LOCK_EX)
+    # TFDS prepares in a folder of such a name, and renames it at the end.
+    for left in folder.glob('incomplete.*'):
+      shutil.rmtree(left, ignore_errors=True)
+    yield
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -165,10 +165,7 @@ def prepare(
     return made
   made.workers, made.progress = workers, progress
   tfds.disable_progress_bar()
-  try:
-    made.download_and_prepare()
-  except OSError:
-    # Somebody else may have prepared the same corpus meanwhile.
+  with corpus.alone(made.data_path):
     if not made.data_path.exists():
-      raise
+      made.download_and_prepare()
   return builder(data_dir, spec)
