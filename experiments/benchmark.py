@@ -100,6 +100,7 @@ def write_record(job, builder, number, out):
     'members_per_shard': number,
     'prepared_corpus': str(pathlib.Path(builder.data_dir).absolute()),
     'left_out': corpora.left_out(builder),
+    'notes': corpora.notes(builder),
     'versions': provenance.versions(),
     'commit': provenance.commit(),
   }

@@ -20,8 +20,9 @@ flags.DEFINE_string(
 flags.DEFINE_string(
   'corpus_path',
   None,
-  'The TIMIT directory for --corpus=timit, or the manifest.jsonl for '
-  '--corpus=manifest.',
+  'The TIMIT directory for --corpus=timit; for --corpus=manifest the '
+  'manifest.jsonl, or one manifest a split (train.json,dev.json,test.json), or '
+  'a directory of either.',
 )
 flags.DEFINE_enum(
   'targets',
@@ -157,7 +158,7 @@ def _corpus_path():
   """Returns the path of a corpus that is read; of a manifest also several."""
   if not FLAGS.corpus_path:
     raise ValueError(f'--corpus={FLAGS.corpus} needs --corpus_path')
-  path = pathlib.Path(FLAGS.corpus_path).expanduser()
+  path = pathlib.Path(os.path.expanduser(FLAGS.corpus_path))
   if FLAGS.corpus == 'timit':
     if not path.is_dir():
       raise ValueError(
@@ -167,11 +168,13 @@ def _corpus_path():
       )
     return path
   paths = [path]
-  if not path.exists() and ',' in FLAGS.corpus_path:
-    words = FLAGS.corpus_path.split(',')
-    paths = [pathlib.Path(w.strip()).expanduser() for w in words if w.strip()]
+  if not os.path.exists(path) and ',' in FLAGS.corpus_path:
+    words = [word.strip() for word in FLAGS.corpus_path.split(',')]
+    paths = [pathlib.Path(os.path.expanduser(word)) for word in words if word]
+  elif path.is_dir():
+    paths = _manifests(path)
   for path in paths:
-    if not path.exists():
+    if not os.path.exists(path):
       raise ValueError(f'--corpus_path={path} does not exist')
     if not path.is_file():
       raise ValueError(
@@ -180,6 +183,26 @@ def _corpus_path():
     if not path.read_bytes().strip():
       raise ValueError(f'--corpus_path={path} has no utterance')
   return tuple(paths) if len(paths) > 1 else paths[0]
+
+
+def _manifests(folder):
+  """Returns the manifests in a directory: manifest.jsonl, or one a split."""
+  whole = folder / 'manifest.jsonl'
+  found = [
+    path
+    for path in sorted(folder.iterdir())
+    if path.suffix.lower() in ('.json', '.jsonl')
+    and not path.name.startswith('.')
+    and path.is_file()
+  ]
+  if whole in found:
+    return [whole]
+  if not found:
+    raise ValueError(
+      f'--corpus_path={folder} is a directory without a manifest.jsonl, or '
+      'one manifest a split: train.json, dev.json, test.json'
+    )
+  return found
 
 
 def _numbers(name, kind):
@@ -274,7 +297,14 @@ def prepare(progress=None):
       f'{part["minutes"]:.2f} minutes, {part["rule"]}',
       flush=True,
     )
+  for note in notes(builder):
+    print(note, flush=True)
   return builder
+
+
+def notes(builder):
+  """Returns lines on what was clipped or resampled, and what is missing."""
+  return list((builder.info.metadata or {}).get('notes', ()))
 
 
 def left_out(builder):

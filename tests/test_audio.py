@@ -120,6 +120,18 @@ def test_lengths_are_compared_with_rounding_in_mind():
   assert audio.length_mismatch(recording, 'x', 0.94).rule == 'duration_mismatch'
 
 
+def test_samples_are_the_same_in_more_bits(tmp_path):
+  one = audio.Recording(noise(0.1), 16_000)
+  for kind, subtype in (('wav', 'FLOAT'), ('flac', 'PCM_24')):
+    path = tmp_path / f'x.{kind}'
+    soundfile.write(path, noise(0.1) / 32768, 16_000, subtype=subtype)
+    other = audio.read(path)
+    assert other.sound() == one.sound() and other.digest() != one.digest()
+  loud = audio.Recording(np.array([0.1, -1.02, 1.0, 1.001], np.float32), 16_000)
+  assert (one.clipped(), loud.clipped()) == (0, 2)
+  assert loud.sound() == loud.digest()
+
+
 def test_map_parallel_keeps_order_and_passes_errors_on():
   assert list(audio.map_parallel(lambda x: x * x, range(500))) == [
     x * x for x in range(500)

@@ -34,14 +34,13 @@ import math
 import os
 import pathlib
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from nasjax.data import audio, checks, corpus
+from nasjax.data import audio, checks, corpus, features
 
 _FORMAT = 1  # raise it when the same manifest is to be prepared differently
 _SPLITS = ('train', 'validation', 'test')
@@ -110,16 +109,17 @@ class Options:
     """Returns the allowed symbols in order, or None where any is."""
     if self.alphabet_path is None:
       return None
-    return _alphabet(pathlib.Path(self.alphabet_path).expanduser())
+    return _alphabet(pathlib.Path(os.path.expanduser(self.alphabet_path)))
 
 
 def _alphabet(path: pathlib.Path) -> tuple[str, ...]:
   """Reads a file of symbols, one a line.
 
-  Lines may be numbered as Kaldi's symbol tables are (what stands for nothing
-  and disambiguation symbols are then left out), and `# ` begins a comment.
+  Lines may be numbered as Kaldi's symbol tables are; what stands for nothing
+  and disambiguation symbols are then left out. `#` with something behind it
+  begins a comment.
   """
-  if not path.is_file():
+  if not os.path.isfile(path):
     raise ValueError(f'no alphabet {path}')
   try:
     text = path.read_bytes().decode('utf-8-sig')
@@ -127,17 +127,19 @@ def _alphabet(path: pathlib.Path) -> tuple[str, ...]:
     raise ValueError(
       f'{path}: no UTF-8 ({e.reason} at byte {e.start}); write it in UTF-8'
     ) from None
-  text = unicodedata.normalize('NFC', text)
   # A line of one space is the space between words.
   lines = {
-    number: line.strip() or line[:1]
+    number: checks.one_name(line) or line[:1]
     for number, line in enumerate(text.splitlines(), start=1)
-    if line and not re.match(r'\s*#(\s+\S|#)', line)
+    if line
   }
-  if lines and all(re.fullmatch(r'\S+\s+\d+', s) for s in lines.values()):
-    symbols = {s.split()[0] for s in lines.values()}
+  comments = {n for n, line in lines.items() if line[0] == '#' < line}
+  numbered = {n for n, s in lines.items() if re.fullmatch(r'\S+\s+\d+', s)}
+  if numbered and not lines.keys() - comments - numbered:
+    symbols = {lines[n].split()[0] for n in numbered}
     symbols = {s for s in symbols if not _NO_SYMBOL.fullmatch(s)}
   else:
+    lines = {n: s for n, s in lines.items() if n not in comments}
     for number, symbol in lines.items():
       if len(symbol.split()) > 1:
         raise ValueError(
@@ -166,6 +168,8 @@ class Examined(NamedTuple):
     dropped: problems of the utterances that were left out.
     left_out: what that is, by rule and split: dicts of rule, split, utterances
       and minutes, as declared.
+    notes: lines of text: what is clipped, what is resampled, and which symbols
+      of the alphabet are never trained.
   """
 
   splits: dict[str, list[checks.Utterance]]
@@ -174,13 +178,22 @@ class Examined(NamedTuple):
   problems: list[checks.Problem]
   dropped: list[checks.Problem]
   left_out: list[dict]
+  notes: list[str]
 
 
 def _files(path) -> tuple[pathlib.Path, ...]:
   """Returns the files of a manifest: one, or one for some splits."""
   if isinstance(path, str | os.PathLike):
     path = (path,)
-  return tuple(pathlib.Path(p).expanduser() for p in path)
+  files = tuple(pathlib.Path(os.path.expanduser(p)) for p in path)
+  if not files:
+    raise ValueError('no manifest')
+  seen = {}
+  for file in files:
+    other = seen.setdefault(os.path.realpath(file), file)
+    if other is not file:
+      raise ValueError(f'{file} is given twice (as {other})')
+  return files
 
 
 def examine(path: str | os.PathLike, options: Options) -> Examined:
@@ -194,16 +207,16 @@ def examine(path: str | os.PathLike, options: Options) -> Examined:
   path = paths if len(paths) > 1 else paths[0]
   utterances, problems = checks.parse(path, options.targets)
   alphabet = options.alphabet()
-  digests = {}
   inspected = audio.map_parallel(
     lambda u: checks.inspect(u, options.duration_tolerance), utterances
   )
-  for utterance, (digest, faults) in zip(utterances, inspected):
-    digests[utterance.line] = digest
-    problems += [
-      checks.problem(path, utterance.line, *fault) for fault in faults
-    ]
-  problems += checks.heard_twice(utterances, digests, problems, path)
+  heard = {u.line: found for u, found in zip(utterances, inspected)}
+  problems += [
+    checks.problem(path, line, *fault)
+    for line, found in heard.items()
+    for fault in found.faults
+  ]
+  problems += checks.heard_twice(utterances, heard, problems, path)
   if alphabet is not None:
     problems += checks.unknown_symbols(
       utterances, alphabet, 'the alphabet', path
@@ -227,16 +240,58 @@ def examine(path: str | os.PathLike, options: Options) -> Examined:
       )
       splits[name], lacking, more = _drop(splits[name], lacking, options.drop)
       problems, dropped = problems + lacking, dropped + more
-  for name in _SPLITS if all(p.is_file() for p in paths) else ():
+  # Nothing is read at all for a fault that is told already.
+  for name in _SPLITS if any(splits.values()) or not problems else ():
     if not splits[name]:
       message = f'no utterance for {name}'
       problems.append(checks.problem(path, 0, 'empty_split', message))
   left_out = _left_out(utterances, dropped)
+  # A split is empty for what is wrong with its lines.
   problems, dropped = (
-    [checks.located(p, paths) for p in sorted(some, key=lambda p: p.line)]
+    [
+      checks.located(p, paths)
+      for p in sorted(some, key=lambda p: (p.rule == 'empty_split', p.line))
+    ]
     for some in (problems, dropped)
   )
-  return Examined(splits, digests, symbols, problems, dropped, left_out)
+  return Examined(
+    splits=splits,
+    digests={line: found.digest for line, found in heard.items()},
+    symbols=symbols,
+    problems=problems,
+    dropped=dropped,
+    left_out=left_out,
+    notes=_notes(splits, heard, symbols),
+  )
+
+
+def _notes(splits, heard, symbols) -> list[str]:
+  """Says what becomes of recordings, and which symbols do not occur."""
+  notes = []
+  for name, utterances in splits.items():
+    own = [heard[u.line] for u in utterances]
+    clipped = [found.clipped for found in own if found.clipped]
+    if clipped:
+      notes.append(
+        f'clipped in {name}: {sum(clipped)} samples beyond full scale, of '
+        f'{len(clipped)} of {len(own)} utterances'
+      )
+    rates = collections.Counter(found.rate for found in own)
+    notes += [
+      f'resampled in {name}: {count} of {len(own)} utterances, from {rate} to '
+      f'{features.SAMPLE_RATE} samples a second'
+      for rate, count in sorted(rates.items())
+      if rate not in (0, features.SAMPLE_RATE)
+    ]
+  used = {token for u in splits['train'] for token in u.tokens}
+  lacking = [repr(symbol) for symbol in symbols if symbol not in used]
+  if lacking:
+    shown = ' '.join(lacking[:10]) + (' ...' if len(lacking) > 10 else '')
+    notes.append(
+      f'{len(lacking)} of {len(symbols)} symbols of the alphabet occur in no '
+      f'training utterance: {shown}'
+    )
+  return notes
 
 
 def _left_out(utterances, dropped) -> list[dict]:
@@ -396,6 +451,7 @@ class Manifest(tfds.core.GeneratorBasedBuilder):
       fingerprint=fingerprint(found),
       dropped=[str(problem) for problem in found.dropped],
       left_out=found.left_out,
+      notes=found.notes,
     )
     return {
       name: self._generate_examples(utterances, found.digests)
@@ -455,7 +511,7 @@ def _state(paths: tuple[pathlib.Path, ...], options: Options) -> str:
   for path in paths:
     digest.update(path.read_bytes())
   for file in sorted({u.audio for u in checks.parse(paths, 'phones')[0]}):
-    if file.is_file():
+    if os.path.isfile(file):
       status = file.stat()
       digest.update(repr((status.st_size, status.st_mtime_ns)).encode())
   return digest.hexdigest()
@@ -500,7 +556,7 @@ def builder(
     min_seconds,
     max_seconds,
   )
-  if not all(path.is_file() for path in paths):
+  if not all(os.path.isfile(path) for path in paths):
     problems = checks.parse(paths, targets)[1]
     raise ManifestError(checks.summary(problems), problems)
   state = _state(paths, options)[:12]
