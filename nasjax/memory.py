@@ -1,6 +1,7 @@
 """How much memory there is, how much a program needs, and when it ran out."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import re
@@ -36,8 +37,12 @@ def exhausted(error):
   """
   if isinstance(error, MemoryError):
     return True
+  text = str(error)
+  # A full disk is a resource that is exhausted, too.
+  if any(os.strerror(e) in text for e in (errno.ENOSPC, errno.EDQUOT)):
+    return False
   return isinstance(error, RuntimeError) and any(
-    words in str(error) for words in ('RESOURCE_EXHAUSTED', 'Out of memory')
+    words in text for words in ('RESOURCE_EXHAUSTED', 'Out of memory')
   )
 
 

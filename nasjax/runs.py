@@ -6,6 +6,7 @@ skipped, a killed one goes on from its last epoch, and its rows appear whole.
 
   OUT/table/<shard>.parquet, .json      rows and their commit mark
   OUT/checkpoints/<shard>/<epoch>/      orbax: states, and of which members
+  OUT/attempts/<shard>.json             how many members stand on the devices
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from nasjax import (
+  attempts,
   checkpoints,
   kernels,
   memory,
@@ -255,6 +257,7 @@ def run_shard(
   at_once = {} if at_once is None else at_once
   size = min(at_once.get(shard.signature, shard.size), shard.size)
   while size:
+    attempts.begin(out, shard, size)
     try:
       group = min(size, together or size)
       parts = Parts(job, shard, prepared, group, size, checkpoint)
@@ -264,6 +267,8 @@ def run_shard(
       if not memory.exhausted(e):
         raise
       reason = str(e).partition('\n')[0]
+    finally:
+      attempts.end(out, shard)
     # Here the error is gone, and with it all that its frames held.
     parts, checkpoint = None, True
     gc.collect()

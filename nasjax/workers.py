@@ -8,7 +8,7 @@ import concurrent.futures
 import queue
 import threading
 
-from nasjax import runs
+from nasjax import attempts, runs
 
 
 class _Stopped(Exception):
@@ -70,7 +70,9 @@ def run(
   Raises:
     whatever a worker raised first. The others end after their epoch.
   """
-  queue, at_once = _Queue(shards), {}
+  queue = _Queue(shards)
+  devices = prepareds[0].mesh.shape['member']
+  at_once = attempts.learnt(out, shards, devices, say)
   lock, stop = threading.Lock(), threading.Event()
 
   def on_epoch(progress):

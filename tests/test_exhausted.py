@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny_corpus
 
-from nasjax import memory, parts, runs, table
+from nasjax import attempts, memory, parts, runs, table, workers
 
 TESTS = pathlib.Path(__file__).parent
 MEMBERS = [
@@ -187,3 +187,86 @@ def test_memory_that_once_was_enough(whole, tmp_path, monkeypatch):
   assert [(p.epoch, p.resumed) for p in told] == [(1, True), (2, False)]
   assert said == []
   _assert_same_rows(whole, tmp_path)
+
+
+class _Watch:
+  """Looks at no progress."""
+
+  def begin(self, shard):
+    pass
+
+  def update(self, progress):
+    pass
+
+  def finish(self, shard, skipped):
+    pass
+
+
+def _kernel(place, boot, kills):
+  """Writes what the kernel of a boot tells."""
+  (place / 'sys/kernel/random').mkdir(parents=True, exist_ok=True)
+  (place / 'sys/kernel/random/boot_id').write_text(f'{boot}\n')
+  (place / 'vmstat').write_text(f'nr_free_pages 7\noom_kill {kills}\n')
+
+
+@pytest.mark.parametrize(
+  'boot, kills, saved, smaller',
+  [
+    ('one', 4, 0, True),
+    ('one', 4, 1, True),
+    # Killed by somebody; nothing was out of memory.
+    ('one', 3, 0, False),
+    # Another machine, which cannot tell.
+    ('two', 0, 0, True),
+    ('two', 9, 1, False),
+  ],
+)
+def test_a_size_that_killed_a_run_is_not_kept(
+  whole, tmp_path, monkeypatch, boot, kills, saved, smaller
+):
+  job, prepared = tiny_corpus.job(), tiny_corpus.prepared()
+  (shard,) = shards = runs.plan(job, MEMBERS, 4)
+  out = tmp_path / 'out'
+  monkeypatch.setattr(attempts, '_PROC', tmp_path)
+  _kernel(tmp_path, 'one', 3)
+  attempts.begin(out, shard, 4)  # and the process is gone
+  # An epoch that was saved since; there is nothing in it to go on from.
+  place = out / 'checkpoints' / shard.name / '1'
+  if saved:
+    place.mkdir(parents=True)
+  _kernel(tmp_path, boot, kills)
+  said = []
+  known = attempts.learnt(out, shards, 1, said.append)
+  if saved:
+    place.rmdir()
+    assert known == ({shard.signature: 2} if smaller else {})
+    return
+  said.clear()
+  workers.run(job, shards, [prepared], out, _Watch(), said.append)
+  if smaller:
+    (line,) = said
+    assert 'was killed with 4 networks' in line
+    assert line.endswith('going on with 2 at a time')
+  else:
+    assert said == []
+  _assert_same_rows(whole, out)
+  assert table.open(out).shards[0].meta['at_once'] == (2 if smaller else 4)
+  # What was learnt serves other shards, and is not told again.
+  known = attempts.learnt(out, shards, 1, said.append)
+  assert known == ({shard.signature: 2} if smaller else {})
+  assert len(said) == smaller
+
+
+def test_fewer_than_fit_the_devices_there_cannot_be(tmp_path, monkeypatch):
+  (shard,) = runs.plan(tiny_corpus.job(), MEMBERS, 4)
+  monkeypatch.setattr(attempts, '_PROC', tmp_path)
+  said, sizes, size = [], [], 4
+  for kills in range(3):
+    _kernel(tmp_path, 'one', kills)
+    attempts.begin(tmp_path, shard, size)
+    _kernel(tmp_path, 'one', kills + 1)
+    (size,) = attempts.learnt(tmp_path, [shard], 1, said.append).values()
+    sizes.append(size)
+  assert sizes == [2, 1, 1] and 'needs more memory' in said[-1]
+  (tmp_path / 'attempts' / f'{shard.name}.json').write_text('{"size": ')
+  assert attempts.learnt(tmp_path, [shard], 1, said.append) == {}

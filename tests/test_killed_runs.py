@@ -37,7 +37,7 @@ def killed(tmp_path_factory):
       ['epoch', 0, 2, moment()],
       # All epochs are done; then the rows are there, but not their mark.
       ['path', '/table/'],
-      ['path', f'table/.{first}.json.'],
+      ['path', f'table/._{first}.json.'],
       ['epoch', 1, 1, moment()],
     ],
     'random': [['file', int(n)] for n in rng.integers(15, 70, 2)],

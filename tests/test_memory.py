@@ -30,6 +30,8 @@ def test_what_is_another_matter():
     jax.errors.JaxRuntimeError('INTERNAL: a bug'),
     RuntimeError('dictionary changed size during iteration'),
     ValueError('RESOURCE_EXHAUSTED'),
+    RuntimeError('RESOURCE_EXHAUSTED: write: No space left on device'),
+    RuntimeError('RESOURCE_EXHAUSTED: write: Disk quota exceeded'),
   ):
     assert not memory.exhausted(error)
 
