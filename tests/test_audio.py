@@ -132,6 +132,16 @@ def test_samples_are_the_same_in_more_bits(tmp_path):
   assert loud.sound() == loud.digest()
 
 
+@pytest.mark.parametrize('kind', ['ogg', 'mp3'])
+def test_decoders_overshoot(tmp_path, kind):
+  x = 0.99 * np.sign(np.sin(2 * np.pi * 150 / 16_000 * np.arange(16_000)))
+  path = tmp_path / f'x.{kind}'
+  soundfile.write(path, x, 16_000)
+  recording = audio.read(path)
+  assert np.abs(recording.samples_n).max() > 1.05 and recording.clipped() > 0
+  assert audio.at_16_khz(recording).max() == 32767
+
+
 def test_map_parallel_keeps_order_and_passes_errors_on():
   assert list(audio.map_parallel(lambda x: x * x, range(500))) == [
     x * x for x in range(500)

@@ -14,13 +14,14 @@ to 16 kHz; mono, or `channel` says which one: 0, 1 and on (or A, B, as of
 telephone speech). Further fields are ignored.
 
 `split` is train, validation (also dev, valid, val) or test, on every line or on
-none; of several manifests, the name of each may tell it (train.json). A split
-that no line names is taken from the training lines: about a tenth of them, in
-an order drawn by hashing the seed, the split and the speaker (or the id). Whole
-speakers are taken, so that none is on both sides; single utterances where that
-cannot be: a line without a speaker, too few speakers, or speakers that other
-splits share. Whatever holds a symbol that training would then lack is passed
-over where possible. `test` is taken before `validation`.
+none; of several manifests, the name of each may tell it (train.json), and must
+where its lines do not. A split that no line names is taken from the training
+lines: about a tenth of them, in an order drawn by hashing the seed, the split
+and the speaker (or the id). Whole speakers are taken, so that none is on both
+sides; single utterances where that cannot be: a line without a speaker, too few
+speakers, or speakers that other splits share. Whatever holds a symbol that
+training would then lack is passed over where possible. `test` is taken before
+`validation`.
 
 Characters are the code points of the text in Unicode's composed form (NFC),
 with case kept and runs of white space made one space.
