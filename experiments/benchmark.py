@@ -99,6 +99,8 @@ def write_record(job, builder, number, out):
     'metric': job.metric,
     'members_per_shard': number,
     'prepared_corpus': str(pathlib.Path(builder.data_dir).absolute()),
+    'left_out': corpora.left_out(builder),
+    'notes': corpora.notes(builder),
     'versions': provenance.versions(),
     'commit': provenance.commit(),
     'environment': provenance.environment(),

@@ -20,8 +20,9 @@ flags.DEFINE_string(
 flags.DEFINE_string(
   'corpus_path',
   None,
-  'The TIMIT directory for --corpus=timit, or the manifest.jsonl for '
-  '--corpus=manifest.',
+  'The TIMIT directory for --corpus=timit; for --corpus=manifest the '
+  'manifest.jsonl, or one manifest a split (train.json,dev.json,test.json), or '
+  'a directory of either.',
 )
 flags.DEFINE_enum(
   'targets',
@@ -50,6 +51,16 @@ flags.DEFINE_float(
   'duration_tolerance',
   0.06,
   'Seconds by which durations in a manifest may be wrong.',
+  lower_bound=0,
+)
+flags.DEFINE_float(
+  'min_seconds', 0, 'Shorter manifest utterances are left out.', lower_bound=0
+)
+flags.DEFINE_float(
+  'max_seconds',
+  None,
+  'Longer manifest utterances are left out. One of some minutes sets the '
+  'shape, and so the memory, of a whole batch.',
   lower_bound=0,
 )
 flags.DEFINE_list(
@@ -117,6 +128,8 @@ _MANIFEST = (
   'allow_shared_speakers',
   'drop',
   'duration_tolerance',
+  'min_seconds',
+  'max_seconds',
 )
 
 
@@ -142,23 +155,54 @@ def check():
 
 
 def _corpus_path():
-  """Returns the path of a corpus that is read."""
+  """Returns the path of a corpus that is read; of a manifest also several."""
   if not FLAGS.corpus_path:
     raise ValueError(f'--corpus={FLAGS.corpus} needs --corpus_path')
-  path = pathlib.Path(FLAGS.corpus_path).expanduser()
-  if not path.exists():
-    raise ValueError(f'--corpus_path={FLAGS.corpus_path} does not exist')
-  if FLAGS.corpus == 'timit' and not path.is_dir():
+  path = pathlib.Path(os.path.expanduser(FLAGS.corpus_path))
+  if FLAGS.corpus == 'timit':
+    if not path.is_dir():
+      raise ValueError(
+        f'--corpus_path={path} is no directory; give that of TIMIT'
+        if path.exists()
+        else f'--corpus_path={path} does not exist'
+      )
+    return path
+  paths = [path]
+  if not os.path.exists(path) and ',' in FLAGS.corpus_path:
+    words = [word.strip() for word in FLAGS.corpus_path.split(',')]
+    paths = [pathlib.Path(os.path.expanduser(word)) for word in words if word]
+  elif path.is_dir():
+    paths = _manifests(path)
+  for path in paths:
+    if not os.path.exists(path):
+      raise ValueError(f'--corpus_path={path} does not exist')
+    if not path.is_file():
+      raise ValueError(
+        f'--corpus_path={path} is no file; give a manifest.jsonl'
+      )
+    if not path.read_bytes().strip():
+      raise ValueError(f'--corpus_path={path} has no utterance')
+  return tuple(paths) if len(paths) > 1 else paths[0]
+
+
+def _manifests(folder):
+  """Returns the manifests in a directory: manifest.jsonl, or one a split."""
+  whole = folder / 'manifest.jsonl'
+  found = [
+    path
+    for path in sorted(folder.iterdir())
+    if path.suffix.lower() in ('.json', '.jsonl')
+    and not path.name.startswith('.')
+    and path.is_file()
+  ]
+  if whole in found:
+    return [whole]
+  if not found:
     raise ValueError(
-      f'--corpus_path={FLAGS.corpus_path} is no directory; give that of TIMIT'
+      f'--corpus_path={folder} is a directory without a manifest.jsonl, or '
+      'one manifest a split: train.json, dev.json, test.json'
     )
-  if FLAGS.corpus == 'manifest' and not path.is_file():
-    raise ValueError(
-      f'--corpus_path={FLAGS.corpus_path} is no file; give a manifest.jsonl'
-    )
-  if FLAGS.corpus == 'manifest' and not path.read_bytes().strip():
-    raise ValueError(f'--corpus_path={FLAGS.corpus_path} has no utterance')
-  return path
+  return found
 
 
 def _numbers(name, kind):
@@ -243,6 +287,26 @@ def prepare(progress=None):
       allow_shared_speakers=FLAGS.allow_shared_speakers,
       drop=tuple(FLAGS.drop),
       duration_tolerance=FLAGS.duration_tolerance,
+      min_seconds=FLAGS.min_seconds,
+      max_seconds=FLAGS.max_seconds,
     )
   corpus.prepare(builder)
+  for part in left_out(builder):
+    print(
+      f'left out of {part["split"]}: {part["utterances"]} utterances, '
+      f'{part["minutes"]:.2f} minutes, {part["rule"]}',
+      flush=True,
+    )
+  for note in notes(builder):
+    print(note, flush=True)
   return builder
+
+
+def notes(builder):
+  """Returns lines on what was clipped or resampled, and what is missing."""
+  return list((builder.info.metadata or {}).get('notes', ()))
+
+
+def left_out(builder):
+  """Returns what a manifest lost by rule and split, as `manifest.Examined`."""
+  return list((builder.info.metadata or {}).get('left_out', ()))

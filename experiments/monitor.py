@@ -310,11 +310,12 @@ class Bar:
     self._describe(progress.shard, progress.epoch)
     if not CONSOLE.is_terminal:
       low = f'{alive_p.min():.1%}' if alive_p.size else 'none'
+      best = f'{self._best:.1%}' if np.isfinite(self._best) else 'none'
       CONSOLE.print(
         f'{_clock(time.perf_counter() - self._started)} '
         f'{self._place(progress.shard)} '
         f'epoch {progress.epoch}/{self._epochs}: '
-        f'best validation {self._metric} {low} ({self._best:.1%} so far), '
+        f'best validation {self._metric} {low} ({best} so far), '
         f'{progress.diverged} diverged, {progress.seconds:.1f} s, '
         f'{self._done}/{self._total}, {self._left()} left'
       )

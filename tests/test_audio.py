@@ -120,6 +120,28 @@ def test_lengths_are_compared_with_rounding_in_mind():
   assert audio.length_mismatch(recording, 'x', 0.94).rule == 'duration_mismatch'
 
 
+def test_samples_are_the_same_in_more_bits(tmp_path):
+  one = audio.Recording(noise(0.1), 16_000)
+  for kind, subtype in (('wav', 'FLOAT'), ('flac', 'PCM_24')):
+    path = tmp_path / f'x.{kind}'
+    soundfile.write(path, noise(0.1) / 32768, 16_000, subtype=subtype)
+    other = audio.read(path)
+    assert other.sound() == one.sound() and other.digest() != one.digest()
+  loud = audio.Recording(np.array([0.1, -1.02, 1.0, 1.001], np.float32), 16_000)
+  assert (one.clipped(), loud.clipped()) == (0, 2)
+  assert loud.sound() == loud.digest()
+
+
+@pytest.mark.parametrize('kind', ['ogg', 'mp3'])
+def test_decoders_overshoot(tmp_path, kind):
+  x = 0.99 * np.sign(np.sin(2 * np.pi * 150 / 16_000 * np.arange(16_000)))
+  path = tmp_path / f'x.{kind}'
+  soundfile.write(path, x, 16_000)
+  recording = audio.read(path)
+  assert np.abs(recording.samples_n).max() > 1.05 and recording.clipped() > 0
+  assert audio.at_16_khz(recording).max() == 32767
+
+
 def test_map_parallel_keeps_order_and_passes_errors_on():
   assert list(audio.map_parallel(lambda x: x * x, range(500))) == [
     x * x for x in range(500)

@@ -1,6 +1,11 @@
 """Tests of nasjax/data/checks.py: every rule, and all of them at once."""
 
+import concurrent.futures
+import json
 import shutil
+import subprocess
+import sys
+import threading
 
 import manifests
 import numpy as np
@@ -75,6 +80,8 @@ def _float(value):
 BREAKS = {
   'missing_file': _edit(audio_filepath='audio/nothing.wav'),
   'missing_file: a folder': _edit(audio_filepath='audio'),
+  'missing_file: no such user': _edit(audio_filepath='~nobody-here/a.wav'),
+  'missing_file: too long': _edit(audio_filepath='a' * 300),
   'empty_audio: no byte': _bytes(b''),
   'empty_audio: no sample': _audio(noise(0.0)),
   'unreadable_audio': _bytes(b'RIFF is not enough'),
@@ -106,6 +113,9 @@ BREAKS = {
   'duration_mismatch: zero': _edit(duration=0),
   'bad_field: offset': _edit(offset=-1.0),
   'bad_field: past the end': _edit(offset=7.5, duration=0.5),
+  'bad_field: a stretch of nothing': _edit(offset=0.5, duration=0),
+  'bad_field: half a character': _edit(id='\ud800'),
+  'bad_field: half a character in a phone': _edit(phones=['\ud800']),
   'bad_field: a blank in a phone': _edit(phones=['G OW']),
   'bad_field: speaker': _edit(speaker=['s1']),
   'bad_field: text': _edit(text=3.5),
@@ -138,6 +148,7 @@ def test_every_rule_is_tested_here():
     'duplicate_id',
     'duplicate_audio',
     'empty_split',
+    *checks.LENGTHS,
   }
   assert tested | apart == set(checks.REMEDIES)
 
@@ -191,6 +202,23 @@ def test_equal_recordings_are_found_whatever_they_are_called(tmp_path, rows):
   assert 'has the samples of' in problems[0].message
 
 
+def test_equal_samples_are_found_in_more_bits(tmp_path, rows):
+  soundfile.write(tmp_path / 'x.flac', noise(seed=0) / 32768, 16_000, 'PCM_24')
+  rows[11]['audio_filepath'] = 'x.flac'
+  (problem,) = manifest.check(write(tmp_path, rows))
+  assert (problem.line, problem.rule) == (12, 'duplicate_audio')
+  assert 'line 1, train; this one is test' in problem.message
+
+
+def test_people_and_ids_have_one_name(tmp_path, rows):
+  rows[0]['speaker'] = rows[1]['speaker'] = 'Jos\u00e9'
+  rows[11]['speaker'] = ' Jose\u0301'
+  rows[2]['id'], rows[3]['id'] = '\u00e9', 'e\u0301 '
+  rows[4]['split'] = ' Train '
+  problems = manifest.check(write(tmp_path, rows))
+  assert found(problems) == [(4, 'duplicate_id'), (12, 'shared_speaker')]
+
+
 def test_ids_that_are_made_up_are_free(tmp_path, rows):
   (tmp_path / 'more').mkdir()
   shutil.copy(tmp_path / 'audio/u5.flac', tmp_path / 'more/u3.flac')
@@ -200,13 +228,147 @@ def test_ids_that_are_made_up_are_free(tmp_path, rows):
   assert not problems and len({u.id for u in utterances}) == len(rows)
 
 
+def test_one_manifest_a_split(tmp_path, rows):
+  paths = []
+  for name in ('train', 'validation', 'test'):
+    own = [dict(r) for r in rows if checks._SPLITS[r['split']] == name]
+    for row in own:
+      del row['split']
+    paths.append(tmp_path / f'my_{name[:5]}.json')
+    paths[-1].write_text(''.join(json.dumps(row) + '\n' for row in own))
+  paths[1] = paths[1].rename(tmp_path / 'my_dev.json')
+  whole = manifest.examine(write(tmp_path, rows), manifest.Options())
+  found_ = manifest.examine(paths, manifest.Options())
+  assert not found_.problems
+  assert manifest.fingerprint(found_) == manifest.fingerprint(whole)
+  # Faults name the file, and lines as they are counted there.
+  lines = paths[2].read_text().splitlines()
+  first = json.loads(paths[0].read_text().splitlines()[1])
+  lines.append(json.dumps(first | {'id': 'again'}))
+  paths[2].write_text('\n'.join(lines))
+  (problem, *_) = [
+    p for p in manifest.check(paths) if p.rule == 'duplicate_audio'
+  ]
+  assert (problem.path, problem.line) == (str(paths[2]), len(lines))
+  assert 'line 2 of my_train.json' in problem.message
+  missing = manifest.check([*paths[:2], tmp_path / 'no.json'])
+  assert found(missing) == [(0, 'missing_file')]
+
+
+def test_files_without_a_split_are_not_divided_anew(tmp_path, rows):
+  for row in rows:
+    del row['split']
+  paths = [
+    write(tmp_path, some, name)
+    for name, some in (('train.json', rows[:8]), ('cv.json', rows[8:]))
+  ]
+  (problem, *rest) = manifest.check(paths)
+  assert (problem.path, problem.line) == (str(paths[1]), 0)
+  assert 'neither on its lines nor in its name' in problem.message and not rest
+  with pytest.raises(ValueError, match='given twice'):
+    manifest.check([paths[0], tmp_path / 'audio' / '..' / 'train.json'])
+
+
+def test_what_holds_for_a_whole_file_is_told_once(tmp_path, rows):
+  path = write(tmp_path, rows)
+  path.write_text(path.read_text(), 'utf-16')
+  (problem,) = manifest.check(path)
+  assert problem.rule == 'malformed_json' and 'none of its' in problem.message
+  path.write_text(json.dumps(rows, indent=1))
+  assert found(manifest.check(path)) == [(1, 'malformed_json')]
+  for row in rows:
+    row['phones'] = None
+  (problem,) = manifest.check(write(tmp_path, rows))
+  assert '--targets=characters' in problem.message
+  for row in rows:
+    del row['text']
+  (problem,) = manifest.check(write(tmp_path, rows), targets='characters')
+  assert 'no text on any of its 12 lines' in problem.message
+
+
+def test_what_becomes_of_recordings_is_noted(tmp_path, rows):
+  x = noise(rate=8_000) / 32768
+  x[5] = 1.01
+  soundfile.write(tmp_path / 'x.wav', x, 8_000, subtype='FLOAT')
+  rows[9]['audio_filepath'] = 'x.wav'
+  (tmp_path / 'phones.txt').write_text('G\nOW\nAO\nN\nZH\n')
+  path = write(tmp_path, rows)
+  options = manifest.Options(alphabet_path=str(tmp_path / 'phones.txt'))
+  notes = manifest.examine(path, options).notes
+  assert [note.partition(':')[0] for note in notes] == [
+    'clipped in validation',
+    'resampled in validation',
+    '1 of 5 symbols of the alphabet occur in no training utterance',
+  ]
+  assert '1 samples beyond full scale, of 1 of 2' in notes[0]
+  assert manifest.examine(path, manifest.Options()).notes == notes[:2]
+
+
+def test_a_loud_recording_is_scaled_by_its_remedy(tmp_path, rows):
+  _float(1.5)(tmp_path, rows[3])
+  path = write(tmp_path, rows)
+  (problem,) = manifest.check(path)
+  words = problem.remedy.partition('python -c ')[2].strip('"')
+  good = str(tmp_path / 'good.wav')
+  words = words.replace('BAD', str(tmp_path / 'audio/new.wav'))
+  words = words.replace('GOOD.wav', good)
+  subprocess.run([sys.executable, '-c', words], check=True)
+  rows[3]['audio_filepath'] = good
+  assert manifest.check(write(tmp_path, rows)) == []
+  assert np.abs(soundfile.read(good)[0]).max() > 0.99
+
+
+def test_two_runs_prepare_one_corpus(tmp_path, rows):
+  path, said = write(tmp_path, rows), []
+  made = [manifest.builder(path, data_dir=tmp_path / 'd') for _ in range(2)]
+  folder = made[0].data_path.parent
+  left = folder / 'incomplete.abc_1.0.0'
+  left.mkdir(parents=True)
+  waiting = threading.Event()
+
+  def say(line):
+    said.append(line)
+    waiting.set()
+
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    with corpus.alone(made[0].data_path):
+      assert not left.exists()
+      other = pool.submit(corpus.prepare, made[0], say)
+      assert waiting.wait(60)
+    other.result()
+  corpus.prepare(made[1], pytest.fail)
+  assert said == [f'another run prepares {made[0].data_path}; waiting for it']
+  counts = [b.info.splits['train'].num_examples for b in made]
+  assert counts[0] == counts[1] > 0
+
+
+def test_lengths_and_what_was_left_out(tmp_path, rows):
+  rows[3] |= {'offset': 0.0, 'duration': 0.3}
+  rows[4]['duration'] = 0.2  # a wrong duration as well
+  path = write(tmp_path, rows)
+  options = manifest.Options(
+    min_seconds=0.25, max_seconds=5, drop=('duration_mismatch',)
+  )
+  found_ = manifest.examine(path, options)
+  assert not found_.problems
+  assert {(p['rule'], p['utterances']) for p in found_.left_out} == {
+    ('duration_mismatch', 1)
+  }
+  options = manifest.Options(min_seconds=0.35)
+  found_ = manifest.examine(path, options)
+  assert sum(p['utterances'] for p in found_.left_out) == 2
+  assert found_.left_out[0]['minutes'] > 0
+  with pytest.raises(ValueError, match='leaves nothing above'):
+    manifest.Options(min_seconds=2, max_seconds=1)
+
+
 def test_both_sides_of_a_telephone_call(tmp_path, rows):
   both = np.stack([noise()[::-1], noise() // 2], 1)
   soundfile.write(tmp_path / 'call.wav', both, 16_000)
   rows[3] |= {'audio_filepath': 'call.wav', 'channel': 0, 'id': 'a'}
   rows[4] |= {'audio_filepath': 'call.wav', 'channel': 'B', 'id': 'b'}
   assert manifest.check(write(tmp_path, rows)) == []
-  rows[4]['channel'] = 'left'
+  rows[3]['channel'], rows[4]['channel'] = 1, 'left'
   (problem,) = manifest.check(write(tmp_path, rows))
   assert problem.rule == 'bad_field' and "'left'" in problem.message
 
@@ -219,6 +381,12 @@ def test_names_and_phones_in_either_form_of_unicode(tmp_path, rows):
   utterances, problems = checks.parse(write(tmp_path, rows), 'phones')
   assert not problems and utterances[3].audio.exists()
   assert utterances[3].tokens == utterances[4].tokens == ('G', '\u00e9')
+  # Every part of a path, and every letter, in a form of its own.
+  (tmp_path / 'e\u0301').mkdir()
+  shutil.move(tmp_path / 'u\u0308.flac', tmp_path / 'e\u0301' / 'u\u0308\u00fc')
+  rows[3]['audio_filepath'] = '\u00e9/\u00fcu\u0308'
+  rows[3]['phones'] = ['G', '\ufeff\u00e9\u200b']
+  assert manifest.check(write(tmp_path, rows)) == []
 
 
 def test_manifests_of_others(tmp_path, rows, monkeypatch):

@@ -1,5 +1,6 @@
 """Tests of nasjax/data/corpus.py on small corpora of real builders."""
 
+import errno
 import json
 import pathlib
 import subprocess
@@ -337,4 +338,28 @@ def test_who_prepares_is_waited_for(builder, tmp_path, end):
   )
   assert toy.info.splits['train'].num_examples == 7
   corpus.prepare(manifest.builder(path, data_dir=tmp_path))
+  assert not leaving.exists()
+
+
+def test_a_prepared_corpus_may_lie_where_nothing_can_be_written(
+  builder, tmp_path, monkeypatch
+):
+  """On a share that several machines read, say."""
+  path = builder.builder_config.manifest_path
+  corpus.prepare(manifest.builder(path, data_dir=tmp_path))
+  # Another version of the corpus, whose preparation was killed.
+  other = manifest.builder(path, data_dir=tmp_path, seed=1)
+  leaving = pathlib.Path(other.data_dir).parent / 'incomplete.ABC123_1.0.0'
+  leaving.mkdir(parents=True)
+
+  def refuse(*_):
+    raise OSError(errno.EROFS, 'Read-only file system')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(corpus.os, 'open', refuse)
+    patch.setattr(pathlib.Path, 'mkdir', refuse)
+    toy = manifest.builder(path, data_dir=tmp_path)
+    corpus.prepare(toy)
+    assert toy.info.splits['train'].num_examples == 7
+  corpus.prepare(toy)
   assert not leaving.exists()

@@ -27,7 +27,7 @@ LAYERS = (
   ('data', 'adam', 'functions', 'mixing'),
   ('losses', 'decoding', 'error_rates'),
   ('table',),
-  ('search',),
+  ('search', 'attempts'),
   ('simulation',),
   ('ops', 'accelerated'),
   ('cells',),

@@ -44,7 +44,9 @@ def test_symbols_must_occur_in_training(tmp_path, rows):
   'text, symbols',
   [
     ('\ufeffAA\nB \n', ('AA', 'B')),
-    ('# phones of ours\nAA\n#\n', ('#', 'AA')),
+    ('# phones of ours\n#phones\nAA\n#\n', ('#', 'AA')),
+    ('#0 0\n# 1\nAA 2\n', ('#', 'AA')),
+    ('\ufeff\ufeffAA\n\u200bB\n', ('AA', 'B')),
     ('<eps> 0\nAA 1\nB 2\n#0 3\n', ('AA', 'B')),
     ('e\u0301\n\u00e9\n', ('\u00e9',)),
     ('a\n \nb\n', (' ', 'a', 'b')),

@@ -24,9 +24,12 @@ from nasjax.data import features
 # How far a declared duration may be from the file's: they are often rounded, to
 # a tenth of a second at the coarsest.
 DURATION_TOLERANCE = 0.06
-# Decoders of compressed speech overshoot full scale by nature; so much is
-# clipped.
+# What is beyond full scale by no more than this factor is clipped. Decoders of
+# lossy audio overshoot by nature: a square wave at 0.99 came back from ffmpeg's
+# encoders with peaks of 1.14 (Opus), 1.32 (MP3) and 1.48 (Vorbis).
 _OVERSHOOT = 1.05
+_LOSSY_OVERSHOOT = 2.0
+_LOSSY = ('VORBIS', 'OPUS', 'MPEG_LAYER_I', 'MPEG_LAYER_II', 'MPEG_LAYER_III')
 _RATES = (8_000, 192_000)
 # Streams are written with absurd lengths when theirs is not known: 12 hours.
 _MOST_SAMPLES = 12 * 3600 * _RATES[1]
@@ -52,7 +55,7 @@ class Recording(NamedTuple):
   """Samples as they are in the file.
 
   Attributes:
-    samples_n: int16, or float32 in [-1, 1].
+    samples_n: int16, or float32 of full scale 1, which may overshoot a little.
     rate: samples a second.
   """
 
@@ -68,6 +71,23 @@ class Recording(NamedTuple):
     digest = hashlib.sha256(f'{self.rate} {self.samples_n.dtype} '.encode())
     digest.update(np.ascontiguousarray(self.samples_n))
     return digest.hexdigest()
+
+  def sound(self) -> str:
+    """Returns the digest of the samples however many bits they are kept in."""
+    if self.samples_n.dtype == np.int16:
+      return self.digest()
+    scaled_n = np.clip(32768 * self.samples_n, -32768, 32767)
+    integers_n = scaled_n.astype(np.int16)
+    exact = np.array_equal(integers_n, scaled_n)
+    return (
+      self._replace(samples_n=integers_n).digest() if exact else self.digest()
+    )
+
+  def clipped(self) -> int:
+    """Returns how many samples are beyond full scale."""
+    if self.samples_n.dtype == np.int16:
+      return 0
+    return int(np.count_nonzero(np.abs(self.samples_n) > 1))
 
 
 def read(
@@ -89,16 +109,19 @@ def read(
       missing_file, empty_audio (no byte, or no sample), unreadable_audio,
       stereo, unsupported_rate, truncated_audio (less than its header says),
       nan_samples (or infinite), out_of_range (floats well beyond 1), bad_field
-      (it starts past the end, or there is no such channel), shorten (compressed
-      SPHERE).
+      (it starts past the end, has no length, or there is no such channel),
+      shorten (compressed SPHERE).
   """
   path = pathlib.Path(path)
-  if not path.is_file():
+  if not os.path.isfile(path):  # False as well for names that no file can have
     raise AudioError('missing_file', f'no file {path}')
+  if not os.access(path, os.R_OK):
+    raise AudioError('missing_file', f'{path} may not be read by this user')
   if not path.stat().st_size:
     raise AudioError('empty_audio', f'{path} has no byte')
   try:
     with soundfile.SoundFile(path) as audio:
+      lossy = audio.subtype in _LOSSY
       recording = _samples(audio, path, start, seconds, channel)
   except (soundfile.LibsndfileError, OSError) as error:
     if _is_shorten(path):
@@ -107,8 +130,14 @@ def read(
       ) from error
     raise AudioError('unreadable_audio', f'{path}: {error}') from error
   if not len(recording.samples_n):
+    if seconds is not None and not round(seconds * recording.rate):
+      raise AudioError(
+        'bad_field', f'duration is {seconds} s, no sample of {path}'
+      )
     raise AudioError('empty_audio', f'{path} has no sample')
-  _check_range(recording.samples_n, path)
+  _check_range(
+    recording.samples_n, path, _LOSSY_OVERSHOOT if lossy else _OVERSHOOT
+  )
   return recording
 
 
@@ -242,8 +271,8 @@ def _missing_sphere_bytes(file, size: int) -> int:
   return max(0, int(start[1]) + length - size)
 
 
-def _check_range(samples_n: np.ndarray, path) -> None:
-  """Refuses floats that are not finite, or beyond full scale."""
+def _check_range(samples_n: np.ndarray, path, most: float) -> None:
+  """Refuses floats that are not finite, or beyond `most`."""
   if samples_n.dtype == np.int16:
     return
   bad = np.count_nonzero(~np.isfinite(samples_n))
@@ -252,7 +281,7 @@ def _check_range(samples_n: np.ndarray, path) -> None:
       'nan_samples', f'{path}: {bad} samples are not a finite number'
     )
   peak = float(np.abs(samples_n).max())
-  if peak > _OVERSHOOT:
+  if peak > most:
     raise AudioError(
       'out_of_range', f'{path}: samples reach {peak:.4g}, full scale is 1'
     )
@@ -263,10 +292,22 @@ def length_mismatch(
   path,
   seconds: float,
   tolerance: float = DURATION_TOLERANCE,
+  start: float = 0.0,
 ) -> Fault | None:
-  """Compares a recording with its declared seconds, which may be rounded."""
+  """Compares a recording with its declared seconds, which may be rounded.
+
+  Args:
+    recording: as it was read, from `start` on.
+    path: its file.
+    seconds: declared.
+    tolerance: seconds by which that may be wrong.
+    start: seconds of the file before the recording.
+  """
   missing = seconds - recording.seconds
-  message = f'{path} lasts {recording.seconds:.3f} s, declared are {seconds} s'
+  lasts = start + recording.seconds
+  message = f'{path} lasts {lasts:.3f} s, declared are {seconds} s'
+  if start:
+    message += f' from {start} s on'
   if missing > tolerance:
     return Fault('truncated_audio', message)
   if missing < -tolerance:

@@ -6,7 +6,9 @@ of them are reported together, before anything is trained.
 
 import collections
 import json
+import os
 import pathlib
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,6 +18,9 @@ from nasjax.data import audio, features
 # Strides in time of the networks: they leave a quarter of the frames.
 _STRIDES = (2, 2)
 _MOST_SECONDS = 1e6
+# More than a manifest has: lines of several files are numbered one behind the
+# other.
+FILE_LINES = 10**9
 _SHOWN = 50
 
 # Every rule, with what to do about it.
@@ -25,20 +30,25 @@ REMEDIES = {
   'bad_field': 'correct the value',
   'unknown_split': 'use train, validation (dev, valid, val) or test',
   'missing_file': 'correct the path, or take the line out',
-  'unreadable_audio': 'convert it: ffmpeg -i BAD -ac 1 GOOD.wav',
+  'unreadable_audio': 'convert it: ffmpeg -i BAD -ac 1 GOOD.wav; if that '
+  'fails as well, fetch it again',
   'shorten': 'unpack it: sph2pipe -f wav BAD GOOD.wav',
   'empty_audio': 'take the line out, or fetch the file again',
-  'truncated_audio': 'fetch the file again, or correct the duration',
+  'truncated_audio': 'correct the duration, or fetch the file again',
   'duration_mismatch': 'correct the duration, or give an offset',
-  'unsupported_rate': 'convert it: sox BAD -r 16000 GOOD.wav',
-  'stereo': 'give `channel` on the line, or mix: sox BAD GOOD.wav remix -',
+  'unsupported_rate': 'convert it: ffmpeg -i BAD -ar 16000 GOOD.wav',
+  'stereo': 'give `channel` on the line, or mix: ffmpeg -i BAD -ac 1 GOOD.wav',
   'nan_samples': 'make the file again; some software wrote it wrongly',
-  'out_of_range': 'scale it: sox BAD -b 16 GOOD.wav gain -n -1',
+  # Other programs clip what is beyond full scale before they scale it.
+  'out_of_range': 'scale it: python -c "import soundfile as s; '
+  "x, r = s.read('BAD'); s.write('GOOD.wav', x / abs(x).max(), r)\"",
   'empty_transcript': 'transcribe it, or take the line out',
   'unknown_phone': 'correct the transcript, or extend the alphabet',
   'ctc_infeasible': 'correct the transcript or the audio, or drop this rule',
   'duplicate_id': 'give every utterance its own id',
   'duplicate_audio': 'take one of the lines out',
+  'too_short': 'lower --min_seconds to keep it',
+  'too_long': 'raise --max_seconds to keep it',
   'shared_speaker': 'move the speaker, or set allow_shared_speakers',
   'empty_split': 'give the split at least one utterance',
 }
@@ -49,6 +59,10 @@ DROPPABLE = frozenset(REMEDIES) - {
   'shared_speaker',
   'empty_split',
 }
+
+
+# Rules of which the utterances are always left out.
+LENGTHS = ('too_short', 'too_long')
 
 
 class Problem(NamedTuple):
@@ -93,7 +107,15 @@ def summary(problems: Sequence[Problem]) -> str:
   return '\n'.join(lines)
 
 
-_NO_PHONES = 'no phones'
+def one_name(text: str) -> str:
+  """Returns a symbol or a name in the one form that it has here.
+
+  Composed (NFC), without blanks and invisible marks at its ends.
+  """
+  blank = '\ufeff\u200b\u2060'
+  while (stripped := text.strip().strip(blank)) != text:
+    text = stripped
+  return unicodedata.normalize('NFC', text)
 
 
 class Utterance(NamedTuple):
@@ -137,52 +159,154 @@ _SPLITS = {
 }
 
 
+SPLIT_NAMES = frozenset(_SPLITS) - {''}
+
+
 def parse(
   path: pathlib.Path, targets: str
 ) -> tuple[list[Utterance], list[Problem]]:
   """Reads the lines of a manifest, without touching the audio.
 
   Args:
-    path: the manifest.
+    path: the manifest, or a tuple of them: lines of the n-th then count from
+      n * `FILE_LINES`, and their split must be told by the file's name where
+      they do not tell it.
     targets: 'phones' or 'characters'.
 
   Returns:
     The utterances of all lines that name an audio file (also those with other
     problems, so that their audio can be examined as well), and the problems.
   """
-  if not path.is_file():
-    return [], [problem(path, 0, 'missing_file', f'no manifest {path}')]
+  paths = path if isinstance(path, tuple) else (path,)
   utterances, problems = [], []
+  for one in paths:
+    if not os.path.isfile(one):
+      problems.append(problem(one, 0, 'missing_file', f'no manifest {one}'))
+  if problems:
+    return [], problems
+  for index, one in enumerate(paths):
+    own, faults = _parse_file(one, index * FILE_LINES, targets)
+    if len(paths) > 1:
+      own, untold = _told_split(own, one)
+      faults += untold
+    utterances += own
+    problems += faults
+  named, duplicates = _name(utterances, path)
+  return named, problems + duplicates
+
+
+def _parse_file(path, before, targets):
+  """Returns utterances and problems of a file; see `parse`.
+
+  Args:
+    path: the file.
+    before: what is added to its lines' numbers.
+    targets: as in `parse`.
+  """
+  utterances, malformed, faults, lines = [], [], [], 0
   with path.open('rb') as file:
-    for number, raw in enumerate(file, start=1):
+    for number, raw in enumerate(file, start=before + 1):
       if not raw.strip():
         continue
+      lines += 1
       try:
         record = json.loads(raw.decode('utf-8-sig'))
         if not isinstance(record, dict):
           raise ValueError(f'a {type(record).__name__}, not an object')
       except (ValueError, RecursionError) as error:
-        problems.append(problem(path, number, 'malformed_json', str(error)))
+        words = str(error)
+        if isinstance(error, json.JSONDecodeError):
+          words = f'{error.msg} at column {error.colno}'
+        malformed.append(problem(path, number, 'malformed_json', words))
         continue
-      faults = []
-      utterance = _utterance(record, number, path.parent, targets, faults)
+      own = []
+      utterance = _utterance(record, number, path.parent, targets, own)
       if utterance.audio.name:
         utterances.append(utterance)
-      problems += [problem(path, number, *fault) for fault in faults]
-  named, duplicates = _name(utterances, path)
-  return named, _without_phones(named, problems, path) + duplicates
+      faults += [(number, fault) for fault in own]
+  if lines == len(malformed) > 1:
+    # What holds for the whole file is told once.
+    words = f'{malformed[0].message}; none of its {lines} lines is an object'
+    return [], [malformed[0]._replace(message=words)]
+  faults, whole = _of_all(faults, lines - len(malformed), utterances)
+  problems = [problem(path, number, *fault) for number, fault in faults]
+  problems += [problem(path, 0, 'missing_field', words) for words in whole]
+  return utterances, problems + malformed
 
 
-def _without_phones(utterances, problems, path) -> list[Problem]:
-  """Tells once, not line by line, that no line of a manifest has phones."""
-  lacking = [p for p in problems if p.message == _NO_PHONES]
-  if len(lacking) < 2 or len(lacking) < len(utterances):
-    return problems
-  message = f'no phones on any of its {len(lacking)} lines'
-  if all(u.text for u in utterances):
-    message += ', though all have a text: --targets=characters takes that'
-  others = [p for p in problems if p.message != _NO_PHONES]
-  return [problem(path, 0, 'missing_field', message), *others]
+def _of_all(faults, records, utterances):
+  """Separates fields that none of several lines has, to tell each once.
+
+  Args:
+    faults: (line, `audio.Fault`) pairs.
+    records: the number of lines.
+    utterances: of these lines.
+
+  Returns:
+    The other faults, and a message for each of these fields.
+  """
+
+  def field(fault):
+    lacking = re.fullmatch('no (\\w+)', fault.message)
+    if fault.rule == 'missing_field' and lacking:
+      return lacking[1]
+    return 'phones' if fault.message == _NULL_PHONES else ''
+
+  counts = collections.Counter(field(fault) for _, fault in faults)
+  absent = [f for f, n in counts.items() if f and records == n > 1]
+  messages = []
+  for name in absent:
+    message = f'no {name} on any of its {records} lines'
+    if name == 'phones' and all(u.text for u in utterances):
+      message += ', though all have a text: --targets=characters takes that'
+    if name == 'text':
+      message += ': --targets=phones takes phones, where there are any'
+    messages.append(message)
+  return [pair for pair in faults if field(pair[1]) not in absent], messages
+
+
+def _told_split(utterances, path):
+  """Gives lines without a split that of the file's name, and problems."""
+  split = _split_of(path)
+  if split or not any(u.split == '' for u in utterances):
+    return [
+      u._replace(split=u.split or split or u.split) for u in utterances
+    ], []
+  message = (
+    'no split, neither on its lines nor in its name; call it train, validation '
+    '(dev, valid, val) or test'
+  )
+  found = [problem(path, 0, 'missing_field', message)]
+  return [u._replace(split=u.split or None) for u in utterances], found
+
+
+def _split_of(path) -> str:
+  """Returns the split that a file's name tells; '' if none or several."""
+  words = re.split(r'[^a-z]+', path.stem.lower())
+  found = {_SPLITS[word] for word in words if word in _SPLITS} - {''}
+  return found.pop() if len(found) == 1 else ''
+
+
+def located(found: Problem, paths) -> Problem:
+  """Says a problem of several files with the file and its own line numbers."""
+  if len(paths) == 1:
+    return found
+
+  def place(number):
+    index, line = divmod(number, FILE_LINES)
+    return paths[index], line
+
+  message = re.sub(
+    r'\bline (\d+)',
+    lambda match: 'line {1} of {0.name}'.format(*place(int(match[1]))),
+    found.message,
+  )
+  path, line = place(found.line)
+  if not line and found.path not in map(str, paths):
+    path = ', '.join(map(str, paths))
+  elif not line:
+    path = found.path
+  return found._replace(path=str(path), line=line, message=message)
 
 
 def _utterance(record, number, folder, targets, faults) -> Utterance:
@@ -196,7 +320,7 @@ def _utterance(record, number, folder, targets, faults) -> Utterance:
   if targets == 'phones':
     tokens = _phones(record, faults)
   else:
-    tokens = tuple(' '.join(unicodedata.normalize('NFC', text).split()))
+    tokens = tuple(' '.join(text.split()))
   split = _string(record, 'split', faults)
   if split.lower() not in _SPLITS:
     faults.append(audio.Fault('unknown_split', f'split is {split!r}'))
@@ -216,15 +340,25 @@ def _utterance(record, number, folder, targets, faults) -> Utterance:
 
 def _found(folder: pathlib.Path, name: str) -> pathlib.Path:
   """Returns the path of a file, spelled as it is on disk."""
-  path = folder / pathlib.Path(name).expanduser()
-  if path.exists() or name.isascii():
+  path = folder / os.path.expanduser(name)
+  if name.isascii() or os.path.exists(path):
     return path
-  # Systems write the same letters in one of two forms.
-  for form in ('NFC', 'NFD'):
-    other = pathlib.Path(unicodedata.normalize(form, str(path)))
-    if other.exists():
-      return other
-  return path
+  # Systems write the same letters in one of two forms, or keep a mixture.
+  found = pathlib.Path(path.anchor)
+  for part in path.parts[len(found.parts) :]:
+    composed = unicodedata.normalize('NFC', part)
+    forms = [part, composed, unicodedata.normalize('NFD', part)]
+    if not any(os.path.exists(found / form) for form in forms):
+      forms = [
+        form
+        for form in (os.listdir(found or '.') if os.path.isdir(found) else ())
+        if unicodedata.normalize('NFC', form) == composed
+      ]
+    forms = [form for form in forms if os.path.exists(found / form)]
+    if not forms:
+      return path
+    found = found / forms[0]
+  return found
 
 
 def _string(record, name: str, faults: list, required: bool = False) -> str:
@@ -236,13 +370,22 @@ def _string(record, name: str, faults: list, required: bool = False) -> str:
     return ''
   if isinstance(value, int) and not isinstance(value, bool):
     value = str(value)  # speakers and ids are often numbers
-  if not isinstance(value, str):
+  if not isinstance(value, str) or not _is_text(value):
     faults.append(audio.Fault('bad_field', f'{name} is {value!r}, no string'))
     return ''
-  if name.startswith('audio_file') and not value.strip():
-    faults.append(audio.Fault('bad_field', f'{name} is empty'))
-    return ''
-  return value
+  if name.startswith('audio_file'):
+    if not value.strip():
+      faults.append(audio.Fault('bad_field', f'{name} is empty'))
+      return ''
+    return value
+  if name == 'text':
+    return unicodedata.normalize('NFC', value)
+  return one_name(value)
+
+
+def _is_text(value: str) -> bool:
+  """Whether a string can be written; JSON may hold halves of characters."""
+  return not re.search('[\ud800-\udfff]', value)
 
 
 def _seconds(record, name: str, faults: list, required: bool = False):
@@ -275,27 +418,29 @@ def _channel(record, faults: list) -> int | None:
   return value
 
 
+_NULL_PHONES = 'phones is null (characters can be the targets as well)'
+
+
 def _phones(record, faults: list) -> tuple[str, ...]:
   """Returns the field phones: a list of strings, or symbols between spaces."""
   if 'phones' not in record:
-    faults.append(audio.Fault('missing_field', _NO_PHONES))
+    faults.append(audio.Fault('missing_field', 'no phones'))
     return ()
   phones = record['phones']
   if phones is None:
-    message = 'phones is null (characters can be the targets as well)'
-    faults.append(audio.Fault('unknown_phone', message))
+    faults.append(audio.Fault('unknown_phone', _NULL_PHONES))
     return ()
   if isinstance(phones, str):
     phones = phones.split()
   if not isinstance(phones, list) or not all(
-    isinstance(p, str) and p.strip() for p in phones
+    isinstance(p, str) and _is_text(p) and one_name(p) for p in phones
   ):
     message = f'phones is {phones!r}, no list of symbols'
     faults.append(audio.Fault('bad_field', message))
     return ()
   if not phones:
     faults.append(audio.Fault('empty_transcript', 'phones is empty'))
-  phones = [unicodedata.normalize('NFC', p).strip() for p in phones]
+  phones = [one_name(p) for p in phones]
   several = [p for p in phones if len(p.split()) > 1]
   if several:
     message = f'phones has {several[0]!r}, which is more than one symbol'
@@ -338,21 +483,21 @@ def _name(utterances, path) -> tuple[list[Utterance], list[Problem]]:
   return named, problems
 
 
-def heard_twice(utterances, digests, problems, path) -> list[Problem]:
+def heard_twice(utterances, heard, problems, path) -> list[Problem]:
   """Finds recordings that are equal, whatever their files are called.
 
   Args:
     utterances: of `parse`.
-    digests: of each line's samples; '' where they could not be read.
+    heard: `Heard` by line.
     problems: found before; what is told there is not told again.
     path: the manifest.
   """
   told = {p.line for p in problems if p.rule == 'duplicate_audio'}
   first, found = {}, []
   for utterance in utterances:
-    line, digest = utterance.line, digests[utterance.line]
-    other = first.setdefault(digest, utterance)
-    if digest and other.line != line and line not in told:
+    line, sound = utterance.line, heard[utterance.line].sound
+    other = first.setdefault(sound, utterance)
+    if sound and other.line != line and line not in told:
       message = (
         f'{utterance.audio} has the samples of {other.audio} (line {other.line}'
       )
@@ -364,17 +509,32 @@ def heard_twice(utterances, digests, problems, path) -> list[Problem]:
   return found
 
 
+class Heard(NamedTuple):
+  """What the audio of an utterance is.
+
+  Attributes:
+    digest: of the samples; '' if they cannot be read.
+    sound: the same for the same samples kept in more bits.
+    rate: samples a second; 0 if they cannot be read.
+    clipped: samples beyond full scale.
+    faults: what is wrong.
+  """
+
+  digest: str
+  sound: str
+  rate: int
+  clipped: int
+  faults: tuple[audio.Fault, ...]
+
+
 def inspect(
   utterance: Utterance, tolerance: float = audio.DURATION_TOLERANCE
-) -> tuple[str, list[audio.Fault]]:
+) -> Heard:
   """Reads the audio of an utterance.
 
   Args:
     utterance: as its line says.
     tolerance: seconds by which the declared duration may be wrong.
-
-  Returns:
-    The digest of its samples ('' if they cannot be read), and its faults.
   """
   start, seconds = utterance.start, utterance.seconds
   try:
@@ -385,11 +545,11 @@ def inspect(
       utterance.channel,
     )
   except audio.AudioError as error:
-    return '', [error.fault]
+    return Heard('', '', 0, 0, (error.fault,))
   faults = []
   if seconds is not None:
     mismatch = audio.length_mismatch(
-      recording, utterance.audio, seconds, tolerance
+      recording, utterance.audio, seconds, tolerance, start or 0.0
     )
     faults += [mismatch] if mismatch else []
   samples = audio.resampled_length(len(recording.samples_n), recording.rate)
@@ -402,7 +562,13 @@ def inspect(
         f'{utterance.audio} ({recording.seconds:.3f} s) gives {frames}',
       )
     )
-  return recording.digest(), faults
+  return Heard(
+    recording.digest(),
+    recording.sound(),
+    recording.rate,
+    recording.clipped(),
+    tuple(faults),
+  )
 
 
 def unknown_symbols(utterances, symbols, where, path) -> list[Problem]:
@@ -413,6 +579,21 @@ def unknown_symbols(utterances, symbols, where, path) -> list[Problem]:
     if strange:
       message = f'{" ".join(map(repr, strange))} not in {where}'
       problems.append(problem(path, utterance.line, 'unknown_phone', message))
+  return problems
+
+
+def lengths(utterances, least: float, most: float | None, path):
+  """Finds utterances of less than `least` or more than `most` seconds."""
+  problems = []
+  for utterance in utterances:
+    seconds = utterance.seconds
+    if seconds is None or least <= seconds <= (most or seconds):
+      continue
+    rule, bound = 'too_long', most
+    if seconds < least:
+      rule, bound = 'too_short', least
+    message = f'{seconds:g} s, the bound is {bound:g} s'
+    problems.append(problem(path, utterance.line, rule, message))
   return problems
 
 

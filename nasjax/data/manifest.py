@@ -14,12 +14,14 @@ to 16 kHz; mono, or `channel` says which one: 0, 1 and on (or A, B, as of
 telephone speech). Further fields are ignored.
 
 `split` is train, validation (also dev, valid, val) or test, on every line or on
-none. A split that no line names is taken from the training lines: about a tenth
-of them, in an order drawn by hashing the seed, the split and the speaker (or
-the id). Whole speakers are taken, so that none is on both sides; single
-utterances where that cannot be: a line without a speaker, too few speakers, or
-speakers that other splits share. Whatever holds a symbol that training would
-then lack is passed over where possible. `test` is taken before `validation`.
+none; of several manifests, the name of each may tell it (train.json), and must
+where its lines do not. A split that no line names is taken from the training
+lines: about a tenth of them, in an order drawn by hashing the seed, the split
+and the speaker (or the id). Whole speakers are taken, so that none is on both
+sides; single utterances where that cannot be: a line without a speaker, too few
+speakers, or speakers that other splits share. Whatever holds a symbol that
+training would then lack is passed over where possible. `test` is taken before
+`validation`.
 
 Characters are the code points of the text in Unicode's composed form (NFC),
 with case kept and runs of white space made one space.
@@ -33,14 +35,13 @@ import math
 import os
 import pathlib
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from nasjax.data import audio, checks, corpus
+from nasjax.data import audio, checks, corpus, features
 
 _FORMAT = 1  # raise it when the same manifest is to be prepared differently
 _SPLITS = ('train', 'validation', 'test')
@@ -72,6 +73,8 @@ class Options:
     drop: rules of `checks.DROPPABLE`; utterances that break them are left out
       instead of stopping the preparation.
     duration_tolerance: seconds by which a declared duration may be wrong.
+    min_seconds, max_seconds: utterances that last less, or longer, are left
+      out.
   """
 
   targets: str = 'phones'
@@ -80,6 +83,8 @@ class Options:
   allow_shared_speakers: bool = False
   drop: tuple[str, ...] = ()
   duration_tolerance: float = audio.DURATION_TOLERANCE
+  min_seconds: float = 0.0
+  max_seconds: float | None = None
 
   def __post_init__(self):
     if self.targets not in ('phones', 'characters'):
@@ -87,6 +92,11 @@ class Options:
     if not 0 <= self.duration_tolerance < math.inf:
       raise ValueError(
         f'duration_tolerance {self.duration_tolerance}: seconds from 0 on'
+      )
+    if self.max_seconds is not None and self.max_seconds <= self.min_seconds:
+      raise ValueError(
+        f'max_seconds {self.max_seconds} leaves nothing above min_seconds '
+        f'{self.min_seconds}'
       )
     if isinstance(self.drop, str):
       raise ValueError(f'drop {self.drop!r}: give a tuple of rules')
@@ -100,16 +110,17 @@ class Options:
     """Returns the allowed symbols in order, or None where any is."""
     if self.alphabet_path is None:
       return None
-    return _alphabet(pathlib.Path(self.alphabet_path).expanduser())
+    return _alphabet(pathlib.Path(os.path.expanduser(self.alphabet_path)))
 
 
 def _alphabet(path: pathlib.Path) -> tuple[str, ...]:
   """Reads a file of symbols, one a line.
 
-  Lines may be numbered as Kaldi's symbol tables are (what stands for nothing
-  and disambiguation symbols are then left out), and `# ` begins a comment.
+  Lines may be numbered as Kaldi's symbol tables are; what stands for nothing
+  and disambiguation symbols are then left out. `#` with something behind it
+  begins a comment.
   """
-  if not path.is_file():
+  if not os.path.isfile(path):
     raise ValueError(f'no alphabet {path}')
   try:
     text = path.read_bytes().decode('utf-8-sig')
@@ -117,17 +128,19 @@ def _alphabet(path: pathlib.Path) -> tuple[str, ...]:
     raise ValueError(
       f'{path}: no UTF-8 ({e.reason} at byte {e.start}); write it in UTF-8'
     ) from None
-  text = unicodedata.normalize('NFC', text)
   # A line of one space is the space between words.
   lines = {
-    number: line.strip() or line[:1]
+    number: checks.one_name(line) or line[:1]
     for number, line in enumerate(text.splitlines(), start=1)
-    if line and not re.match(r'\s*#(\s+\S|#)', line)
+    if line
   }
-  if lines and all(re.fullmatch(r'\S+\s+\d+', s) for s in lines.values()):
-    symbols = {s.split()[0] for s in lines.values()}
+  comments = {n for n, line in lines.items() if line[0] == '#' < line}
+  numbered = {n for n, s in lines.items() if re.fullmatch(r'\S+\s+\d+', s)}
+  if numbered and not lines.keys() - comments - numbered:
+    symbols = {lines[n].split()[0] for n in numbered}
     symbols = {s for s in symbols if not _NO_SYMBOL.fullmatch(s)}
   else:
+    lines = {n: s for n, s in lines.items() if n not in comments}
     for number, symbol in lines.items():
       if len(symbol.split()) > 1:
         raise ValueError(
@@ -154,6 +167,10 @@ class Examined(NamedTuple):
     symbols: training alphabet, sorted.
     problems: what keeps the corpus from being prepared, by line.
     dropped: problems of the utterances that were left out.
+    left_out: what that is, by rule and split: dicts of rule, split, utterances
+      and minutes, as declared.
+    notes: lines of text: what is clipped, what is resampled, and which symbols
+      of the alphabet are never trained.
   """
 
   splits: dict[str, list[checks.Utterance]]
@@ -161,29 +178,56 @@ class Examined(NamedTuple):
   symbols: tuple[str, ...]
   problems: list[checks.Problem]
   dropped: list[checks.Problem]
+  left_out: list[dict]
+  notes: list[str]
+
+
+def _files(path) -> tuple[pathlib.Path, ...]:
+  """Returns the files of a manifest: one, or one for some splits."""
+  if isinstance(path, str | os.PathLike):
+    path = (path,)
+  files = tuple(pathlib.Path(os.path.expanduser(p)) for p in path)
+  if not files:
+    raise ValueError('no manifest')
+  seen = {}
+  for file in files:
+    other = seen.setdefault(os.path.realpath(file), file)
+    if other is not file:
+      raise ValueError(f'{file} is given twice (as {other})')
+  return files
 
 
 def examine(path: str | os.PathLike, options: Options) -> Examined:
-  """Reads a manifest and all of its audio, and applies every rule."""
-  path = pathlib.Path(path).expanduser()
+  """Reads a manifest and all of its audio, and applies every rule.
+
+  Args:
+    path: the manifest, or several: one for some splits.
+    options: `Options`.
+  """
+  paths = _files(path)
+  path = paths if len(paths) > 1 else paths[0]
   utterances, problems = checks.parse(path, options.targets)
   alphabet = options.alphabet()
-  digests = {}
   inspected = audio.map_parallel(
     lambda u: checks.inspect(u, options.duration_tolerance), utterances
   )
-  for utterance, (digest, faults) in zip(utterances, inspected):
-    digests[utterance.line] = digest
-    problems += [
-      checks.problem(path, utterance.line, *fault) for fault in faults
-    ]
-  problems += checks.heard_twice(utterances, digests, problems, path)
+  heard = {u.line: found for u, found in zip(utterances, inspected)}
+  problems += [
+    checks.problem(path, line, *fault)
+    for line, found in heard.items()
+    for fault in found.faults
+  ]
+  problems += checks.heard_twice(utterances, heard, problems, path)
   if alphabet is not None:
     problems += checks.unknown_symbols(
       utterances, alphabet, 'the alphabet', path
     )
   problems += checks.missing_splits(utterances, path)
-  kept, problems, dropped = _drop(utterances, problems, options.drop)
+  problems += checks.lengths(
+    utterances, options.min_seconds, options.max_seconds, path
+  )
+  rules = (*options.drop, *checks.LENGTHS)
+  kept, problems, dropped = _drop(utterances, problems, rules)
   if not options.allow_shared_speakers:
     problems += checks.shared_speakers(kept, path)
   splits = assign(kept, options.seed)
@@ -197,12 +241,77 @@ def examine(path: str | os.PathLike, options: Options) -> Examined:
       )
       splits[name], lacking, more = _drop(splits[name], lacking, options.drop)
       problems, dropped = problems + lacking, dropped + more
-  for name in _SPLITS if path.is_file() else ():
+  # Nothing is read at all for a fault that is told already.
+  for name in _SPLITS if any(splits.values()) or not problems else ():
     if not splits[name]:
       message = f'no utterance for {name}'
       problems.append(checks.problem(path, 0, 'empty_split', message))
-  problems.sort(key=lambda p: p.line)
-  return Examined(splits, digests, symbols, problems, dropped)
+  left_out = _left_out(utterances, dropped)
+  # A split is empty for what is wrong with its lines.
+  problems, dropped = (
+    [
+      checks.located(p, paths)
+      for p in sorted(some, key=lambda p: (p.rule == 'empty_split', p.line))
+    ]
+    for some in (problems, dropped)
+  )
+  return Examined(
+    splits=splits,
+    digests={line: found.digest for line, found in heard.items()},
+    symbols=symbols,
+    problems=problems,
+    dropped=dropped,
+    left_out=left_out,
+    notes=_notes(splits, heard, symbols),
+  )
+
+
+def _notes(splits, heard, symbols) -> list[str]:
+  """Says what becomes of recordings, and which symbols do not occur."""
+  notes = []
+  for name, utterances in splits.items():
+    own = [heard[u.line] for u in utterances]
+    clipped = [found.clipped for found in own if found.clipped]
+    if clipped:
+      notes.append(
+        f'clipped in {name}: {sum(clipped)} samples beyond full scale, of '
+        f'{len(clipped)} of {len(own)} utterances'
+      )
+    rates = collections.Counter(found.rate for found in own)
+    notes += [
+      f'resampled in {name}: {count} of {len(own)} utterances, from {rate} to '
+      f'{features.SAMPLE_RATE} samples a second'
+      for rate, count in sorted(rates.items())
+      if rate not in (0, features.SAMPLE_RATE)
+    ]
+  used = {token for u in splits['train'] for token in u.tokens}
+  lacking = [repr(symbol) for symbol in symbols if symbol not in used]
+  if lacking:
+    shown = ' '.join(lacking[:10]) + (' ...' if len(lacking) > 10 else '')
+    notes.append(
+      f'{len(lacking)} of {len(symbols)} symbols of the alphabet occur in no '
+      f'training utterance: {shown}'
+    )
+  return notes
+
+
+def _left_out(utterances, dropped) -> list[dict]:
+  """Counts what was dropped; an utterance by the first rule that it broke."""
+  by_line, found = {u.line: u for u in utterances}, {}
+  for line, rule in {p.line: p.rule for p in reversed(dropped)}.items():
+    # Lines without a split are training lines until one is taken from them.
+    key = rule, by_line[line].split or 'train'
+    count, seconds = found.get(key, (0, 0.0))
+    found[key] = count + 1, seconds + (by_line[line].seconds or 0.0)
+  return [
+    {
+      'rule': rule,
+      'split': split,
+      'utterances': count,
+      'minutes': round(seconds / 60, 3),
+    }
+    for (rule, split), (count, seconds) in sorted(found.items())
+  ]
 
 
 def _drop(utterances, problems, rules):
@@ -280,6 +389,8 @@ def check(
   allow_shared_speakers: bool = False,
   drop: Sequence[str] = (),
   duration_tolerance: float = audio.DURATION_TOLERANCE,
+  min_seconds: float = 0.0,
+  max_seconds: float | None = None,
 ) -> list[checks.Problem]:
   """Returns all problems of a manifest, by line; see `Options`.
 
@@ -296,6 +407,8 @@ def check(
     allow_shared_speakers,
     drop,
     duration_tolerance,
+    min_seconds,
+    max_seconds,
   )
   return examine(manifest_path, options).problems
 
@@ -327,17 +440,19 @@ class Manifest(tfds.core.GeneratorBasedBuilder):
     """Examines the corpus; raises a ManifestError if it has problems."""
     del dl_manager
     config = self.builder_config
-    found = examine(config.manifest_path, config.options)
+    found = examine(config.manifest_path.split('\0'), config.options)
     if found.problems:
       raise ManifestError(checks.summary(found.problems), found.problems)
     identity = {symbol: symbol for symbol in found.symbols}
     self.info.metadata.update(
-      name=title(config.manifest_path),
+      name=title(config.manifest_path.partition('\0')[0]),
       alphabet=list(found.symbols),
       train_map=identity,
       score_map=identity,
       fingerprint=fingerprint(found),
       dropped=[str(problem) for problem in found.dropped],
+      left_out=found.left_out,
+      notes=found.notes,
     )
     return {
       name: self._generate_examples(utterances, found.digests)
@@ -386,16 +501,18 @@ def fingerprint(found: Examined) -> str:
 def title(manifest_path: str | os.PathLike) -> str:
   """Returns a short name: the folder of a manifest.jsonl, else its stem."""
   path = pathlib.Path(manifest_path).absolute()
-  name = path.parent.name if path.stem == 'manifest' else path.stem
+  plain = path.stem == 'manifest' or path.stem in checks.SPLIT_NAMES
+  name = path.parent.name if plain else path.stem
   return re.sub(r'[^A-Za-z0-9_]+', '_', name).strip('_') or 'corpus'
 
 
-def _state(path: pathlib.Path, options: Options) -> str:
+def _state(paths: tuple[pathlib.Path, ...], options: Options) -> str:
   """Returns a digest of options, manifest, and sizes and times of its files."""
   digest = hashlib.sha256(repr((options, options.alphabet())).encode())
-  digest.update(path.read_bytes())
-  for file in sorted({u.audio for u in checks.parse(path, 'phones')[0]}):
-    if file.is_file():
+  for path in paths:
+    digest.update(path.read_bytes())
+  for file in sorted({u.audio for u in checks.parse(paths, 'phones')[0]}):
+    if os.path.isfile(file):
       status = file.stat()
       digest.update(repr((status.st_size, status.st_mtime_ns)).encode())
   return digest.hexdigest()
@@ -411,6 +528,8 @@ def builder(
   allow_shared_speakers: bool = False,
   drop: Sequence[str] = (),
   duration_tolerance: float = audio.DURATION_TOLERANCE,
+  min_seconds: float = 0.0,
+  max_seconds: float | None = None,
 ) -> Manifest:
   """Returns the builder of a manifest; see `Options`.
 
@@ -419,7 +538,7 @@ def builder(
   the old one. Its metadata hold a `fingerprint` of the contents alone.
 
   Args:
-    manifest_path: the manifest.
+    manifest_path: the manifest, or several: one for some splits.
     data_dir: folder of prepared corpora; it is made if need be.
 
   Raises:
@@ -427,7 +546,7 @@ def builder(
       by `download_and_prepare`.
     ValueError: options that mean nothing, or no such alphabet.
   """
-  path = pathlib.Path(manifest_path).expanduser()
+  paths = _files(manifest_path)
   options = Options(
     targets,
     alphabet_path,
@@ -435,14 +554,16 @@ def builder(
     allow_shared_speakers,
     drop,
     duration_tolerance,
+    min_seconds,
+    max_seconds,
   )
-  if not path.is_file():
-    problems = checks.parse(path, targets)[1]
+  if not all(os.path.isfile(path) for path in paths):
+    problems = checks.parse(paths, targets)[1]
     raise ManifestError(checks.summary(problems), problems)
-  state = _state(path, options)[:12]
+  state = _state(paths, options)[:12]
   config = ManifestConfig(
-    name=f'{title(path)}-{targets}-{state}',
-    manifest_path=str(path.absolute()),
+    name=f'{title(paths[0])}-{targets}-{state}',
+    manifest_path='\0'.join(str(path.absolute()) for path in paths),
     options=options,
   )
   with corpus.quiet():  # it warns of configurations that are not in its list
