@@ -1,11 +1,9 @@
 """Tests of nasjax/data/checks.py: every rule, and all of them at once."""
 
-import concurrent.futures
 import json
 import shutil
 import subprocess
 import sys
-import threading
 
 import manifests
 import numpy as np
@@ -316,30 +314,6 @@ def test_a_loud_recording_is_scaled_by_its_remedy(tmp_path, rows):
   rows[3]['audio_filepath'] = good
   assert manifest.check(write(tmp_path, rows)) == []
   assert np.abs(soundfile.read(good)[0]).max() > 0.99
-
-
-def test_two_runs_prepare_one_corpus(tmp_path, rows):
-  path, said = write(tmp_path, rows), []
-  made = [manifest.builder(path, data_dir=tmp_path / 'd') for _ in range(2)]
-  folder = made[0].data_path.parent
-  left = folder / 'incomplete.abc_1.0.0'
-  left.mkdir(parents=True)
-  waiting = threading.Event()
-
-  def say(line):
-    said.append(line)
-    waiting.set()
-
-  with concurrent.futures.ThreadPoolExecutor(1) as pool:
-    with corpus.alone(made[0].data_path):
-      assert not left.exists()
-      other = pool.submit(corpus.prepare, made[0], say)
-      assert waiting.wait(60)
-    other.result()
-  corpus.prepare(made[1], pytest.fail)
-  assert said == [f'another run prepares {made[0].data_path}; waiting for it']
-  counts = [b.info.splits['train'].num_examples for b in made]
-  assert counts[0] == counts[1] > 0
 
 
 def test_lengths_and_what_was_left_out(tmp_path, rows):
