@@ -39,8 +39,9 @@ def run(work):
 
   def main(argv):
     del argv
-    logging.set_verbosity(logging.WARNING)
-    if not os.environ.get('NASJAX_TRACEBACK'):
+    if os.environ.get('NASJAX_TRACEBACK'):
+      logging.set_verbosity(logging.WARNING)
+    else:
       # Libraries save and read in threads, whose tracebacks come by dozens,
       # logged or not; what is wrong reaches the main thread as well.
       logging.set_verbosity(logging.FATAL)
@@ -58,7 +59,7 @@ def run(work):
       if os.environ.get('NASJAX_TRACEBACK'):
         raise
       words = _told(e)
-      if words.startswith(tuple(_FULL.values())):
+      if words.startswith(_FULL):
         # Threads of libraries that still try to write have their say, too.
         print(f'{name}: {words}', file=sys.stderr, flush=True)
         sys.stdout.flush()
@@ -136,10 +137,7 @@ def _overrule(name):
 
 # What XLA raises is told by its text, for jax is not imported here.
 _NO_MEMORY = ('RESOURCE_EXHAUSTED', 'Out of memory')
-_FULL = {
-  errno.ENOSPC: os.strerror(errno.ENOSPC),
-  errno.EDQUOT: os.strerror(errno.EDQUOT),
-}
+_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 _PLACES = ('out', 'data_dir', 'compilation_cache', 'json')
 
 
@@ -150,7 +148,7 @@ def _told(error):
     # Libraries wrap what the system said into exceptions of their own.
     text += f'{chain}\n'
     chain = chain.__cause__ or chain.__context__
-  for words in _FULL.values():
+  for words in _FULL:
     if words in text:
       return f'{words}: {_fullest()}; make room, and the same command goes on'
   if isinstance(error, MemoryError):
@@ -212,7 +210,7 @@ def _fullest():
     value = FLAGS[flag].value if flag in FLAGS else None
     if not value or not isinstance(value, str):
       continue
-    path = pathlib.Path(value).expanduser().absolute()
+    path = pathlib.Path(value).absolute()
     while not path.exists():
       path = path.parent
     free = shutil.disk_usage(path).free

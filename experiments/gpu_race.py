@@ -22,6 +22,7 @@ from jax import lax
 from nasjax import population
 from nasjax.functions import CLIP
 from nasjax.kernels import gpu_conv
+from nasjax.kernels import node as node_lib
 from nasjax.taps import UNION, placement
 
 GROUPS = 100
@@ -136,10 +137,8 @@ def node(way, width):
     shape = gpu_conv.Shape(width, GROUPS, 0.0, CLIP, tiles)
 
     def run(x_btl, kernel_kil, bias_l, place_uk, len_b):
-      shift_k = jnp.array(UNION, jnp.float32) @ place_uk
-      taps_n = jnp.concatenate([jnp.sum(place_uk)[None], shift_k])
       return gpu_conv.conv_node(
-        x_btl, kernel_kil, bias_l, taps_n.astype(jnp.int32), len_b,
+        x_btl, kernel_kil, bias_l, node_lib.tap_words(place_uk), len_b,
         jnp.zeros(3, jnp.uint32), shape,
       )  # fmt: skip
   else:

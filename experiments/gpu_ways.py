@@ -69,20 +69,33 @@ def tap_products(x_btl, kernel_uil):
   return z_ngj.reshape(x_btl.shape).astype(x_btl.dtype)
 
 
-def block_products(x_btl, kernel_uil, lanes=64):
-  """Block-diagonal products of whole groups, taps stacked; as `grouped`."""
+def _in_blocks(kernel_uil, lanes):
+  """Cuts groups into blocks of at most `lanes` channels.
+
+  Returns:
+    the weights [tap, i, block, group of the block, j], and which groups of a
+    block are the same.
+  """
   taps, c, width = kernel_uil.shape
   groups = width // c
   most = max(1, lanes // c)
   size = next(s for s in range(most, 0, -1) if groups % s == 0)
-  kernel_uingj = kernel_uil.reshape(taps, c, groups // size, size, c)
-  eye_gh = jnp.eye(size, dtype=kernel_uil.dtype)
+  return (
+    kernel_uil.reshape(taps, c, groups // size, size, c),
+    jnp.eye(size, dtype=kernel_uil.dtype),
+  )
+
+
+def block_products(x_btl, kernel_uil, lanes=64):
+  """Block-diagonal products of whole groups, taps stacked; as `grouped`."""
+  kernel_uingj, eye_gh = _in_blocks(kernel_uil, lanes)
+  taps, c, blocks, size, _ = kernel_uingj.shape
   # [tap, block, in (group, i), out (group, j)]
   full = jnp.einsum('uingj,gh->ungihj', kernel_uingj, eye_gh)
   rows = size * c
-  full = full.reshape(taps, groups // size, rows, rows)
+  full = full.reshape(taps, blocks, rows, rows)
   x_utbnr = jnp.stack(_frames(x_btl)).reshape(
-    taps, *x_btl.shape[:2], groups // size, rows
+    taps, *x_btl.shape[:2], blocks, rows
   )
   z_btns = jnp.einsum(
     'ubtnr,unrs->btns',
@@ -112,14 +125,10 @@ def block_conv(x_btl, kernel_uil, lanes=128):
 
   As `grouped`; tensor cores want 8 channels of a group at least.
   """
-  taps, c, width = kernel_uil.shape
-  groups = width // c
-  most = max(1, lanes // c)
-  size = next(s for s in range(most, 0, -1) if groups % s == 0)
-  kernel_uingj = kernel_uil.reshape(taps, c, groups // size, size, c)
-  eye_hg = jnp.eye(size, dtype=kernel_uil.dtype)
+  kernel_uingj, eye_hg = _in_blocks(kernel_uil, lanes)
+  taps, c, _, size, _ = kernel_uingj.shape
   wide = jnp.einsum('uingj,hg->uhingj', kernel_uingj, eye_hg)
-  return grouped(x_btl, wide.reshape(taps, size * c, width))
+  return grouped(x_btl, wide.reshape(taps, size * c, -1))
 
 
 WAYS = {

@@ -74,7 +74,7 @@ def restore(saved, directory, target, say):
         raise ValueError('it does not say what it is of')
       return epoch, state, about
     except Exception as e:  # files may hold anything, and orbax raise anything
-      if isinstance(e, MemoryError) or memory.exhausted(e):
+      if memory.exhausted(e):
         raise
       reason = ' '.join(str(e).split())[:200] or type(e).__name__
     aside = _set_aside(pathlib.Path(directory) / str(epoch))

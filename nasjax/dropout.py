@@ -52,7 +52,12 @@ def survives(position, key, site, rate):
   Returns:
     bool, like `position`.
   """
-  bits = mix(mix(position ^ key[0]) + salt(key, site))
+  return stays(position, key[0], salt(key, site), rate)
+
+
+def stays(position, word, site_salt, rate):
+  """As `survives`, from the key's first word and the `salt` of the site."""
+  bits = mix(mix(position ^ word) + site_salt)
   return bits >= jnp.uint32(round(rate * 2**32))
 
 

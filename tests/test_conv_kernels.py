@@ -8,6 +8,7 @@ import pytest
 from nasjax import dropout, functions, ops, taps
 from nasjax.accelerated import channels
 from nasjax.kernels import gpu_conv, tpu_conv
+from nasjax.kernels import node as node_lib
 
 RATE, SITE, FRAMES, BATCH = 0.2, 5, 21, 16
 # Members of a population, each with taps of its own.
@@ -45,11 +46,10 @@ def _plain(x_btc, kernel_kijg, bias_c, place_uk, len_b, key):
 def _arguments(kernel_kijg, bias_c, place_uk, len_b, key, lanes):
   """What both kernels take behind the activations."""
   taps_k, c, _, groups = kernel_kijg.shape
-  shift_k = jnp.array(taps.UNION, jnp.float32) @ place_uk
   return (
     channels.spread(kernel_kijg.reshape(taps_k, c, c * groups), 2, lanes),
     channels.spread(bias_c, 0, lanes),
-    jnp.concatenate([jnp.sum(place_uk)[None], shift_k]).astype(jnp.int32),
+    node_lib.tap_words(place_uk),
     len_b,
     jnp.stack([key[0], dropout.salt(key, SITE), jnp.uint32(0)]),
   )

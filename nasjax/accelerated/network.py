@@ -16,8 +16,8 @@ import numpy as np
 from nasjax import dropout as drop
 from nasjax.accelerated import channels, layers, long_conv
 from nasjax.functions import CLIP, recurrence
-from nasjax.kernels import gpu_conv, tpu_conv
-from nasjax.taps import CONVOLUTIONS, MAX_TAPS, UNION
+from nasjax.kernels import gpu_conv, node, tpu_conv
+from nasjax.taps import CONVOLUTIONS, MAX_TAPS
 
 
 class Form(NamedTuple):
@@ -59,11 +59,9 @@ class Backend(NamedTuple):
 
 def _words(place_uk, draw):
   """Taps, int32 (8,), and dropout's key, uint32 (3,), as kernels read them."""
-  shift_k = jnp.array(UNION, jnp.float32) @ place_uk
-  taps_n = jnp.concatenate([jnp.sum(place_uk)[None], shift_k])
   key, site = draw or (jnp.zeros(2, jnp.uint32), 0)
   row = key[2] if key.shape[0] == 3 else jnp.uint32(0)
-  return taps_n.astype(jnp.int32), jnp.stack(
+  return node.tap_words(place_uk), jnp.stack(
     [key[0], drop.salt(key, site), row]
   )
 

@@ -165,12 +165,7 @@ def _samples(audio, path, start, seconds, channel) -> Recording:
   dtype = 'int16' if integers else 'float32'
   if audio.frames > _MOST_SAMPLES:
     return _to_the_end(path, start, seconds, dtype, channel)
-  first = min(round(start * rate), audio.frames)
-  if first == audio.frames and start > 0:
-    raise AudioError(
-      'bad_field',
-      f'offset is {start} s, but {path} lasts {audio.frames / rate:.3f} s',
-    )
+  first = _first(start, rate, audio.frames, path)
   wanted = audio.frames - first
   if seconds is not None:
     wanted = min(wanted, round(seconds * rate))
@@ -193,6 +188,17 @@ def _one(samples, channel):
   return samples if samples.ndim == 1 else samples[:, channel]
 
 
+def _first(start, rate, length, path):
+  """Returns the number of the first sample from `start` seconds on."""
+  first = round(start * rate)
+  if start > 0 and first >= length:
+    raise AudioError(
+      'bad_field',
+      f'offset is {start} s, but {path} lasts {length / rate:.3f} s',
+    )
+  return first
+
+
 class _Stream(soundfile.SoundFile):
   """A file that is read from its beginning to its end, without seeking."""
 
@@ -212,12 +218,7 @@ def _to_the_end(path, start, seconds, dtype, channel) -> Recording:
   except soundfile.LibsndfileError as error:
     raise AudioError('unreadable_audio', f'{path}: {error}') from error
   samples_n = np.concatenate([np.zeros(0, dtype), *parts])
-  if start and round(start * rate) >= len(samples_n):
-    raise AudioError(
-      'bad_field',
-      f'offset is {start} s, but {path} lasts {len(samples_n) / rate:.3f} s',
-    )
-  first = round(start * rate)
+  first = _first(start, rate, len(samples_n), path)
   last = None if seconds is None else first + round(seconds * rate)
   return Recording(samples_n[first:last], rate)
 

@@ -269,9 +269,11 @@ def _told_split(utterances, path):
   """Gives lines without a split that of the file's name, and problems."""
   split = _split_of(path)
   if split or not any(u.split == '' for u in utterances):
-    return [
-      u._replace(split=u.split or split or u.split) for u in utterances
-    ], []
+    named = [
+      u._replace(split=split) if split and not u.split else u
+      for u in utterances
+    ]
+    return named, []
   message = (
     'no split, neither on its lines nor in its name; call it train, validation '
     '(dev, valid, val) or test'
@@ -562,9 +564,11 @@ def inspect(
         f'{utterance.audio} ({recording.seconds:.3f} s) gives {frames}',
       )
     )
+  digest = recording.digest()
   return Heard(
-    recording.digest(),
-    recording.sound(),
+    digest,
+    # All samples are hashed for it, which need not be done twice.
+    digest if recording.samples_n.dtype == 'int16' else recording.sound(),
     recording.rate,
     recording.clipped(),
     tuple(faults),

@@ -382,35 +382,21 @@ def _hold_out(groups, target: int, salt: str) -> set[int]:
 
 def check(
   manifest_path: str | os.PathLike,
-  *,
-  targets: str = 'phones',
-  alphabet_path: str | None = None,
-  seed: int = 0,
-  allow_shared_speakers: bool = False,
-  drop: Sequence[str] = (),
-  duration_tolerance: float = audio.DURATION_TOLERANCE,
-  min_seconds: float = 0.0,
-  max_seconds: float | None = None,
+  **options,
 ) -> list[checks.Problem]:
   """Returns all problems of a manifest, by line; see `Options`.
 
   Reads every line and every recording once, in parallel. `checks.REMEDIES`
   names the rules. Problems of utterances that `drop` leaves out are not there.
 
+  Args:
+    manifest_path: the manifest, or several: one for some splits.
+    options: attributes of `Options`.
+
   Raises:
     ValueError: options that mean nothing, or no such alphabet.
   """
-  options = Options(
-    targets,
-    alphabet_path,
-    seed,
-    allow_shared_speakers,
-    drop,
-    duration_tolerance,
-    min_seconds,
-    max_seconds,
-  )
-  return examine(manifest_path, options).problems
+  return examine(manifest_path, Options(**options)).problems
 
 
 @dataclasses.dataclass(eq=False)
@@ -522,14 +508,7 @@ def builder(
   manifest_path: str | os.PathLike,
   *,
   data_dir: str | os.PathLike,
-  targets: str = 'phones',
-  alphabet_path: str | None = None,
-  seed: int = 0,
-  allow_shared_speakers: bool = False,
-  drop: Sequence[str] = (),
-  duration_tolerance: float = audio.DURATION_TOLERANCE,
-  min_seconds: float = 0.0,
-  max_seconds: float | None = None,
+  **given,
 ) -> Manifest:
   """Returns the builder of a manifest; see `Options`.
 
@@ -540,6 +519,7 @@ def builder(
   Args:
     manifest_path: the manifest, or several: one for some splits.
     data_dir: folder of prepared corpora; it is made if need be.
+    given: attributes of `Options`.
 
   Raises:
     ManifestError: no such manifest. Other problems are raised, all together,
@@ -547,22 +527,13 @@ def builder(
     ValueError: options that mean nothing, or no such alphabet.
   """
   paths = _files(manifest_path)
-  options = Options(
-    targets,
-    alphabet_path,
-    seed,
-    allow_shared_speakers,
-    drop,
-    duration_tolerance,
-    min_seconds,
-    max_seconds,
-  )
+  options = Options(**given)
   if not all(os.path.isfile(path) for path in paths):
-    problems = checks.parse(paths, targets)[1]
+    problems = checks.parse(paths, options.targets)[1]
     raise ManifestError(checks.summary(problems), problems)
   state = _state(paths, options)[:12]
   config = ManifestConfig(
-    name=f'{title(paths[0])}-{targets}-{state}',
+    name=f'{title(paths[0])}-{options.targets}-{state}',
     manifest_path='\0'.join(str(path.absolute()) for path in paths),
     options=options,
   )

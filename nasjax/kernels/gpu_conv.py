@@ -24,10 +24,10 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from nasjax.dropout import mix
+from nasjax.dropout import stays
+from nasjax.kernels import node
 from nasjax.taps import MAX_TAPS
 
-_FEW_TAPS = 5  # convolutions have five or seven
 _NARROW = 2  # channels of a group
 
 
@@ -98,15 +98,9 @@ def conv_node(x_btl, kernel_kil, bias_l, taps_n, len_b, key_3, shape):
   """Grouped convolution, bias, clipped ReLU, dropout. Maps over members.
 
   Args:
-    x_btl: bfloat16 or float32 [b, t, width]; frames past `len_b` count as
-      zeros.
-    kernel_kil: float32 [7, c, width], the weight of each tap from channel i of
-      the group of an output lane.
-    bias_l: float32.
-    taps_n: int32 (8,): how many taps are used, and the frame that each reads.
-    len_b: int32, valid frames.
-    key_3: uint32: first word of the key of dropout, the salt of the site
-      (`dropout.salt`), and the first row of the batch that stands here.
+    x_btl: bfloat16 or float32 [b, t, width].
+    kernel_kil, bias_l, taps_n, len_b, key_3: as in `tpu_conv.conv_node`, of
+      `width` lanes.
     shape: `Shape`.
 
   Returns:
@@ -189,15 +183,7 @@ def _kept(key_ref, shape, b, row_t, lane_l, frames):
   b = b.astype(jnp.uint32) + key_ref[2]
   at = b * jnp.uint32(frames) + row_t.astype(jnp.uint32)[:, None]
   at = at * jnp.uint32(shape.width) + channel_l.astype(jnp.uint32)[None]
-  bits = mix(mix(at ^ key_ref[0]) + key_ref[1])
-  return bits >= jnp.uint32(round(shape.rate * 2**32))
-
-
-def _by_taps(taps_ref, run):
-  """Calls run(5) or run(7), as many taps as are needed."""
-  few = taps_ref[0] <= _FEW_TAPS
-  pl.when(few)(functools.partial(run, _FEW_TAPS))
-  pl.when(jnp.logical_not(few))(functools.partial(run, MAX_TAPS))
+  return stays(at, key_ref[0], key_ref[1], shape.rate)
 
 
 def _forward_kernel(
@@ -221,7 +207,7 @@ def _forward_kernel(
       y_tl = jnp.where(keep_tl, y_tl * scale, 0)
     block.write(y_ref, row_t, frames, y_tl)
 
-  _by_taps(taps_ref, run)
+  node.by_taps(taps_ref[0], run)
 
 
 def _input_kernel(shape, taps_ref, len_ref, kernel_ref, dz_ref, dx_ref):
@@ -239,7 +225,7 @@ def _input_kernel(shape, taps_ref, len_ref, kernel_ref, dz_ref, dx_ref):
     dx_tl = jnp.where((row_t < length)[:, None], dx_tl, 0)
     block.write(dx_ref, row_t, frames, dx_tl)
 
-  _by_taps(taps_ref, run)
+  node.by_taps(taps_ref[0], run)
 
 
 def _weights_kernel(
@@ -251,18 +237,16 @@ def _weights_kernel(
   first, block = pl.program_id(0) * utterances, _Block(shape, pl.program_id(1))
   size = shape.tiles.frames
   tiles = pl.cdiv(frames, size)
-  scale = np.float32(1 / (1 - shape.rate))
-  # What was dropped or clipped is 0 or at the cap, rounded as the output was.
-  top = (np.float32(shape.cap) * scale).astype(y_ref.dtype).astype(np.float32)
 
   def run(taps):
     def add(i, totals):
       # Signed quotients rounded down are more than Triton's lowering knows.
       b = lax.div(i, jnp.int32(tiles))
       row_t = lax.rem(i, jnp.int32(tiles)) * size + jnp.arange(size)
-      y_tl = block.read(y_ref, row_t, frames, b).astype(jnp.float32)
-      dy_tl = block.read(dy_ref, row_t, frames, b).astype(jnp.float32)
-      dz_tl = jnp.where((y_tl > 0) & (y_tl < top), dy_tl * scale, 0)
+      y_tl, dy_tl = (
+        block.read(ref, row_t, frames, b) for ref in (y_ref, dy_ref)
+      )
+      dz_tl = node.back(y_tl, dy_tl, shape.rate, shape.cap)
       rounded_tl = dz_tl.astype(x_ref.dtype)
       block.write(dz_ref, row_t, frames, rounded_tl, b)
       bias_l, *weight_k = totals
@@ -280,7 +264,7 @@ def _weights_kernel(
     for k in range(MAX_TAPS):
       block.collect(dkernel_ref, k, weight_k[k] if k < taps else zeros)
 
-  _by_taps(taps_ref, run)
+  node.by_taps(taps_ref[0], run)
 
 
 def _call(kernel, shape, **how):

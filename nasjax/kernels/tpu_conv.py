@@ -21,12 +21,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from nasjax.dropout import mix
+from nasjax.dropout import stays
+from nasjax.kernels import node
 from nasjax.taps import MAX_TAPS
 
 LANES = 128
@@ -34,7 +34,6 @@ ROWS = 16  # utterances of a block: the rows of a tile of bfloat16
 # Frames that a tap may read before the first frame and behind the last one.
 _MARGIN = 8
 _CHUNK = 16  # frames whose sums stay in registers
-_FEW_TAPS = 5  # convolutions have five or seven
 _NARROW = 2  # channels of a group up to which multiply-adds are used
 # Of VMEM, beside an activation's blocks: matrices, sums, what spills. The rest
 # is left to XLA, which keeps activations there between the layers.
@@ -93,7 +92,7 @@ def flops(shape, frames, batch, taps):
     taps: that are used.
   """
   inputs = shape.c if shape.c <= _NARROW else LANES
-  run = MAX_TAPS if taps > _FEW_TAPS else _FEW_TAPS
+  run = MAX_TAPS if taps > node.FEW_TAPS else node.FEW_TAPS
   return 2 * run * frames * batch * shape.blocks * LANES * inputs
 
 
@@ -206,8 +205,7 @@ def _keep(key_ref, t0, b0, block, tile, frames, shape):
   b = b + b0.astype(jnp.uint32) + key_ref[0, 2]
   t = t + jnp.uint32(t0)
   at = (b * jnp.uint32(frames) + t) * jnp.uint32(shape.width) + channel
-  bits = mix(mix(at ^ key_ref[0, 0]) + key_ref[0, 1])
-  return bits >= jnp.uint32(round(shape.rate * 2**32))
+  return stays(at, key_ref[0, 0], key_ref[0, 1], shape.rate)
 
 
 def _chunks(frames, body):
@@ -222,12 +220,6 @@ def _chunks(frames, body):
     lax.fori_loop(0, whole, step, 0)
   if frames % _CHUNK:
     body(whole * _CHUNK, frames % _CHUNK)
-
-
-def _by_taps(taps, run):
-  """Calls run(5) or run(7), as many taps as are needed."""
-  pl.when(taps <= _FEW_TAPS)(functools.partial(run, _FEW_TAPS))
-  pl.when(taps > _FEW_TAPS)(functools.partial(run, MAX_TAPS))
 
 
 def _masked(x_ref, length, t0, size):
@@ -319,7 +311,7 @@ def _forward_kernel(
       y = jnp.where(keep, y * (1 / (1 - shape.rate)), 0)
     y_ref[pl.ds(t0, size)] = y.astype(y_ref.dtype)
 
-  _by_taps(
+  node.by_taps(
     taps_ref[0, 0],
     lambda run: _chunks(frames, functools.partial(convolve, run)),
   )
@@ -342,15 +334,10 @@ def _backward_kernel(
     dbias_ref[...] = jnp.zeros_like(dbias_ref)
     sum_ref[...] = jnp.zeros_like(sum_ref)
 
-  scale = np.float32(1 / (1 - shape.rate))
-  # What was dropped or clipped is 0 or at the cap, rounded as the output was.
-  top = (np.float32(shape.cap) * scale).astype(y_ref.dtype).astype(np.float32)
-
   def activation(t0, size):
     x_pad_ref[pl.ds(_MARGIN + t0, size)] = _masked(x_ref, length, t0, size)
-    y = y_ref[pl.ds(t0, size)].astype(jnp.float32)
-    dy = dy_ref[pl.ds(t0, size)].astype(jnp.float32)
-    dz = jnp.where((y > 0) & (y < top), dy * scale, 0)
+    y, dy = y_ref[pl.ds(t0, size)], dy_ref[pl.ds(t0, size)]
+    dz = node.back(y, dy, shape.rate, shape.cap)
     dz_pad_ref[pl.ds(_MARGIN + t0, size)] = dz.astype(dz_pad_ref.dtype)
     total = jnp.sum(dz.reshape(size * rows, LANES), 0, keepdims=True)
     dbias_ref[...] += total
@@ -376,7 +363,9 @@ def _backward_kernel(
         product = _turn(x, turn, shape) * dz32
         sum_ref[k, turn : turn + 1] += jnp.sum(product, 0, keepdims=True)
 
-  _by_taps(taps, lambda run: _chunks(frames, functools.partial(gradients, run)))
+  node.by_taps(
+    taps, lambda run: _chunks(frames, functools.partial(gradients, run))
+  )
 
   @pl.when(part == pl.num_programs(1) - 1)
   def _():
