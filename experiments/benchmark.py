@@ -99,7 +99,7 @@ def write_record(job, builder, number, out):
     'metric': job.metric,
     'members_per_shard': number,
     'prepared_corpus': str(pathlib.Path(builder.data_dir).absolute()),
-    'left_out': corpora.left_out(builder),
+    'left_out': list(job.left_out),
     'notes': corpora.notes(builder),
     'versions': provenance.versions(),
     'commit': provenance.commit(),
@@ -136,9 +136,7 @@ def run():
     from nasjax import runs, table, workers
 
     job, prepareds = work.job, work.prepareds
-    number, way, reason, steps = members_per_shard(
-      job, members, prepareds, out
-    )
+    number, way, reason, steps = members_per_shard(job, members, prepareds, out)
     shards = runs.plan(job, members, number, work.mesh.shape['member'])
     runs.check_table(job, shards, out)
     monitor.print_plan(job, work.corpus, shards, prepareds, reason)
@@ -152,7 +150,7 @@ def run():
       monitor.print_projection(job, todo, prepareds)
       return
     write_record(job, work.builder, number, out)
-    with monitor.Bar(shards, recipe.epochs, job.metric) as bar:
+    with monitor.Bar(shards, job) as bar:
       say = monitor.CONSOLE.print
       workers.run(job, shards, prepareds, out, bar, say, *way)
     summary.write(jobs.rows(job, table.open(out)), out)

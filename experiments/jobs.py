@@ -48,7 +48,7 @@ def train(work, job, members, together, out):
   shards = runs.plan(
     job, members, 1 if alone else together, work.mesh.shape['member']
   )
-  with monitor.Bar(shards, job.recipe.epochs, job.metric) as bar:
+  with monitor.Bar(shards, job) as bar:
     say = monitor.CONSOLE.print
     workers.run(job, shards, work.prepareds, out, bar, say)
 
@@ -107,6 +107,7 @@ def prepare(recipe, most, macro=None, topology=None):
     corpus.name,
     corpus.fingerprint,
     corpora.metric(),
+    tuple(corpora.left_out(builder)),
   )
   meshes = devices.meshes(topology)
   prepareds = [runs.prepare(corpus, recipe, mesh) for mesh in meshes]

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import math
 import threading
 import time
 
@@ -17,6 +18,7 @@ from rich.progress import (
 from rich.table import Table
 
 from nasjax import chips, cost, kernels, memory, parts, runs, sizing
+from nasjax.data import batching
 
 CONSOLE = Console(markup=False, emoji=False, highlight=False)
 if not CONSOLE.is_terminal:
@@ -48,6 +50,42 @@ def _programs(shards):
   return groups
 
 
+def _print_burden(job, corpus):
+  """Says which few utterances take most of the memory or time, if any do."""
+  splits = [
+    batching.lengths(split)
+    for split in (corpus.train, corpus.validation, corpus.test)
+  ]
+  found = batching.burden(splits, job.recipe)
+  if found is None:
+    return
+  one = found.utterances == 1
+  them = 'it' if one else 'them'
+  who = 'the longest' if one else f'the {found.utterances} longest'
+  before, after = found.batch, found.batch_without
+  CONSOLE.print(
+    f'{who} of {sum(len(frames_u) for frames_u, _ in splits):,} utterances '
+    f'({found.frames / 100:.2f} s or more, all others at most '
+    f'{found.others / 100:.2f} s) decide what training costs: without {them} '
+    f'the largest batch is of {after.batch} x {after.frames} frames, not '
+    f'{before.batch} x {before.frames}, and a pass takes '
+    f'{found.pass_without / found.pass_frames:.0%} of the frames; '
+    f'--max_seconds={_limit(found)} leaves {them} out of a manifest, '
+    '--batch_frames bounds a batch'
+  )
+
+
+def _limit(found):
+  """Returns a round number of seconds that a `batching.Burden` lasts longer."""
+  # F frames are of (F + 1.5) / 100 s or more, and less than (F + 2.5) / 100 s.
+  low, high = (found.others + 2.5) / 100, (found.frames + 1.5) / 100
+  for digits in range(3):
+    limit = math.ceil(low * 10**digits) / 10**digits
+    if limit < high:
+      return f'{limit:g}'
+  return f'{low - 1e-4:.4f}'
+
+
 def print_plan(job, corpus, shards, prepareds, reason):
   """Prints corpus, network, recipe, and the programs with their members.
 
@@ -67,6 +105,7 @@ def print_plan(job, corpus, shards, prepareds, reason):
     )
   prepared = prepareds[0]
   shapes = ', '.join(f'{b.batch} x {b.frames} frames' for b in prepared.buckets)
+  _print_burden(job, corpus)
   CONSOLE.print(
     f'macro {job.macro.name}, {job.macro.outputs} outputs; recipe '
     f'{job.recipe.name}, {job.recipe.epochs} epochs; batches of {shapes}'
@@ -149,7 +188,7 @@ def print_absent(job, shards, prepared, together, checkpoint):
   view = Table(title=f'by the compiler, for {chips.of(prepared.mesh).name}')
   for column in ('nodes', 'shards', 'compile s', 'GB', 's / epoch', 'total s'):
     view.add_column(column, justify='left' if column == 'nodes' else 'right')
-  largest = prepared.buckets[-1]
+  largest = batching.largest(prepared.train_buckets)
   total = 0.0
   for (signature, size), group in _programs(shards).items():
     turns = parts.cut(group[0], together)
@@ -248,14 +287,32 @@ def _clock(seconds):
   return f'{hours}:{minutes:02d}:{seconds:02d}'
 
 
+# A network that emits fewer labels than this share of the references' emits
+# (almost) only blanks: so all training by CTC begins.
+SILENT = 0.1
+REMEDIES = (
+  'Usual remedies: more updates (--epochs, a smaller --batch), a higher --lr '
+  'or a later --start of its decay, short utterances first (--curriculum, '
+  '--max_seconds), more speech'
+)
+
+
 class Bar:
   """The progress bar of a run: epochs, error rate so far, time left.
 
-  Where the output is no terminal, one line an epoch instead.
+  Where the output is no terminal, one line an epoch instead. Networks that have
+  learnt next to nothing after a third of the epochs are named.
   """
 
-  def __init__(self, shards, epochs, metric='PER'):
-    self._shards, self._epochs, self._metric = shards, epochs, metric
+  def __init__(self, shards, job):
+    """
+    Args:
+      shards: of `runs.plan`.
+      job: `runs.Job`.
+    """
+    self._shards, self._space = shards, job.space
+    self._epochs, self._metric = job.recipe.epochs, job.metric
+    epochs = self._epochs
     self._best = np.inf
     self._done = 0
     self._total = sum(len(s.members) for s in shards) * epochs
@@ -319,6 +376,28 @@ class Bar:
         f'{progress.diverged} diverged, {progress.seconds:.1f} s, '
         f'{self._done}/{self._total}, {self._left()} left'
       )
+    if progress.epoch == -(-self._epochs // 3):
+      self._name_silent(progress)
+
+  def _name_silent(self, progress):
+    """Names the networks that emit (almost) only blanks."""
+    alive_p = ~np.isnan(progress.curves['val_per'][:, -1])
+    silent_p = alive_p & (progress.emitted < SILENT)
+    if not silent_p.any():
+      return
+    names = [
+      f'{self._space.names(np.array(arch, np.int8))} (seed {seed})'
+      for (arch, seed), silent in zip(progress.shard.members, silent_p)
+      if silent
+    ]
+    more = f' and {len(names) - 3} more' if len(names) > 3 else ''
+    CONSOLE.print(
+      f'{self._place(progress.shard)}: after {progress.epoch} of '
+      f'{self._epochs} epochs {len(names)} of {len(silent_p)} networks emit '
+      f'(almost) only blanks, at most '
+      f'{progress.emitted[silent_p].max():.1%} as many labels as there are: '
+      f'{"; ".join(names[:3])}{more}. {REMEDIES}'
+    )
 
   def _left(self):
     # Epochs that were read from checkpoints say nothing of the speed.

@@ -90,7 +90,7 @@ def again(row):
   member = (np.array(row['arch'], np.int8), row['seed'])
   shards = runs.plan(work.job, [member], 1, work.mesh.shape['member'])
   with tempfile.TemporaryDirectory() as out:
-    with monitor.Bar(shards, recipe.epochs, work.job.metric) as bar:
+    with monitor.Bar(shards, work.job) as bar:
       runs.run_shard(work.job, shards[0], work.prepareds[0], out, bar.update)
     return table.open(out).to_arrow().to_pylist()[0]
 

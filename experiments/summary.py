@@ -1,7 +1,7 @@
 """What a finished table shows: best and worst cells, what separates them."""
 
 import numpy as np
-from monitor import CONSOLE
+from monitor import CONSOLE, REMEDIES, SILENT
 from rich.table import Table
 
 from nasjax import analysis, plots
@@ -9,6 +9,10 @@ from nasjax import analysis, plots
 
 def _per(value):
   return '--' if np.isnan(value) else f'{value:.2%}'
+
+
+def _percent(value):
+  return '--' if np.isnan(value) else f'{100 * value:.0f}'
 
 
 def _cells(table):
@@ -22,7 +26,10 @@ def _cells(table):
 
 
 def print_extremes(table, count=3):
-  """Prints the best, the median and the worst cells."""
+  """Prints the best, the median and the worst cells.
+
+  S, D and I are substitutions, deletions and insertions.
+  """
   rows = _cells(table)
   chosen = list(range(min(count, len(rows))))
   middle, last = len(rows) // 2, len(rows) - 1
@@ -31,8 +38,8 @@ def print_extremes(table, count=3):
     title=f'{len(rows)} cells by test {table.metric}, mean of their seeds'
   )
   for column in (
-    'rank', 'cell', 'seeds', 'validation', 'test', 'parameters', 'MMACs',
-    'diverged',
+    'rank', 'cell', 'seeds', 'validation', 'test', 'S/D/I %',
+    'parameters', 'MMACs', 'diverged',
   ):  # fmt: skip
     left = column == 'cell'
     view.add_column(column, justify='left' if left else 'right', no_wrap=left)
@@ -43,6 +50,7 @@ def print_extremes(table, count=3):
     1,
   )
   test_r = table.column('test_per')
+  kinds_rk = _kinds(table)
   status_r = table.column('status')
   for n in (n for n in chosen if n >= 0):
     r = rows[n]
@@ -53,11 +61,35 @@ def print_extremes(table, count=3):
       str(len(r)),
       _per(best_r[r].mean()) if np.isfinite(best_r[r]).all() else '--',
       _per(test_r[r].mean()),
+      '/'.join(_percent(share) for share in kinds_rk[r].mean(0)),
       f'{table.column("params")[r[0]]:,}',
       f'{table.column("macs")[r[0]] / 1e6:,.1f}',
       str(int((np.asarray(status_r)[r] == 'diverged').sum())),
     )
   CONSOLE.print(view)
+
+
+def _kinds(table):
+  """Returns substitutions, deletions and insertions a label, [r, 3]."""
+  edits_rk = table.edits
+  total_r1 = np.maximum(edits_rk.sum(1, keepdims=True), 1)
+  return edits_rk / total_r1 * table.column('test_per')[:, None]
+
+
+def print_silent(table):
+  """Names the networks that emit (almost) only blanks on the test split."""
+  _, deleted_r, inserted_r = _kinds(table).T
+  silent_r = 1 - deleted_r + inserted_r < SILENT
+  if not silent_r.any():
+    return
+  r = np.flatnonzero(silent_r)
+  names = [table.space.names(table.row_archs[i]) for i in r[:3]]
+  more = f' and {len(r) - 3} more' if len(r) > 3 else ''
+  CONSOLE.print(
+    f'{len(r)} of {len(table)} networks emit (almost) only blanks, deletions '
+    f'are {deleted_r[r].mean():.0%} of the test labels: '
+    f'{"; ".join(names)}{more}. {REMEDIES}'
+  )
 
 
 def print_separation(table):
@@ -151,6 +183,7 @@ def write(table, out):
   """Prints and draws everything."""
   print_extremes(table)
   print_separation(table)
+  print_silent(table)
   paths = draw(table, out)
   CONSOLE.print(f'table: {out / "table"}, {len(table)} rows')
   for path in paths:

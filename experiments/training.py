@@ -79,6 +79,11 @@ _NUMBERS = {
   'clip': (float, 'Largest global norm of the gradient.'),
   'batch': (int, 'Utterances a batch below --long_frames.'),
   'batch_long': (int, 'Utterances a batch from --long_frames on.'),
+  'batch_frames': (
+    int,
+    'Frames of 10 ms a batch, padding included; --batch and --batch_long '
+    'remain upper bounds.',
+  ),
   'long_frames': (int, 'Where long utterances begin, in frames of 10 ms.'),
   'buckets': (int, 'Padded lengths to compile for.'),
   'beam_width': (int, 'Prefixes that the beam search keeps.'),

@@ -120,6 +120,39 @@ def population_per(labels_pnu, len_pn, refs, fold_v=None):
   return edits_m.reshape(members, utterances).sum(axis=1) / total
 
 
+def population_edits(labels_pnu, len_pn, refs, fold_v=None):
+  """Counts the errors of each member of a population by kind.
+
+  Args:
+    labels_pnu, len_pn, refs, fold_v: see `population_per`.
+
+  Returns:
+    edits_pk, int64: substitutions, deletions and insertions of an alignment
+    with the fewest errors (their sum is what `population_per` divides); and the
+    number of reference labels.
+
+  Raises:
+    ValueError: as `population_per`.
+  """
+  labels_pnu, len_pn = np.asarray(labels_pnu), np.asarray(len_pn)
+  _check_padded(labels_pnu, len_pn, 3)
+  _check_pairs(labels_pnu.shape[1], len(refs))
+  refs, count_n = _folded(*_flatten(refs), fold_v)
+  total = _total_length(count_n)
+  refs = _texts(refs, count_n)
+  edits_pk = np.zeros((len(labels_pnu), len(_KINDS)), np.int64)
+  for labels_nu, len_n, edits_k in zip(labels_pnu, len_pn, edits_pk):
+    hyps = _texts(*_folded(*_flatten(unpad(labels_nu, len_n)), fold_v))
+    for hyp, ref in zip(hyps, refs):
+      # From what was said to what was recognised: so insertions are what the
+      # network has added.
+      for edit in Levenshtein.editops(ref, hyp):
+        edits_k[_KINDS[edit.tag]] += 1
+  return edits_pk, total
+
+
+_KINDS = {'replace': 0, 'delete': 1, 'insert': 2}
+
 # What the error rate is called, by what the transcripts are made of.
 METRICS = {'phones': 'PER', 'characters': 'CER', 'words': 'WER'}
 

@@ -95,11 +95,17 @@ class Parts:
       members, self._job.recipe.epochs
     )
 
+  def emitted(self):
+    """Returns the `emitted_p` of all real members."""
+    return np.concatenate(
+      [r.emitted_p[: len(r.shard.members)] for r in self.runners]
+    )
+
   def test(self):
-    """Returns (loss_p, per_p) of the best weights on the test split."""
+    """Returns what `Runner.test` does, of the best weights."""
     found = []
     for i, runner in enumerate(self.runners):
-      result = runner.evaluate(self._loaded(i)['best'], 'test')
+      result = runner.test(self._loaded(i)['best'])
       found.append([v[: len(runner.shard.members)] for v in result])
     return [np.concatenate(values) for values in zip(*found, strict=True)]
 

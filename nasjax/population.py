@@ -265,7 +265,7 @@ class Programs(NamedTuple):
   keep_best: callable
 
 
-def programs(network, recipe, buckets, mesh, at_once=None):
+def programs(network, recipe, buckets, mesh, at_once=None, train_buckets=None):
   """Returns the jitted programs that all populations of a signature share.
 
   Args:
@@ -279,10 +279,12 @@ def programs(network, recipe, buckets, mesh, at_once=None):
       products need no member axis, and a member's result is the same bits in
       any population (experiments/PERFORMANCE.md). Elsewhere it is all: there
       members take turns as `parts`, whose states need no copy.
+    train_buckets: the first of `buckets`, those of training; all if not given.
   """
   if at_once is None and mesh.devices.flat[0].platform == 'cpu':
     at_once = 1
-  return _programs(network, recipe, buckets, mesh, at_once)
+  train_buckets = train_buckets or buckets
+  return _programs(network, recipe, buckets, train_buckets, mesh, at_once)
 
 
 # XLA would write each product in many ways and time them all on the card, for
@@ -300,11 +302,14 @@ def compiler_options(platform):
 
 
 @functools.lru_cache(maxsize=64)
-def _programs(network, recipe, buckets, mesh, at_once):
+def _programs(network, recipe, buckets, train_buckets, mesh, at_once):
   member, everyone = PartitionSpec('member'), PartitionSpec()
   data = mesh.shape['data']
-  local = tuple(b._replace(batch=-(-b.batch // data)) for b in buckets)
-  shape = (network, recipe, local, 'data' if data > 1 else None)
+  axis = 'data' if data > 1 else None
+
+  def local(buckets):
+    return tuple(b._replace(batch=-(-b.batch // data)) for b in buckets)
+
   rows = PartitionSpec('member', None, 'data')
   options = compiler_options(mesh.devices.flat[0].platform)
 
@@ -346,13 +351,17 @@ def _programs(network, recipe, buckets, mesh, at_once):
   return Programs(
     jax.jit(init),
     mapped(
-      _train_in_turns(make_train_pass(*shape), at_once),
+      _train_in_turns(
+        make_train_pass(network, recipe, local(train_buckets), axis), at_once
+      ),
       (*[member] * 4, everyone, _PLAN, everyone, everyone),
       member,
       donate=(0,),
     ),
     mapped(
-      _eval_in_turns(make_eval_pass(*shape), at_once),
+      _eval_in_turns(
+        make_eval_pass(network, recipe, local(buckets), axis), at_once
+      ),
       (member, member, everyone, _PLAN, everyone, everyone),
       (member, member, rows, rows),
     ),

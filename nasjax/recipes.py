@@ -10,6 +10,7 @@ NO_CLIP = 1e30
 # Fields that came after the first tables, under the one that they belong to:
 # while that has its default, they must have theirs.
 _LATER = {
+  'batch_frames': (),
   'loss': ('ctc_weight', 'lm_order'),
   'patience': ('minimum_epochs', 'delta', 'stop_lr'),
 }
@@ -41,6 +42,9 @@ class Recipe:
     adam_epsilon: Keras's default, 1e-7, as the reference.
     batch: utterances a batch below `long_frames`.
     batch_long: utterances a batch from there on.
+    batch_frames: frames of a batch at most, padding included, of which an
+      utterance that is longer makes one alone; `batch` and `batch_long` remain
+      upper bounds. 0 for no such limit.
     long_frames: 300 (3 s) in the released code, 200 in the paper.
     buckets: lengths are cut into this many groups of equal padding.
     curriculum: passes before the first epoch, each over the utterances shorter
@@ -79,6 +83,7 @@ class Recipe:
   adam_epsilon: float = 1e-7
   batch: int = 64
   batch_long: int = 32
+  batch_frames: int = 0
   long_frames: int = 200
   buckets: int = 4
   curriculum: tuple[int, ...] = (16000, 16000, 32000, 32000)
@@ -117,6 +122,7 @@ class Recipe:
       'curriculum': all(limit > 0 for limit in self.curriculum),
       'batch': self.batch >= 1,
       'batch_long': self.batch_long >= 1,
+      'batch_frames': self.batch_frames >= 0,
       'buckets': self.buckets >= 1,
       'loss_norm': self.loss_norm in ('frames_plus_one', 'labels', 'none'),
       'decoder': self.decoder in ('beam', 'greedy'),
@@ -217,9 +223,12 @@ def describe(recipe):
 
 def plain(recipe):
   """Returns a recipe with CTC for its loss and rates that go by epochs."""
-  return dataclasses.replace(
-    recipe, **{name: _DEFAULTS[name] for name in _LATER_FIELDS}
-  )
+  changed = {
+    name: _DEFAULTS[name]
+    for owner in ('loss', 'patience')
+    for name in (owner, *_LATER[owner])
+  }
+  return dataclasses.replace(recipe, **changed)
 
 
 # The three settings of the paper (Mehrotra et al. 2021, section 3.2); both

@@ -14,12 +14,14 @@ def recipe_json(job):
   return json.dumps(recipes.describe(job.recipe), sort_keys=True)
 
 
-def meta(job, shard, prepared, at_once):
+def meta(job, shard, prepared, at_once, rows, edits_pk):
   """Returns what the mark of a shard says of how it was trained.
 
   `metric` is what the columns `val_per` and `test_per` hold: PER, CER or WER.
   `padding` are members that only filled the devices, `at_once` those that were
-  on the devices together when it ended.
+  on the devices together when it ended. `left_out` is what of the corpus was
+  left out. `edits` are the errors behind `test_per`: for each row its
+  substitutions, deletions and insertions, null where there is no `test_per`.
   """
   return {
     'metric': job.metric,
@@ -29,6 +31,11 @@ def meta(job, shard, prepared, at_once):
     'at_once': at_once,
     'mesh': dict(prepared.mesh.shape),
     'buckets': [list(bucket) for bucket in prepared.buckets],
+    'left_out': list(job.left_out),
+    'edits': [
+      None if np.isnan(row['test_per']) else edits_k.tolist()
+      for row, edits_k in zip(rows, edits_pk, strict=True)
+    ],
   }
 
 

@@ -20,7 +20,8 @@ CURVES = ('train_loss', 'val_loss', 'val_per')
 class Prepared(NamedTuple):
   """A corpus on the devices, ready for any shard of a job.
 
-  `denominator` is that of the recipe's loss, None for CTC.
+  `denominator` is that of the recipe's loss, None for CTC. The last bucket may
+  be of other splits alone.
   """
 
   mesh: jax.sharding.Mesh
@@ -34,6 +35,11 @@ class Prepared(NamedTuple):
   eval_plans: dict
   eval_steps: dict
   denominator: tuple | None = None
+
+  @property
+  def train_buckets(self):
+    """The buckets that utterances of training are in."""
+    return self.buckets[: 1 + int(self.bucket_u.max())]
 
 
 def _denominator(corpus, recipe):
@@ -58,19 +64,8 @@ def prepare(corpus, recipe, mesh):
     'validation': corpus.validation,
     'test': corpus.test,
   }
-  lengths = {
-    name: (
-      np.asarray(split.frames_u),
-      np.array([len(labels) for labels in split.labels]),
-    )
-    for name, split in splits.items()
-  }
-  buckets = batching.make_buckets(
-    *lengths['train'],
-    recipe,
-    longest=int(max(frames.max() for frames, _ in lengths.values())),
-    most_labels=int(max(labels.max() for _, labels in lengths.values())),
-  )
+  lengths = {name: batching.lengths(split) for name, split in splits.items()}
+  buckets = batching.make_buckets([*lengths.values()], recipe)
   held_out = [corpus.validation, corpus.test]
   frames = max(len(split.features) for split in held_out)
   utterances = max(len(split.labels) for split in held_out)
@@ -147,7 +142,12 @@ def _compiled(train, tree, kinds):
 
 
 class Runner:
-  """Trains one shard, an epoch at a time. Keeps the state of the loop."""
+  """Trains one shard, an epoch at a time. Keeps the state of the loop.
+
+  Attributes:
+    emitted_p: labels that each member emitted when it was last evaluated, for
+      each label of the references; NaN before.
+  """
 
   def __init__(self, job, shard, prepared, checkpoint=True):
     """
@@ -162,6 +162,7 @@ class Runner:
     # Padding repeats the first member; its results are dropped.
     spare = shard.size - len(shard.members)
     self.members = shard.members + shard.members[:1] * spare
+    self.emitted_p = np.full(shard.size, np.nan)
     archs = [np.array(arch, np.int8) for arch, _ in self.members]
     self.network = networks.network(
       space,
@@ -173,7 +174,11 @@ class Runner:
     )
     self.form = networks.form(self.network)
     self.programs = population.programs(
-      self.network, recipe, prepared.buckets, mesh
+      self.network,
+      recipe,
+      prepared.buckets,
+      mesh,
+      train_buckets=prepared.train_buckets,
     )
     self.host_gates = networks.stack([networks.gates(space, a) for a in archs])
     self.gates = population.on_members(self.host_gates, mesh)
@@ -305,7 +310,8 @@ class Runner:
     total = program_costs.flops(
       self.programs.train, *self._shapes_of_arguments()
     )
-    mesh, bucket = self.prepared.mesh, self.prepared.buckets[-1]
+    mesh = self.prepared.mesh
+    bucket = batching.largest(self.prepared.train_buckets)
     spared = sum(
       networks.spared_flops(
         self.network,
@@ -338,8 +344,8 @@ class Runner:
   def _pass(self, members_p, plan, lr):
     return self.programs.train(*self.train_arguments(members_p, plan, lr))
 
-  def evaluate(self, params_p, split):
-    """Returns (loss_p, per_p) of a split, as NumPy."""
+  def _decode(self, params_p, split):
+    """Returns loss_p and the decoded labels of a split, as NumPy."""
     prepared = self.prepared
     plan, steps = prepared.eval_plans[split], prepared.eval_steps[split]
     loss_ps, count_ps, labels, lengths = self.programs.evaluate(
@@ -355,10 +361,25 @@ class Runner:
       lengths,
       batching.spread(plan, prepared.buckets, prepared.mesh.shape['data']),
     )
-    per_p = error_rates.population_per(
-      *hyps, prepared.refs[split], prepared.fold_v
+    return population.mean_losses(loss_ps, count_ps, steps), hyps
+
+  def evaluate(self, params_p, split):
+    """Returns (loss_p, per_p) of a split, as NumPy."""
+    loss_p, hyps = self._decode(params_p, split)
+    refs = self.prepared.refs[split]
+    self.emitted_p = hyps[1].sum(1) / max(sum(map(len, refs)), 1)
+    return loss_p, error_rates.population_per(*hyps, refs, self.prepared.fold_v)
+
+  def test(self, params_p):
+    """Returns loss_p, per_p and the errors by kind of the test split.
+
+    These are edits_pk as `error_rates.population_edits` has them.
+    """
+    loss_p, hyps = self._decode(params_p, 'test')
+    edits_pk, labels = error_rates.population_edits(
+      *hyps, self.prepared.refs['test'], self.prepared.fold_v
     )
-    return population.mean_losses(loss_ps, count_ps, steps), per_p
+    return loss_p, edits_pk.sum(1) / labels, edits_pk
 
   def epoch(self, state, epoch):
     """Runs a counted epoch (1-based) and returns the state after it.

@@ -62,8 +62,10 @@ class Shard:
 class Job:
   """What all shards of a run share: space, macro network, recipe, corpus.
 
-  `metric` is what the error rate of the corpus' symbols is called; see
-  `error_rates.METRICS`.
+  Attributes:
+    metric: what the error rate of the corpus' symbols is called; see
+      `error_rates.METRICS`.
+    left_out: what of the corpus was left out, as `corpora.left_out` says it.
   """
 
   space: object
@@ -72,6 +74,7 @@ class Job:
   corpus_name: str
   corpus_fingerprint: str
   metric: str = 'PER'
+  left_out: tuple = ()
 
 
 class Progress(NamedTuple):
@@ -84,6 +87,8 @@ class Progress(NamedTuple):
     seconds: of this epoch.
     resumed: whether the epoch was read from a checkpoint, not trained.
     diverged: members that have diverged.
+    emitted: labels that each member emitted on the validation split, for each
+      label of the references; NaN where the epoch was not trained now.
   """
 
   shard: Shard
@@ -92,6 +97,7 @@ class Progress(NamedTuple):
   seconds: float
   resumed: bool
   diverged: int = 0
+  emitted: np.ndarray | None = None
 
 
 def plan(job, members, members_per_shard, devices=1):
@@ -261,7 +267,7 @@ def run_shard(
     try:
       group = min(size, together or size)
       parts = Parts(job, shard, prepared, group, size, checkpoint)
-      state, scores = _train(job, shard, parts, out, tell, say)
+      state, (*scores, edits_pk) = _train(job, shard, parts, out, tell, say)
       break
     except (MemoryError, RuntimeError) as e:
       if not memory.exhausted(e):
@@ -276,12 +282,12 @@ def run_shard(
     if size:
       at_once[shard.signature] = size
   if not size:
-    state, scores = _untrained(job, shard)
+    state, (*scores, edits_pk) = _untrained(job, shard)
   kind = kernels.choose(prepared.mesh.devices.flat[0].platform)
   found = rows.rows_of(
     job, shard, state, *scores, 'ok' if size else 'oom', kind
   )
-  meta = rows.meta(job, shard, prepared, size)
+  meta = rows.meta(job, shard, prepared, size, found, edits_pk)
   table.write_shard(out / 'table', shard.name, found, meta)
   return True
 
@@ -333,7 +339,7 @@ def _last_epoch(out, shard):
 
 
 def _train(job, shard, parts, out, tell, say):
-  """Returns the last state and (test_loss_p, test_per_p) of a shard."""
+  """Returns the last state of a shard, and what `Parts.test` does."""
   about = _about(job, shard)
   place = out / 'checkpoints' / shard.name
   with checkpoints.manager(place) as saved:
@@ -349,12 +355,12 @@ def _train(job, shard, parts, out, tell, say):
           saved.save(
             epoch, args=ocp.args.StandardSave(state), custom_metadata=about
           )
-      tell(_progress(shard, epoch, state, epoch <= done))
+      tell(_progress(shard, epoch, state, epoch <= done, parts.emitted()))
     saved.wait_until_finished()
   return state, parts.test()
 
 
-def _progress(shard, epoch, state, resumed):
+def _progress(shard, epoch, state, resumed, emitted_p):
   curves = {name: v[:, :epoch] for name, v in state['curves'].items()}
   diverged_p = state['diverged_epoch']
   return Progress(
@@ -364,6 +370,7 @@ def _progress(shard, epoch, state, resumed):
     float(state['seconds'][epoch - 1]),
     resumed,
     int(np.sum((diverged_p > 0) & (diverged_p <= epoch))),
+    emitted_p,
   )
 
 
@@ -371,7 +378,8 @@ def _untrained(job, shard):
   """Returns the state and the scores of members that do not fit."""
   members, epochs = len(shard.members), job.recipe.epochs
   state = records(members, epochs) | {'seconds': np.zeros(epochs)}
-  return state, np.full((2, members), np.nan)
+  score_p = np.full(members, np.nan)
+  return state, (score_p, score_p, np.zeros((members, 3), np.int64))
 
 
 def describe(job):

@@ -8,7 +8,9 @@ and the processes that share out the tests included, so that what several tests
 need is compiled once.
 """
 
+import gc
 import os
+import pathlib
 import tempfile
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
@@ -23,7 +25,29 @@ _CACHE = tempfile.TemporaryDirectory(prefix='nasjax-compiled-')
 os.environ.setdefault('NASJAX_TEST_CACHE', _CACHE.name)
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_compilation_cache_dir', os.environ['NASJAX_TEST_CACHE'])
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+
+# A process may have 65,530 on most machines, and XLA ends by a fault of
+# addresses where it gets no more.
+_MAPPINGS = pathlib.Path('/proc/self/maps')
+_MOST_MAPPINGS = 10_000
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _compiled_programs_go():
+  """Lets the programs of earlier files go when there are many.
+
+  Each has ten mappings of memory or so, for as long as it can be called.
+  """
+  yield
+  if not _MAPPINGS.exists():
+    return
+  with _MAPPINGS.open('rb') as lines:
+    mappings = sum(1 for _ in lines)
+  if mappings > _MOST_MAPPINGS:
+    jax.clear_caches()
+    gc.collect()

@@ -18,14 +18,12 @@ def _recipe(**changes):
   return recipes.Recipe('x', 1, **base | changes)
 
 
-def _made(frames_u, recipe, longest=None, label_len_u=None, most_labels=9):
+def _made(frames_u, recipe, label_len_u=None, *others):
+  """Buckets of a training split, and of others that are given as lengths."""
   frames_u = np.asarray(frames_u)
   if label_len_u is None:
     label_len_u = np.full(len(frames_u), 3)
-  longest = frames_u.max() if longest is None else longest
-  return batching.make_buckets(
-    frames_u, label_len_u, recipe, longest, most_labels
-  )
+  return batching.make_buckets([(frames_u, label_len_u), *others], recipe)
 
 
 def _plan(seeds=(5,), epoch=1, keep_u=None):
@@ -197,39 +195,82 @@ def test_every_utterance_fits_and_batch_sizes_switch_where_they_should(seed):
   # Other splits may have longer utterances and transcripts.
   other_u = rng.integers(1, rng.integers(100, 160), 20)
   other_len_u = rng.integers(1, 60, 20)
-  buckets = _made(
-    frames_u,
-    recipe,
-    max(frames_u.max(), other_u.max()),
-    label_len_u,
-    max(label_len_u.max(), other_len_u.max()),
-  )
+  splits = (frames_u, label_len_u), (other_u, other_len_u)
+  buckets = batching.make_buckets(splits, recipe)
   # One more where batch sizes change, one for what only other splits have.
   assert len(buckets) <= recipe.buckets + 2
   frames = [b.frames for b in buckets]
   assert frames == sorted(set(frames))
-  for frames_v, len_v in ((frames_u, label_len_u), (other_u, other_len_u)):
-    for v, k in enumerate(batching.assign(frames_v, len_v, buckets)):
+  chosen = [batching.assign(*split, buckets) for split in splits]
+  for (frames_v, len_v), chosen_v in zip(splits, chosen):
+    for v, k in enumerate(chosen_v):
       fits = [frames_v[v] <= b.frames and len_v[v] <= b.labels for b in buckets]
       assert k == fits.index(True)
-  # In training the size of a batch follows from the length alone.
-  for v, k in enumerate(batching.assign(frames_u, label_len_u, buckets)):
-    assert buckets[k].batch == (6 if frames_u[v] < long_frames else 2)
+  # In training the size of a batch follows from the length, as far as there are
+  # utterances that fill it.
+  for v, k in enumerate(chosen[0]):
+    most = max(np.sum(chosen_v == k) for chosen_v in chosen)
+    assert buckets[k].batch == min(6 if frames_u[v] < long_frames else 2, most)
 
 
 @pytest.mark.parametrize('longest', [191, 192, 198, 199, 200, 201, 207, 208])
 def test_the_switch_around_a_multiple_of_eight(longest):
-  frames_u = np.array([30, 100, 190, 191, longest])
+  frames_u = np.repeat([30, 100, 190, 191, longest], 64)
   recipe = _recipe(batch=64, batch_long=32, long_frames=200, buckets=2)
   buckets = _made(frames_u, recipe)
-  chosen_u = batching.assign(frames_u, np.full(5, 3), buckets)
+  chosen_u = batching.assign(frames_u[::64], np.full(5, 3), buckets)
   sizes = [buckets[k].batch for k in chosen_u]
   assert sizes == [64] * 4 + [64 if longest < 200 else 32]
 
 
+def test_a_batch_has_no_rows_that_are_always_empty():
+  # Two of 20 in training, three elsewhere; one of 180 s is alone.
+  train = np.array([20] * 9 + [60] * 2 + [18000]), np.full(12, 3)
+  other = np.array([20] + [60] * 3), np.full(4, 3)
+  buckets = batching.make_buckets([train, other], _recipe())
+  shapes = [(b.frames, b.batch) for b in buckets]
+  assert shapes == [(24, 8), (64, 3), (18000, 1)]
+  assert batching.largest(buckets) == buckets[2]
+  assert batching.largest(buckets[:2]) in buckets[:2]
+
+
+def test_batches_may_be_counted_in_frames():
+  frames_u = np.repeat([24, 48, 96, 4000], 40)
+  recipe = _recipe(batch=32, batch_long=32, buckets=4, batch_frames=960)
+  buckets = _made(frames_u, recipe)
+  assert [b.frames for b in buckets] == [24, 48, 96, 4000]
+  assert [b.batch for b in buckets] == [32, 20, 10, 1]
+
+
+def test_a_few_long_utterances_that_cost_most_are_found():
+  rng = np.random.default_rng(0)
+  frames_u = rng.integers(100, 400, 1000)
+  train = frames_u.copy(), np.full(1000, 3)
+  recipe = _recipe(batch=8, buckets=1)
+  assert batching.burden([train], recipe) is None
+  train[0][:12] = [900] * 3 + [1200] * 9
+  found = batching.burden([train, (frames_u[:50], train[1][:50])], recipe)
+  assert (found.utterances, found.frames) == (12, 900)
+  assert found.others == max(train[0][12:].max(), frames_u[:50].max())
+  assert (found.batch.frames, found.batch_without.frames) == (1200, 400)
+  # 1000 and 50 utterances are 125 and 7 batches; without 12, 124 and 7.
+  assert found.pass_frames == (125 + 7) * 8 * 1200
+  assert found.pass_without == (124 + 7) * 8 * 400
+  # As few as it takes: where 900 frames are no burden, three remain.
+  long = frames_u + 300
+  long[:12] = [900] * 3 + [2400] * 9
+  found = batching.burden([(long, train[1])], recipe)
+  assert (found.utterances, found.frames, found.others) == (9, 2400, 900)
+  # More than 2 % are no few.
+  long[:21] = 2400
+  assert batching.burden([(long, train[1])], recipe) is None
+
+
 def test_transcripts_are_padded_by_bucket():
   frames_u = np.array([10, 12, 60, 64])
-  buckets = _made(frames_u, _recipe(buckets=2), 64, np.array([2, 4, 7, 5]), 11)
+  other = np.array([12] * 8 + [64] * 8), np.array([3] * 15 + [11])
+  len_u = np.array([2, 4, 7, 5])
+  buckets = _made(frames_u, _recipe(buckets=2), len_u, other)
   assert buckets == (batching.Bucket(16, 8, 4), batching.Bucket(64, 8, 11))
   # A transcript that is long for its frames moves up.
   moved = batching.assign(np.array([12, 12]), np.array([4, 5]), buckets)
@@ -237,7 +278,7 @@ def test_transcripts_are_padded_by_bucket():
 
 
 def test_empty_transcripts_still_have_a_column():
-  (bucket,) = _made([10, 12], _recipe(), 12, np.zeros(2, int), 0)
+  (bucket,) = _made([10, 12], _recipe(buckets=1), np.zeros(2, int))
   assert bucket.labels == 1
 
 

@@ -62,6 +62,40 @@ def test_fold_deletes_classes_below_one_and_merges_nothing():
   assert error_rates.fold([], fold_v).size == 0
 
 
+def test_errors_by_kind():
+  refs = [[1, 2, 3], [4, 4], [5]]
+  said = [
+    # A substitution and a deletion; two insertions; all right.
+    [[1, 9], [4, 7, 4, 7], [5]],
+    [[], [], []],
+    [[2, 3, 3, 3], [4, 4], [6]],
+  ]
+  labels_pnu, len_pn = (
+    np.stack(values) for values in zip(*(pad(hyps, 5, 7) for hyps in said))
+  )
+  edits_pk, total = error_rates.population_edits(labels_pnu, len_pn, refs)
+  assert total == 6 and edits_pk.dtype == np.int64
+  np.testing.assert_array_equal(edits_pk[:2], [[1, 1, 2], [0, 6, 0]])
+  # Delete 1 and insert two, or substitute one more: as few, as 'per' has them.
+  assert edits_pk[2].sum() == 4
+  rng = np.random.default_rng(0)
+  fold_v = np.array([0, 1, 1, 2, 3, 0, 4])
+  refs = random_corpus(rng, 40, 7)
+  hyps = [random_corpus(rng, 40, 7) for _ in range(3)]
+  labels_pnu, len_pn = (
+    np.stack(values) for values in zip(*(pad(one, 9, 3) for one in hyps))
+  )
+  found = error_rates.population_edits(labels_pnu, len_pn, refs, fold_v)
+  per_p = error_rates.population_per(labels_pnu, len_pn, refs, fold_v)
+  np.testing.assert_array_equal(found[0].sum(1) / found[1], per_p)
+  # What is added and what is left out make up for the lengths.
+  kept = [
+    sum(len(error_rates.fold(labels, fold_v)) for labels in one) for one in hyps
+  ]
+  _, deleted_p, inserted_p = found[0].T
+  np.testing.assert_array_equal(found[1] - deleted_p + inserted_p, kept)
+
+
 def test_per_is_total_edits_over_total_length():
   hyps, refs = [[1, 2, 3, 4], []], [[1, 2, 3, 5], [9, 9]]
   # Not the mean of 1/4 and 2/2.

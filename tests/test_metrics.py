@@ -3,9 +3,11 @@
 import json
 import os
 
+import numpy as np
 import pytest
+import soundfile
 import tiny_run as launcher
-from manifests import good_rows, write
+from manifests import good_rows, noise, write
 
 from nasjax import table
 
@@ -20,10 +22,14 @@ TINY = (
 def characters(tmp_path_factory):
   """A run on characters: its directory, and what it printed."""
   place = tmp_path_factory.mktemp('characters')
-  manifest = write(place, good_rows(place))
+  rows = good_rows(place)
+  soundfile.write(place / 'audio/u3.flac', noise(0.3), 16_000)
+  rows[3]['duration'] = 0.3
+  manifest = write(place, rows)
   status, output, errors = launcher.finish(
     f'--corpus_path={manifest}',
     '--targets=characters',
+    '--min_seconds=0.5',
     f'--data_dir={place / "data"}',
     f'--compilation_cache={os.environ["NASJAX_TEST_CACHE"]}',
     f'--out={place / "out"}',
@@ -41,6 +47,28 @@ def test_a_character_error_rate_is_called_one(characters):
   assert {p.name for p in (out / 'figures').iterdir()} == {
     'learning_curves.png', 'cer_params.png', 'cer_macs.png',
   }  # fmt: skip
+
+
+def test_what_was_left_out_stands_in_the_table(characters):
+  out, output = characters
+  assert 'left out of train: 1 utterances, 0.01 minutes, too_short' in output
+  (part,) = table.open(out).left_out
+  assert part | {'minutes': 0} == {
+    'split': 'train', 'rule': 'too_short', 'utterances': 1, 'minutes': 0,
+  }  # fmt: skip
+  assert json.loads((out / 'run.json').read_text())['left_out'] == [part]
+  assert table.open('experiments/tables/synthetic_timit').left_out == ()
+
+
+def test_errors_by_kind_stand_in_the_table(characters):
+  t = table.open(characters[0])
+  labels = 2 * len('go on')  # of two utterances
+  total = t.edits.sum(1)
+  np.testing.assert_allclose(total / labels, t.column('test_per'))
+  assert t.select(macro='tiny').edits.shape == (1, 3)
+  assert 'S/D/I %' in characters[1]
+  older = table.open('experiments/tables/synthetic_timit')
+  assert older.edits.shape == (len(older), 3) and np.isnan(older.edits).all()
 
 
 def test_a_table_says_what_it_holds(characters, tmp_path):

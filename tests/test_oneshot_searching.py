@@ -479,6 +479,18 @@ def test_the_loss_of_the_judge_may_be_the_first_that_is_not_finite(
     _run(_search(plan=(1, 2), seed=9), tmp_path)
 
 
+def test_nothing_is_derived_from_an_absurd_loss(toy, tmp_path, monkeypatch):
+  # It may come and go; what counts is the loss behind the last epoch.
+  _scripted(monkeypatch, [1.0, 1e20, 2.0])
+  assert _run(_search(plan=(1, 2), seed=10), tmp_path / 'goes')['arch']
+  _scripted(monkeypatch, [1.0, 2.0, 1e20])
+  with pytest.raises(
+    searching.DivergedError,
+    match=r'epoch 3 \(search\): the loss of held-out .* is 1e\+20',
+  ):
+    _run(_search(plan=(1, 2), seed=10), tmp_path / 'stays')
+
+
 def test_an_architecture_step_that_diverges_is_told_with_its_path(
   toy, tmp_path, monkeypatch
 ):

@@ -129,6 +129,34 @@ def test_scores_equal_those_of_single_utterances(recipe):
   assert {2, 3, 5} <= heard
 
 
+def test_labels_that_are_emitted_and_errors_by_kind():
+  params_p = _params()
+  pair = tiny_corpus.runner(PAIR)
+  assert np.isnan(pair.emitted_p).all()
+  split = tiny_corpus.corpus().test
+  loss_p, per_p = pair.evaluate(params_p, 'test')
+  labels = sum(map(len, split.labels))
+  emitted = [
+    sum(map(len, _scored(RECIPE, cell, _of(params_p, p), split)[2]))
+    for p, (cell, _) in enumerate(PAIR)
+  ]
+  np.testing.assert_allclose(pair.emitted_p * labels, emitted)
+  tested = pair.test(params_p)
+  np.testing.assert_array_equal(tested[0], loss_p)
+  np.testing.assert_array_equal(tested[1], per_p)
+  total = sum(len(_folded(labels)) for labels in split.labels)
+  np.testing.assert_allclose(tested[2].sum(1), per_p * total)
+  # A network that knows the blank alone leaves out all there is.
+  bias_pv = np.zeros_like(params_p['head']['bias'])
+  bias_pv[:, 0] = 1e4
+  silent_p = dict(params_p, head=dict(params_p['head'], bias=bias_pv))
+  _, per_p, edits_pk = pair.test(silent_p)
+  np.testing.assert_array_equal(edits_pk, [[0, total, 0]] * 2)
+  pair.evaluate(silent_p, 'validation')
+  np.testing.assert_array_equal(pair.emitted_p, 0)
+  np.testing.assert_array_equal(per_p, 1)
+
+
 def test_decoders_differ():
   split = tiny_corpus.corpus().test
   params = _of(_params(), 0)
@@ -153,6 +181,25 @@ def test_loss_is_a_mean_over_what_has_an_alignment():
   loss, per, _ = _scored(RECIPE, PAIR[1][0], _of(_params(), 1), split)
   np.testing.assert_allclose(loss_p[1], loss, rtol=1e-4)
   assert per_p[1] == pytest.approx(per, abs=1e-12)
+
+
+def test_a_long_recording_elsewhere_is_none_of_training():
+  """It makes a bucket that training is not compiled for."""
+  tiny = tiny_corpus.corpus()
+  rng = np.random.default_rng(0)
+  test = tiny_corpus.corpus_lib.drawn(
+    't', [rng.normal(size=(800, 8))], [np.array([1, 2], np.int32)]
+  )
+  pair = tiny_corpus.runner(PAIR)
+  prepared = runner.prepare(
+    dataclasses.replace(tiny, test=test), RECIPE, pair.prepared.mesh
+  )
+  assert prepared.train_buckets == pair.prepared.train_buckets
+  assert [(b.frames, b.batch) for b in prepared.buckets[1:]] == [(800, 1)]
+  longer = runner.Runner(pair.job, pair.shard, prepared)
+  assert longer.flops() == pair.flops()
+  state = longer.epoch(longer.initial(), 1)
+  assert np.isfinite(longer.test(state['best'])[1]).all()
 
 
 # Epochs.

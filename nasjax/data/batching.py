@@ -37,20 +37,31 @@ class Plan(NamedTuple):
   index_skb: np.ndarray
 
 
-def make_buckets(frames_u, label_len_u, recipe, longest, most_labels):
+def lengths(split):
+  """Returns the frames and the number of labels of a split's utterances."""
+  return (
+    np.asarray(split.frames_u),
+    np.array([len(labels) for labels in split.labels]),
+  )
+
+
+def make_buckets(splits, recipe):
   """Cuts lengths into buckets so that the fewest frames are padding.
 
+  A batch has no more rows than a split has utterances for it: nothing is
+  computed of rows that are always empty.
+
   Args:
-    frames_u: lengths in the training split, in frames.
-    label_len_u: lengths of its transcripts.
+    splits: `lengths` of each split, that of training first.
     recipe: `Recipe` with the batch sizes and the number of buckets.
-    longest: frames of the longest utterance in any split.
-    most_labels: labels of the longest transcript in any split.
 
   Returns:
-    tuple of `Bucket`, shortest first. The last one takes every utterance.
+    tuple of `Bucket`, shortest first. The last one takes every utterance; no
+    utterance of training may be in it.
   """
-  frames_u = np.asarray(frames_u)
+  frames_u, label_len_u = splits[0]
+  longest = int(max(frames_v.max() for frames_v, _ in splits))
+  most_labels = int(max(label_len_v.max() for _, label_len_v in splits))
   edges = _edges(frames_u, recipe.buckets)
   # Where batch sizes change, a bucket may not straddle the change.
   if (
@@ -70,9 +81,115 @@ def make_buckets(frames_u, label_len_u, recipe, longest, most_labels):
     labels = most_labels if edge == last else label_len_u[inside_u].max()
     short = min(edge, longest) < recipe.long_frames
     batch = recipe.batch if short else recipe.batch_long
+    if recipe.batch_frames:
+      batch = min(batch, max(1, recipe.batch_frames // int(edge)))
     buckets.append(Bucket(int(edge), batch, int(max(labels, 1))))
     shorter = edge
-  return tuple(buckets)
+  most_k = np.max([_counts(split, buckets) for split in splits], 0)
+  return tuple(
+    bucket._replace(batch=min(bucket.batch, max(1, int(most))))
+    for bucket, most in zip(buckets, most_k)
+  )
+
+
+def _counts(split, buckets):
+  """Returns how many utterances of a split each bucket takes."""
+  return np.bincount(assign(*split, buckets), minlength=len(buckets))
+
+
+def largest(buckets):
+  """Returns the bucket whose batches have the most frames."""
+  return max(buckets, key=lambda bucket: bucket.batch * bucket.frames)
+
+
+class Burden(NamedTuple):
+  """What a few long utterances cost.
+
+  Attributes:
+    utterances: how many there are, in all splits.
+    frames, others: of the shortest of them, and of the longest of all others.
+    batch, batch_without: the `Bucket` with the largest batches, and what it
+      would be without them.
+    pass_frames, pass_without: frames of one pass over all splits, padding
+      included.
+  """
+
+  utterances: int
+  frames: int
+  others: int
+  batch: Bucket
+  batch_without: Bucket
+  pass_frames: int
+  pass_without: int
+
+
+def burden(splits, recipe, share=0.02):
+  """Finds the few utterances that cost half of the memory or time, or more.
+
+  Args:
+    splits: `lengths` of each split, that of training first.
+    recipe: `Recipe`.
+    share: the most of all utterances that are a few.
+
+  Returns:
+    `Burden` of the fewest longest utterances without which the largest batch or
+    a pass have at most half as many frames; None if more than a few are needed.
+  """
+  every_u = np.sort(np.concatenate([frames_u for frames_u, _ in splits]))
+  few = max(1, int(share * len(every_u)))
+  # Lengths to keep, the longest of which leaves the fewest utterances out.
+  kept = np.unique(every_u[len(every_u) - few - 1 : -1])
+  longer = len(every_u) - np.searchsorted(every_u, kept, 'right')
+  kept = kept[(longer > 0) & (longer <= few)]
+  batch, total = _cost(splits, recipe)
+
+  def without(frames):
+    shorter = [
+      (frames_u[frames_u <= frames], label_len_u[frames_u <= frames])
+      for frames_u, label_len_u in splits
+    ]
+    if not all(frames_u.size for frames_u, _ in shorter):
+      return None
+    longer_u = every_u[every_u > frames]
+    batch_without, total_without = _cost(shorter, recipe)
+    return Burden(
+      len(longer_u),
+      int(longer_u[0]),
+      int(frames),
+      batch,
+      batch_without,
+      total,
+      total_without,
+    )
+
+  def helps(found):
+    return found is not None and (
+      2 * found.batch_without.batch * found.batch_without.frames
+      <= batch.batch * batch.frames
+      or 2 * found.pass_without <= total
+    )
+
+  first, last = 0, len(kept) - 1
+  if last < 0 or not helps(without(kept[0])):
+    return None
+  while first < last:
+    middle = (first + last + 1) // 2
+    if helps(without(kept[middle])):
+      first = middle
+    else:
+      last = middle - 1
+  return without(kept[first])
+
+
+def _cost(splits, recipe):
+  """Returns the `Bucket` of the largest batches, and the frames of a pass."""
+  buckets = make_buckets(splits, recipe)
+  frames = sum(
+    -(-int(count) // bucket.batch) * bucket.batch * bucket.frames
+    for split in splits
+    for count, bucket in zip(_counts(split, buckets), buckets)
+  )
+  return largest(buckets), frames
 
 
 def _edges(frames_u, count):

@@ -128,9 +128,9 @@ class _Programs(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def _programs(supernet, method, weights, buckets):
+def _programs(supernet, method, weights, buckets, train_buckets):
   """Returns the jitted programs that searches of one kind share."""
-  shape = (supernet, method, weights, buckets)
+  shape = (supernet, method, weights, train_buckets)
   one = supernet.network(weights.recipe, 'path')
   return _Programs(
     jax.jit(training.make_pass(*shape), donate_argnums=(0,)),
@@ -146,7 +146,11 @@ class Searcher:
     self.search, self.prepared = search, prepared
     self.supernet, self.method = search.supernet, search.method
     self.programs = _programs(
-      search.supernet, search.method, search.weights, prepared.buckets
+      search.supernet,
+      search.method,
+      search.weights,
+      prepared.buckets,
+      prepared.train_buckets,
     )
     count = len(prepared.bucket_u)
     rng = np.random.default_rng([search.seed, count])
@@ -343,6 +347,17 @@ def _alive(state, judged_loss):
   return bool(state.alive) and bool(np.isfinite(judged_loss))
 
 
+def _absurd(search, prepared, judged_loss):
+  """Whether a held-out loss is beyond what a network can be wrong by.
+
+  One that knows nothing, all labels being equally likely in every frame, has at
+  most frames * log(labels) for an utterance, however losses are normalised.
+  """
+  macro = search.supernet.macro
+  frames = macro.output_frames(prepared.buckets[-1].frames)
+  return judged_loss > 10 * frames * np.log(macro.outputs)
+
+
 def _on_host(tree):
   """Returns a copy that outlives donated buffers."""
   return jax.tree.map(np.array, tree)
@@ -505,7 +520,8 @@ def run(
       if over:
         break
     manager.wait_until_finished()
-  if not _alive(state['search'], state['history']['held_out_loss'][epoch - 1]):
+  loss = state['history']['held_out_loss'][epoch - 1]
+  if not _alive(state['search'], loss) or _absurd(search, prepared, loss):
     raise DivergedError(_divergence(search, state, epoch, place))
   result = _result(search, name, fingerprint, state)
   text = json.dumps(result, indent=1)
@@ -522,7 +538,7 @@ def _divergence(search, state, epoch, place):
     loss = history['held_out_loss'][epoch - 1]
     what = (
       f'epoch {epoch} ({stage}): the loss of held-out utterances behind it is '
-      f'{loss}'
+      f'{loss:.4g}'
     )
   else:
     before = int(history['steps'][epoch - 2]) if epoch > 1 else 0

@@ -124,13 +124,38 @@ class Table:
     As the marks say, those of PER before there were others say nothing. Of a
     table that has several, their names.
     """
-    held = set(self.codes('shard').names)
-    names = {
-      shard.meta.get('metric', 'PER')
-      for shard in self.shards
-      if shard.name in held
-    }
+    names = {shard.meta.get('metric', 'PER') for shard in self._held()}
     return '/'.join(sorted(map(str, names)))
+
+  @functools.cached_property
+  def left_out(self):
+    """What was left out of the corpora, as the marks of the shards say it.
+
+    A tuple of dicts: split, rule, utterances and minutes.
+    """
+    found = []
+    for shard in self._held():
+      found += [p for p in shard.meta.get('left_out', ()) if p not in found]
+    return tuple(found)
+
+  @functools.cached_property
+  def edits(self):
+    """Errors behind each `test_per`, float64 [r, 3], as the marks say.
+
+    Substitutions, deletions and insertions; NaN where nothing is known of them:
+    in older tables, and where there is no `test_per`.
+    """
+    whole = []
+    for shard in self.shards:
+      whole += shard.meta.get('edits') or [None] * shard.rows
+    edits_rk = np.array([row or [np.nan] * 3 for row in whole], np.float64)
+    edits_rk = edits_rk.reshape(-1, 3)
+    return edits_rk if self.rows is None else edits_rk[self.rows]
+
+  def _held(self):
+    """Marks of the shards that rows are of."""
+    held = set(self.codes('shard').names)
+    return [shard for shard in self.shards if shard.name in held]
 
   @property
   def uncommitted(self):
