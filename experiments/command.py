@@ -34,7 +34,10 @@ def run(work):
       sys.exit(0)
     if len(rest) > 1:
       sys.exit(f'{name}: unexpected {rest[1]!r}; flags begin with --')
-    _expand_home()
+    try:
+      _expand_home()
+    except ValueError as e:
+      sys.exit(f'{name}: {e}')
     return rest
 
   def main(argv):
@@ -198,9 +201,20 @@ def _expand_home():
   for name in _PATHS:
     value = FLAGS[name].value if name in FLAGS else None
     if isinstance(value, str):
-      FLAGS[name].value = os.path.expanduser(value)
+      FLAGS[name].value = _at_home(name, value)
     elif isinstance(value, list):
-      FLAGS[name].value = [os.path.expanduser(str(v)) for v in value]
+      FLAGS[name].value = [_at_home(name, str(v)) for v in value]
+
+
+def _at_home(flag, path):
+  path = os.path.expanduser(path)
+  if path.startswith('~'):
+    user = path.partition('/')[0]
+    raise ValueError(
+      f'--{flag}={path}: there is no user {user[1:]}; write ./{user} for a '
+      'directory of that name'
+    )
+  return path
 
 
 def _fullest():

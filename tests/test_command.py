@@ -81,6 +81,14 @@ def test_home_is_put_for_the_tilde_of_every_path(tmp_path):
   ]  # fmt: skip
 
 
+def test_a_home_of_nobody_is_no_directory(tmp_path):
+  done = _launch(tmp_path, 'pass', '--out=~nobody-here/o')
+  assert done.returncode == 1 and done.stderr == (
+    'launcher.py: --out=~nobody-here/o: there is no user nobody-here; write '
+    './~nobody-here for a directory of that name\n'
+  )
+
+
 def test_text_of_users_is_no_markup(tmp_path):
   # On a terminal that knows no more than ASCII.
   body = """

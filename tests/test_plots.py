@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nasjax import analysis, plots
+from nasjax.plots import drawing
 
 NAN = float('nan')
 
@@ -24,6 +25,23 @@ def curves(members, epochs, seed=0):
   rng = np.random.default_rng(seed)
   level = rng.uniform(0.1, 0.9, (members, 1))
   return level + (1 - level) * np.exp(-np.arange(epochs) / 5)
+
+
+def test_dollars_in_names_are_no_formulas(tmp_path):
+  names = ['$x', r'a$\nonsense$b', '$$']
+  cost = np.array([1e3, 1e5, 1e7])
+  fig = plots.pareto(
+    cost, np.array([0.5, 0.4, 0.3]), np.arange(3), '$_$', names, None, r'$\x$'
+  )
+  plots.save(fig, tmp_path / 'x.svg')
+  written = (tmp_path / 'x.svg').read_text()
+  for text in ('<!-- $_$ -->', r'a$\nonsense$b -->', '$$ -->', r'<!-- $\x$ -->'):
+    assert text in written
+  # Numbers at axes are.
+  fig, ax = drawing.axes(4, 3)
+  ax.set_xscale('log')
+  plots.save(fig, tmp_path / 'x.svg')
+  assert r'<!-- $\mathdefault{10^{0}}$ -->' in (tmp_path / 'x.svg').read_text()
 
 
 def test_learning_curves_draw_every_member(tmp_path):

@@ -7,6 +7,7 @@ import secrets
 import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 # Okabe and Ito, Color Universal Design, 2008; told apart by all.
 COLOURS = (
@@ -28,6 +29,7 @@ def save(fig, path, dpi=150):
   temporary = path.with_name(
     f'.{path.stem}.{secrets.token_hex(4)}{path.suffix}'
   )
+  _take_literally(fig)
   try:
     fig.savefig(temporary, dpi=dpi, facecolor='white')
     with temporary.open('rb') as f:
@@ -35,6 +37,18 @@ def save(fig, path, dpi=150):
     os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+def _take_literally(fig):
+  """Lets a $ in a name be one, not the beginning of a formula.
+
+  Numbers at the axes stay formulas: powers of ten are.
+  """
+  axes = [axis for ax in fig.axes for axis in (ax.xaxis, ax.yaxis)]
+  names = [axis.label for axis in axes]
+  numbers = {text for axis in axes for text in axis.findobj(Text)} - {*names}
+  for text in fig.findobj(Text):
+    text.set_parse_math(text in numbers)
 
 
 def axes(width, height, grid=True):
