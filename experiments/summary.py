@@ -4,7 +4,7 @@ import numpy as np
 from monitor import CONSOLE, REMEDIES, SILENT
 from rich.table import Table
 
-from nasjax import analysis, plots
+from nasjax import analysis, plots, spaces
 
 
 def _per(value):
@@ -128,7 +128,6 @@ def draw(table, out):
   space = table.space
   archs_rd = table.row_archs
   test_r = table.column('test_per')
-  path_r = space.has_skip_paths(archs_rd)
   metric = table.metric.lower().replace('/', '_')
   paths = []
 
@@ -138,7 +137,10 @@ def draw(table, out):
     paths.append(out / 'figures' / f'{name}.png')
     plots.save(figure, paths[-1])
 
-  groups = np.where(path_r, 'with a path of skips', 'without')
+  groups = ['networks'] * len(archs_rd)
+  if isinstance(space, spaces.Chain):
+    path_r = space.has_skip_paths(archs_rd)
+    groups = np.where(path_r, 'with a path of skips', 'without')
   labels = [space.names(arch) for arch in archs_rd]
   save(
     plots.learning_curves(

@@ -266,7 +266,7 @@ def make_train_step(network, recipe, axis=None):
       )
       if not recipe.l2:
         return loss, loss
-      return loss + l2 * models.conv_kernel_norm(params), loss
+      return loss + l2 * networks.l2(network, params), loss
 
     (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(
       member.params

@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # of lower rows, and a package its own parts. A new module joins the row above
 # the highest that it needs; WORKSPACE.md tells what each layer is for.
 LAYERS = (
-  ('plateau', 'chips', 'hlo'),
+  ('plateau', 'chips', 'hlo', 'macros'),
   (
     *('spaces', 'recipes', 'dropout', 'provenance', 'taps', 'memory'),
     'program_costs',
@@ -31,7 +31,8 @@ LAYERS = (
   ('simulation',),
   ('ops', 'accelerated'),
   ('cells',),
-  ('models', 'tdnn'),
+  ('models', 'tdnn', 'cells_cost'),
+  ('tdnn_cost',),
   ('networks',),
   ('cost',),
   ('member', 'latency', 'published'),

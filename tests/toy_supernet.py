@@ -11,7 +11,7 @@ import tiny_corpus
 
 from nasjax import mixing, spaces
 from nasjax.oneshot import training
-from nasjax.oneshot.supernet import PRESENT, Supernet
+from nasjax.oneshot.supernet import Supernet
 
 OPS = ('linear', 'conv5', 'zero')
 SUPERNET = Supernet(spaces.NB_ASR, tiny_corpus.MACRO, OPS, ('s00',))
@@ -65,7 +65,7 @@ def make_loss(supernet, weights, mode, twice=False):
       affine_k = tuple(params.get(f'node{n}_{op}', {}) for op in OPS)
       y_btc = mixing.mix(mode, CANDIDATES, affine_k, ((),) * 3, edge, x_btc, ())
       if n == 0:
-        y_btc = y_btc + edge_e[3].weight_k[PRESENT] * x_btc
+        y_btc = y_btc + edge_e[3].weight_k[1] * x_btc
       # A way past nodes that are nothing.
       x_btc = y_btc + 0.5 * x_btc
     logits_bv = jnp.mean(x_btc, 1) @ params['head']
