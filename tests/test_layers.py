@@ -33,7 +33,7 @@ LAYERS = (
   ('cells',),
   ('models', 'tdnn'),
   ('networks',),
-  ('cost',),
+  ('cost', 'shards'),
   ('member', 'latency', 'published'),
   ('population',),
   ('runner',),
