@@ -47,10 +47,16 @@ flags.adopt_module_key_flags(planning)
 flags.adopt_module_key_flags(training)
 
 
-def sizes(job, shards, prepareds):
+def sizes(job, shards, done, prepareds):
   """Returns what stands on the devices at a time, and why, in words.
 
   Where CPUs train shards of a size that the user chose, all of a shard does.
+
+  Args:
+    job: `runs.Job`.
+    shards: those that are to be trained.
+    done: names of those whose rows stand.
+    prepareds: of `runs.prepare`, one for each worker.
 
   Returns:
     what `workers.run` takes last: the networks which run as one program (None
@@ -58,7 +64,8 @@ def sizes(job, shards, prepareds):
     (None for all); the reason; and the `sizing.Step`s that decided it, if any.
   """
   on_cpu = prepareds[0].mesh.devices.flat[0].platform == 'cpu'
-  if on_cpu and FLAGS.members_per_shard:
+  todo = any(shard.name not in done for shard in shards)
+  if on_cpu and (FLAGS.members_per_shard or not todo):
     return (None, True, None), '', ()
   from nasjax import sizing
 
@@ -112,8 +119,8 @@ def run():
   if FLAGS.plan_for:
     _plan_for()
   out = command.directory('out')
+  planning.check(out)
   with planning.hold(out):
-    planning.check(out)
     most = len(FLAGS.shard or ()) or FLAGS.members_per_shard or len(members)
     work = jobs.prepare(recipe, most, topology=FLAGS.plan_for)
     import monitor
@@ -121,24 +128,23 @@ def run():
     from nasjax import runs, table
 
     job, prepareds = work.job, work.prepareds
-    member_devices = work.mesh.shape['member']
-    planned = planning.plan(job, members, out, member_devices)
+    planned = planning.plan(job, members, out, work.mesh.shape['member'])
     shards = planned.chosen
     runs.check_table(job, planned.plan.shards, out)
     if FLAGS.plan_only:
       planning.write(job, planned)
       monitor.CONSOLE.print(f'{len(shards)} shards in {planned.path}')
       return
-    way, reason, steps = sizes(job, shards, prepareds)
-    monitor.print_plan(
-      job, work.corpus, shards, prepareds, planned.reason + reason
-    )
+    done = table.committed(out / 'table')
+    way, reason, steps = sizes(job, shards, done, prepareds)
+    reason = planned.reason + reason
+    monitor.print_plan(job, work.corpus, shards, prepareds, reason)
     monitor.print_steps(steps)
     if FLAGS.plan_for:
       monitor.print_absent(job, shards, prepareds[0], *way[:2])
       return
     if FLAGS.dry_run:
-      done = table.committed(out / 'table')
+      planning.print_todo(planned, done)
       todo = [shard for shard in shards if shard.name not in done]
       monitor.print_projection(job, todo, prepareds)
       return
@@ -147,7 +153,7 @@ def run():
 
 
 def train(work, planned, way, out):
-  """Trains what is planned; the figures are for who has trained all."""
+  """Trains what is planned; figures are for who has all of it."""
   import monitor
   import summary
 
@@ -158,7 +164,9 @@ def train(work, planned, way, out):
   with monitor.Bar(planned.chosen, work.job) as bar:
     say = monitor.CONSOLE.print
     workers.run(work.job, planned.chosen, work.prepareds, out, bar, say, *way)
-  if not FLAGS.shard:
+  if FLAGS.shard:
+    planning.print_done(planned, table.committed(out / 'table'))
+  else:
     summary.write(jobs.rows(work.job, table.open(out)), out)
 
 

@@ -50,19 +50,20 @@ class Planned(NamedTuple):
 
 
 def check(out):
-  """Looks for what is wrong with --shard, as far as can be said at once.
+  """Looks for what is wrong with these flags, as far as can be said at once.
 
   Raises:
-    ValueError: the flag names nothing, or a shard that is not in a plan that
-      is there; or that plan is damaged.
+    ValueError: --shard names nothing, or a shard that is not in a plan that is
+      there; that plan is damaged; or flags do not go together.
   """
   path = out / 'shards.json'
+  for name in ('shard', 'dry_run'):
+    if FLAGS.plan_only and FLAGS[name].value:
+      raise ValueError(f'--plan_only does not go with --{name}')
   if FLAGS.shard is None:
     return
   if not FLAGS.shard:
     raise ValueError(f'--shard is empty; name shards of {path}')
-  if FLAGS.plan_only:
-    raise ValueError('--plan_only trains no --shard; give one of them')
   if path.exists():
     from nasjax import shards
 
@@ -105,11 +106,12 @@ def plan(job, members, out, devices):
   from nasjax import shards
 
   path = out / 'shards.json'
-  number, source, multiple = FLAGS.members_per_shard, 'the flag', 1
+  number, multiple = FLAGS.members_per_shard, 1
+  source = 'the flag' if number else None
   if path.exists():
     try:
       found = shards.read(path, job, members, number)
-      return _chosen(found, path if number is None else source, path, False)
+      return _chosen(found, source or path, path, False)
     except shards.OtherPlanError:
       if FLAGS.shard:
         raise
@@ -121,7 +123,7 @@ def plan(job, members, out, devices):
       number, source = _noted(out / 'run.json'), out / 'run.json'
     multiple = devices if _before_plans(out / 'run.json') else 1
   if not number:
-    number, source = shards.MEMBERS_PER_SHARD, 'nothing else'
+    number = shards.MEMBERS_PER_SHARD
   made = shards.plan(job, members, number, multiple)
   return _chosen(shards.Plan(number, made), source, path, True)
 
@@ -130,7 +132,9 @@ def _chosen(found, source, path, new):
   from nasjax import shards
 
   chosen, number = found.shards, found.members_per_shard
-  reason = f'at most {number} members a shard, as {source} says'
+  reason = f'at most {number} members a shard'
+  if source is not None:
+    reason = f'{reason}, as {source} says'
   if FLAGS.shard:
     chosen = shards.named(path, chosen, FLAGS.shard)
     reason = f'{len(chosen)} of the {len(found.shards)} shards of {path}'
@@ -159,3 +163,31 @@ def write(job, planned):
 
   if planned.new:
     shards.write(planned.path, job, planned.plan)
+
+
+def print_todo(planned, done):
+  """Prints what would be done with each shard of --shard.
+
+  Args:
+    planned: Planned.
+    done: names of the shards whose rows stand.
+  """
+  from monitor import CONSOLE
+
+  for shard in planned.chosen if FLAGS.shard else ():
+    what = 'would be trained'
+    if shard.name in done:
+      what = 'is done; nothing would be trained'
+    CONSOLE.print(f'shard {shard.name} ({len(shard.members)} networks) {what}')
+
+
+def print_done(planned, done):
+  """Prints how much of the plan is done; the arguments are as above."""
+  from monitor import CONSOLE
+
+  shards = planned.plan.shards
+  count = sum(shard.name in done for shard in shards)
+  CONSOLE.print(
+    f'{count} of {len(shards)} shards are done; the same command without '
+    '--shard draws the figures'
+  )
