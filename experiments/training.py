@@ -226,6 +226,12 @@ def members():
   if source == 'ops':
     product = own_space.product(FLAGS.ops, FLAGS.skips or ())
     return [(arch, seed) for arch in product for seed in own_seeds]
+  if own_space.size > spaces.MOST_LISTED:
+    return [
+      (arch, seed)
+      for arch in _drawn(own_space, FLAGS.random_cells, FLAGS.cells_seed)
+      for seed in own_seeds
+    ]
   unique = own_space.unique()
   if not 1 <= FLAGS.random_cells <= len(unique):
     raise ValueError(
@@ -234,6 +240,18 @@ def members():
   rng = np.random.default_rng(FLAGS.cells_seed)
   chosen = rng.choice(len(unique), FLAGS.random_cells, replace=False)
   return [(unique[i], seed) for i in chosen for seed in own_seeds]
+
+
+def _drawn(space, count, seed):
+  """Draws distinct architectures of a space too large to be listed."""
+  if not 1 <= count <= spaces.MOST_LISTED:
+    raise ValueError(f'--random_cells={count}: want 1 to {spaces.MOST_LISTED}')
+  rng = np.random.default_rng(seed)
+  found = {}
+  while len(found) < count:
+    arch_d = rng.integers(0, space.sizes, dtype=np.int8)
+    found.setdefault(space.key(arch_d), arch_d)
+  return list(found.values())
 
 
 def _read_cells(space, path, seeds):

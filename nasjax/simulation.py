@@ -6,13 +6,14 @@ PER, and what it is judged by is the test PER of the trained model that had the
 lowest. Of a cell with several runs, each evaluation draws one.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nasjax import table
+from nasjax import spaces, table
 
 # A run that failed recognised nothing.
 FAILED = 1.0
@@ -94,6 +95,7 @@ def archs_of(values, vector_nd):
 def vectors_of(values):
   """Returns all vectors, int32 [a, d], the first digit changing fastest."""
   sizes = tuple(len(v) for v in values)
+  spaces.check_listed('the choices that the cells have make', math.prod(sizes))
   places = np.unravel_index(np.arange(np.prod(sizes)), sizes, order='F')
   return np.stack(places, axis=1).astype(np.int32)
 
@@ -140,7 +142,11 @@ def landscape(rows, recipe=None):
   test_cr[cell_r[order], rank_r] = _settled(rows.column('test_per'))[order]
 
   whole = tuple(tuple(range(size)) for size in space.sizes)
-  for values in whole, values_of(archs):
+  there = values_of(archs)
+  # What is searched is listed: it can be no more than that.
+  for values in (
+    (whole, there) if space.size <= spaces.MOST_LISTED else (there,)
+  ):
     vector_ad = vectors_of(values)
     every = Landscape(
       values, epochs, None, vector_ad, runs_c, val_cre, test_cr, archs, {}

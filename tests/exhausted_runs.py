@@ -61,7 +61,9 @@ def main():
   )
   # All members at once, as on an accelerator.
   programs = population.programs
-  population.programs = lambda *arguments: programs(*arguments[:4], 4)
+  population.programs = lambda *arguments, **others: programs(
+    *arguments[:4], 4, **others
+  )
   corpus = tiny_corpus.corpus(train=BATCH)
   job = runs.Job(
     tiny_corpus.SPACE, tiny_corpus.MACRO, RECIPE, 'tiny', corpus.fingerprint

@@ -119,10 +119,10 @@ def test_wherever_memory_runs_out(method, whole, tmp_path, monkeypatch):
 
 def test_the_last_test_may_run_out_of_memory(whole, tmp_path, monkeypatch):
   """All epochs stand; none is trained or told of again."""
-  evaluated = _fail(monkeypatch, 'evaluate', lambda size, n: n == 3)
+  tested = _fail(monkeypatch, 'test', lambda size, n: n == 1)
   epochs = _fail(monkeypatch, 'epoch', lambda size, n: False)
   told, said = _run(tmp_path)
-  assert evaluated == [4, 4, 4, 2, 2] and epochs == [4, 4]
+  assert tested == [4, 2, 2] and epochs == [4, 4]
   assert [p.epoch for p in told] == [1, 2] and len(said) == 1
   assert 'going on from epoch 3' in said[0]
   _assert_same_rows(whole, tmp_path)

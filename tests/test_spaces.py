@@ -702,7 +702,7 @@ def _outside_brackets(text):
 
 
 def test_a_chain_without_skips_is_a_space():
-  chain = spaces.Space(
+  chain = spaces.Chain(
     name='chain',
     ops=('narrow', 'wide', 'dilated'),
     skips=(0, 0, 0, 0),
@@ -729,7 +729,7 @@ def test_a_chain_without_skips_is_a_space():
 def test_impossible_spaces_are_refused(change):
   fields = {'ops': ('linear', 'zero'), 'skips': (1,)} | change
   with pytest.raises(ValueError, match='tiny'):
-    spaces.Space('tiny', **fields, key_of=str, semantic_key_of=str)
+    spaces.Chain('tiny', **fields)
 
 
 def test_the_record_is_hashable_and_survives_pickling():

@@ -47,8 +47,9 @@ class Separation(NamedTuple):
   Attributes:
     spread: between cells and between seeds.
     by_skip_path: with, then without a path of skips from input to output.
-    by_op: for each operation, groups by how many nodes have it.
-    by_skips: groups by the number of skips.
+    by_op: for each operation, groups by how many nodes have it; of a space that
+      is no chain, for each decision groups by its choice.
+    by_skips: groups by the number of skips; as `by_skip_path`, of chains alone.
   """
 
   spread: Spread
@@ -98,6 +99,16 @@ def separate(space, archs_rd, error_r):
       'want one a row'
     )
   cell_r = space.indices(archs_rd)
+  if not hasattr(space, 'skips'):  # no chain
+    groups = {
+      field: tuple(
+        _group(f'{field}={choice}', cell_r, error_r, archs_rd[:, d] == o)
+        for o, choice in enumerate(choices)
+        if (archs_rd[:, d] == o).any()
+      )
+      for d, (field, choices) in enumerate(zip(space.fields, space.choices))
+    }
+    return Separation(spread(cell_r, error_r), (), groups, ())
   path_r = space.has_skip_paths(archs_rd)
   ops_rn = archs_rd[:, list(space.op_positions)]
   skips_r = space.skip_matrices(archs_rd).sum(axis=(1, 2)).astype(int)

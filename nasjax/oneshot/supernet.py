@@ -34,7 +34,7 @@ class Supernet:
 
   def __post_init__(self):
     # Also says what is wrong with the names.
-    self.space.product(self.ops, self.skips)
+    self.space.allowed(self.ops, self.skips)
     networks.check(self.space, self.macro)
     if len(self.ops) < 2:
       raise ValueError(

@@ -30,6 +30,8 @@ import numpy as np
 import optax
 from jax import lax
 
+from nasjax.spaces import Chain
+
 
 class Graphs(NamedTuple):
   """Architectures as graphs; arrays that can be indexed together.
@@ -91,16 +93,19 @@ def _pruned(space, archs_pd):
   An operation `zero` goes with its edges, and so does every vertex that is on
   no path from the input to the output.
   """
-  count, last = len(archs_pd), space.nodes + 1
-  op_pk = archs_pd[:, list(space.op_positions)]
-  skip_pkm = space.skip_matrices(archs_pd) > 0
+  op_pk, names_kc = _vertices(space, archs_pd)
+  count, nodes = op_pk.shape
+  last = nodes + 1
   edge_pnm = np.zeros((count, last + 1, last + 1), bool)
   edge_pnm[:, np.arange(last), np.arange(last) + 1] = True
-  for k in range(space.nodes):
-    edge_pnm[:, : space.nodes, k + 2] |= skip_pkm[:, k]
-  zero = space.ops.index('zero') if 'zero' in space.ops else -1
+  if isinstance(space, Chain):
+    skip_pkm = space.skip_matrices(archs_pd) > 0
+    for k in range(nodes):
+      edge_pnm[:, :nodes, k + 2] |= skip_pkm[:, k]
   live_pn = np.ones((count, last + 1), bool)
-  live_pn[:, 1:-1] = op_pk != zero
+  for k, names in enumerate(names_kc):
+    if 'zero' in names:
+      live_pn[:, k + 1] = op_pk[:, k] != names.index('zero')
   edge_pnm &= live_pn[:, :, None] & live_pn[:, None]
   ahead_pn, behind_pn = np.zeros_like(live_pn), np.zeros_like(live_pn)
   ahead_pn[:, 0] = behind_pn[:, -1] = True
@@ -110,6 +115,24 @@ def _pruned(space, archs_pd):
     behind_pn[:, n] = (edge_pnm[:, n] & behind_pn).any(1)
   live_pn = ahead_pn & behind_pn
   return edge_pnm & live_pn[:, :, None] & live_pn[:, None], live_pn
+
+
+def _vertices(space, archs_pd):
+  """The kind of each vertex between input and output, and what kinds there are.
+
+  The operations of a chain; of any other space its decisions, one after the
+  other, each with kinds of its own.
+
+  Returns:
+    op_pk, the number of each vertex's kind, and for each vertex their names.
+  """
+  if isinstance(space, Chain):
+    return archs_pd[:, list(space.op_positions)], (space.ops,) * space.nodes
+  names = [
+    tuple(f'{field}={choice}' for choice in choices)
+    for field, choices in zip(space.fields, space.choices)
+  ]
+  return archs_pd, tuple(names)
 
 
 def graphs(space, archs):
@@ -124,8 +147,9 @@ def graphs(space, archs):
     archs: architectures in any form that `space.parse_all` reads.
 
   Returns:
-    Graphs of space.nodes + 3 vertices. Kinds are the operations but `zero`, in
-    the order of the space, then input, output and global.
+    Graphs of three vertices more than a chain has nodes, or a space decisions.
+    Kinds are the operations but `zero`, in the order of the space (or all
+    choices of all decisions), then input, output and global.
 
   Raises:
     ValueError: on bad architectures.
@@ -135,12 +159,15 @@ def graphs(space, archs):
   count, vertices = live_pn.shape
   edge_pnm = edge_pnm | (np.eye(vertices, dtype=bool) & live_pn[:, None])
 
-  kinds = [*(op for op in space.ops if op != 'zero'), 'input', 'output']
+  op_pk, names_kc = _vertices(space, archs_pd)
+  kinds = dict.fromkeys(name for names in names_kc for name in names)
+  kinds = [*(op for op in kinds if op != 'zero'), 'input', 'output']
   kind_pn = np.zeros((count, vertices), int)
   kind_pn[:, 0], kind_pn[:, -1] = len(kinds) - 2, len(kinds) - 1
-  # A zero is never live: any kind will do.
-  kind_o = np.array([kinds.index(op) if op in kinds else 0 for op in space.ops])
-  kind_pn[:, 1:-1] = kind_o[archs_pd[:, list(space.op_positions)]]
+  for k, names in enumerate(names_kc):
+    # A zero is never live: any kind will do.
+    kind_o = np.array([kinds.index(op) if op in kinds else 0 for op in names])
+    kind_pn[:, k + 1] = kind_o[op_pk[:, k]]
   kind_pnf = np.eye(len(kinds), dtype=bool)[kind_pn] & live_pn[..., None]
 
   order_pn = np.argsort(~live_pn, axis=1, kind='stable')

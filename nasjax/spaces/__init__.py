@@ -1,10 +1,14 @@
 """Search spaces: an architecture is a vector of integers, a space reads it."""
 
-from nasjax.spaces.base import Space
+from nasjax.spaces.base import MOST_LISTED, Space, check_listed
+from nasjax.spaces.chain import Chain
 from nasjax.spaces.nb_asr import NB_ASR
 from nasjax.spaces.st_nas import ST_NAS, ST_NAS_SWBD, TDNN_D
 
 # By name: those that tables may hold.
 SPACES = {space.name: space for space in (NB_ASR, ST_NAS, ST_NAS_SWBD)}
 
-__all__ = ['NB_ASR', 'SPACES', 'ST_NAS', 'ST_NAS_SWBD', 'TDNN_D', 'Space']
+__all__ = [
+  'MOST_LISTED', 'NB_ASR', 'SPACES', 'ST_NAS', 'ST_NAS_SWBD', 'TDNN_D', 'Chain',
+  'Space', 'check_listed',
+]  # fmt: skip

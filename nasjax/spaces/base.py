@@ -1,13 +1,10 @@
 """The record of a search space, and everything that follows from its layout.
 
-A space here is a chain of nodes. Node n reads the tensor of node n - 1 through
-its main operation, one of `ops`, and adds some of the earlier tensors through
-identity skips. Tensor 0 is the input of the chain, tensor n + 1 the output of
-node n; the tensor of the last node is the output. An architecture is one int8
-vector `arch_d`: for each node the index of its operation, then one 0/1 digit
-for each of the tensors 0, 1, .. it may skip from (1 means present).
+An architecture is a vector of named decisions: one int8 vector `arch_d` that
+has for each field the number of the choice taken. Spaces may have any size;
+only what lists all of their architectures is bounded (`MOST_LISTED`).
 
-JAX is imported inside the two functions that draw at random, so that reading a
+JAX is imported inside the functions that draw at random, so that reading a
 table or planning a run needs NumPy only and starts at once.
 """
 
@@ -15,17 +12,24 @@ import dataclasses
 import functools
 import itertools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from nasjax.spaces.reading import read, shown
 
-# One tuple a node: the index of its operation, then its skip digits.
-Nodes = tuple[tuple[int, ...], ...]
+# Architectures that are listed or gone through one by one.
+MOST_LISTED = 1_000_000
+# Places in a space are numbers of 64 bits.
+_MOST_PLACES = 2**63
 
 
-@dataclasses.dataclass(frozen=True)
+def written_digits(digits):
+  """The vector itself as text: '0 3 1'. The key where a space has no other."""
+  return ' '.join(map(str, digits))
+
+
+@dataclasses.dataclass(frozen=True, init=False)
 class Space:
   """A search space: what the digits of an architecture mean.
 
@@ -36,43 +40,68 @@ class Space:
 
   Attributes:
     name: short name, as tables and messages show it.
-    ops: names of the candidate operations; a digit is an index into them.
-    skips: for each node, how many skip digits it has (node n can skip from at
-      most the n + 1 tensors before it; 0 makes a plain chain).
-    key_of: the name of an architecture in published files, from its nodes.
+    fields: names of the decisions, in order.
+    choices: for each decision the names of its choices.
+    key_of: the name of an architecture in published files, from its digits.
     semantic_key_of: a text equal for two architectures exactly when they
-      compute the same function, from their nodes.
+      compute the same function, from their digits.
   """
 
   name: str
-  ops: tuple[str, ...]
-  skips: tuple[int, ...]
-  key_of: Callable[[Nodes], str]
-  semantic_key_of: Callable[[Nodes], str]
+  fields: tuple[str, ...]
+  choices: tuple[tuple[str, ...], ...]
+  key_of: Callable[[tuple], str]
+  semantic_key_of: Callable[[tuple], str]
 
-  def __post_init__(self):
-    for n, count in enumerate(self.skips):
-      if not 0 <= count <= n + 1:
+  def __init__(
+    self,
+    name: str,
+    fields: Mapping,
+    key_of: Callable[[tuple], str] = written_digits,
+    semantic_key_of: Callable[[tuple], str] = written_digits,
+  ):
+    """
+    Args:
+      name: of the space.
+      fields: for each decision, by its name, the names of its choices, 1 to
+        127 of them; at least one decision must have two.
+      key_of, semantic_key_of: see the attributes.
+    """
+    if not isinstance(fields, Mapping):
+      raise ValueError(
+        f'{name}: fields is {type(fields).__name__} {shown(fields)}; want a '
+        'mapping from the name of each decision to the names of its choices'
+      )
+    choices = tuple(map(tuple, fields.values()))
+    for field, names in zip(fields, choices):
+      if isinstance(fields[field], str) or not 1 <= len(names) <= 127:
         raise ValueError(
-          f'{self.name}: node {n + 1} has {count} skip digits; there are '
-          f'{n + 1} tensors before it'
+          f'{name}: {field} has the choices {shown(fields[field])}; want a '
+          'list of 1 to 127 names'
         )
-    if not 2 <= len(self.ops) <= 127:
-      raise ValueError(f'{self.name}: {len(self.ops)} ops; want 2 to 127')
+      if len(set(names)) < len(names):
+        raise ValueError(
+          f'{name}: {field} has one of the choices {shown(names)} twice'
+        )
+    if max(map(len, choices), default=0) < 2:
+      raise ValueError(
+        f'{name}: no decision has two choices, so there is nothing to search'
+      )
+    for attribute, value in {
+      'name': name,
+      'fields': tuple(fields),
+      'choices': choices,
+      'key_of': key_of,
+      'semantic_key_of': semantic_key_of,
+    }.items():
+      object.__setattr__(self, attribute, value)
 
   # The layout.
-
-  @property
-  def nodes(self):
-    """How many nodes the chain has."""
-    return len(self.skips)
 
   @functools.cached_property
   def sizes(self):
     """How many values each digit takes, in order."""
-    return tuple(
-      size for count in self.skips for size in (len(self.ops), *(2,) * count)
-    )
+    return tuple(map(len, self.choices))
 
   @functools.cached_property
   def size(self):
@@ -82,20 +111,11 @@ class Space:
       size *= values
     return size
 
-  @functools.cached_property
-  def fields(self):
-    """Names of the digits: opN at node N, sNM a skip of row N from tensor M."""
+  def names_of_choices(self, arch):
+    """The choice at each decision, a tuple of str."""
     return tuple(
-      name
-      for n, count in enumerate(self.skips)
-      for name in (f'op{n + 1}', *(f's{n}{m}' for m in range(count)))
+      names[digit] for names, digit in zip(self.choices, read(self, arch))
     )
-
-  @functools.cached_property
-  def op_positions(self):
-    """Positions of the operation digits, one a node."""
-    starts = np.cumsum([0, *(1 + count for count in self.skips)])
-    return tuple(starts[:-1].tolist())
 
   # One architecture in and out.
 
@@ -103,22 +123,22 @@ class Space:
     """Reads one architecture, and accepts nothing that is not one.
 
     Args:
-      arch: nested, one list or tuple a node: [op, skip, ..]; or flat, a list,
-        tuple, NumPy or JAX array of integers. Booleans and floats are refused
-        even where they equal an integer.
+      arch: a list, tuple, NumPy or JAX array of integers; or a mapping from
+        every decision's name to the name or number of its choice. Booleans and
+        floats are refused even where they equal an integer.
 
     Returns:
       arch_d, int8.
 
     Raises:
-      ValueError: naming the position and the value, or the node or vector of
-        the wrong length.
+      ValueError: naming the position and the value, or the vector of the wrong
+        length.
     """
     return np.array(read(self, arch), np.int8)
 
   def nested(self, arch):
-    """The architecture as one list of plain integers a node."""
-    return [list(node) for node in self._split(read(self, arch))]
+    """The architecture as plain integers, as people write it."""
+    return read(self, arch)
 
   def index(self, arch):
     """The place of the architecture in `enumerate`, an int."""
@@ -129,6 +149,7 @@ class Space:
 
     An integer array of places [..] gives [.., d].
     """
+    self._check_places()
     index_p = np.asarray(index)
     if index_p.dtype.kind not in 'iu':
       raise ValueError(f'{self.name}: index {shown(index)} is not an integer')
@@ -171,11 +192,16 @@ class Space:
 
   def indices(self, archs):
     """Places of many architectures in `enumerate`, int64 [n]."""
-    digits = tuple(self.parse_all(archs).T.astype(np.int64))
-    return np.ravel_multi_index(digits, self.sizes, order='F').astype(np.int64)
+    self._check_places()
+    return self.parse_all(archs).astype(np.int64) @ np.array(self._strides)
 
   def enumerate(self):
-    """All architectures, int8 [size, d], the first digit changing fastest."""
+    """All architectures, int8 [size, d], the first digit changing fastest.
+
+    Raises:
+      ValueError: there are more than `MOST_LISTED`.
+    """
+    check_listed(f'{self.name} has', self.size)
     return self.from_index(np.arange(self.size))
 
   def neighbours(self, arch):
@@ -199,6 +225,9 @@ class Space:
 
     Returns:
       archs_pd, int8 [classes, d], in the order of `enumerate`.
+
+    Raises:
+      ValueError: as `enumerate`.
     """
     if by not in ('key', 'semantic'):
       raise ValueError(f"{self.name}: by={by!r}; want 'key' or 'semantic'")
@@ -209,39 +238,26 @@ class Space:
     _, first_p = np.unique(keys_p, return_index=True)
     return archs_pd[np.sort(first_p)]
 
-  def product(self, ops, skips):
-    """All architectures of some operations and skips, one of each function.
+  def among(self, allowed):
+    """All architectures whose digits are of some values, one of each function.
 
     Args:
-      ops: names of the operations that every node may have.
-      skips: names (of `fields`) of the skips that may be present; the others
-        are absent.
+      allowed: for each decision, the numbers of the choices it may have.
 
     Returns:
       archs_pd, int8, in the order of `enumerate`.
 
     Raises:
-      ValueError: naming an operation or a skip that is unknown or named twice.
+      ValueError: they are more than `MOST_LISTED`.
     """
-    all_skips = [name for name in self.fields if name.startswith('s')]
-    for what, names, known in ('op', ops, self.ops), ('skip', skips, all_skips):
-      for name in names:
-        if name not in known or list(names).count(name) > 1:
-          raise ValueError(
-            f'{self.name}: {what} {name!r} is unknown or named twice; there '
-            f'are {", ".join(known)}'
-          )
-    if not ops:
-      raise ValueError(f'{self.name}: no operation; name at least one')
-    op_digits = [self.ops.index(name) for name in ops]
-    archs_pd = self.enumerate()
-    allowed_p = np.ones(len(archs_pd), bool)
-    for d, name in enumerate(self.fields):
-      if d in self.op_positions:
-        allowed_p &= np.isin(archs_pd[:, d], op_digits)
-      elif name not in skips:
-        allowed_p &= archs_pd[:, d] == 0
-    archs_pd = archs_pd[allowed_p]
+    allowed = [sorted(set(map(int, values))) for values in allowed]
+    count = 1
+    for values in allowed:
+      count *= len(values)
+    check_listed(f'{self.name}, some choices:', count)
+    # The first digit changes fastest, as in `enumerate`.
+    rows = [row[::-1] for row in itertools.product(*allowed[::-1])]
+    archs_pd = np.array(rows, np.int8).reshape(-1, len(self.sizes))
     _, first_p = np.unique(self.semantic_keys(archs_pd), return_index=True)
     return archs_pd[np.sort(first_p)]
 
@@ -271,64 +287,25 @@ class Space:
     keys = [self.semantic_key_of(self._split(row)) for row in rows]
     return np.array(keys, np.str_)
 
-  # What an architecture contains.
-
-  def main_ops(self, arch):
-    """Name of the main operation of each node, a tuple of str."""
-    digits = read(self, arch)
-    return tuple(self.ops[digits[d]] for d in self.op_positions)
-
-  def skip_matrix(self, arch):
-    """skip_nm, float32: 1 where a skip joins tensor m to node n (m <= n).
-
-    Counted from 0, so node n makes tensor n + 1.
-    """
-    return self.skip_matrices(self.parse(arch)[None])[0]
-
-  def skip_matrices(self, archs):
-    """`skip_matrix` of many architectures, float32 [p, n, m]."""
-    archs_pd = self.parse_all(archs)
-    skip_pnm = np.zeros((len(archs_pd), self.nodes, self.nodes), np.float32)
-    for n, (start, count) in enumerate(zip(self.op_positions, self.skips)):
-      skip_pnm[:, n, :count] = archs_pd[:, start + 1 : start + 1 + count]
-    return skip_pnm
-
-  def has_skip_path(self, arch):
-    """Whether skips alone lead from the input to the output, a bool."""
-    return bool(self.has_skip_paths(self.parse(arch)[None])[0])
-
-  def has_skip_paths(self, archs):
-    """`has_skip_path` of many architectures, bool [n]."""
-    skip_pnm = self.skip_matrices(archs) > 0
-    reached_pm = np.zeros((len(skip_pnm), self.nodes + 1), bool)
-    reached_pm[:, 0] = True
-    for n in range(self.nodes):
-      through_pm = skip_pnm[:, n] & reached_pm[:, : self.nodes]
-      reached_pm[:, n + 1] = through_pm.any(axis=1)
-    return reached_pm[:, -1]
+  # For people.
 
   def names(self, arch):
-    """The architecture on one line: 'conv5:1|linear:01|zero:110'."""
-    nodes = self._split(read(self, arch))
-    return '|'.join(
-      ':'.join(filter(None, (self.ops[op], ''.join(map(str, skips)))))
-      for op, *skips in nodes
-    )
+    """The architecture on one line: 'depth=12 kernel=31'."""
+    chosen = self.names_of_choices(arch)
+    return ' '.join(f'{f}={name}' for f, name in zip(self.fields, chosen))
 
   def describe(self, arch):
     """The architecture in a few lines, for people."""
-    path = 'a' if self.has_skip_path(arch) else 'no'
     return '\n'.join(
       (
         f'{self.names(arch)}',
         f'  digits    {self.nested(arch)}, index {self.index(arch)}',
         f'  function  {self.semantic_key(arch)}',
         f'  key       {self.key(arch)}',
-        f'  skips     {path} path of skips from input to output',
       )
     )
 
-  # Random architectures. Both work under jit and vmap.
+  # Random architectures. All of it works under jit and vmap.
 
   def sample(self, key, n):
     """Draws architectures, every vector equally likely, with replacement.
@@ -361,33 +338,70 @@ class Space:
     import jax
     import jax.numpy as jnp
 
-    if isinstance(arch, jax.core.Tracer):
-      shape = (len(self.sizes),)
-      if arch.shape != shape or not jnp.issubdtype(arch.dtype, jnp.integer):
-        raise ValueError(
-          f'{self.name}: want integers of shape {shape}, got {arch.dtype} of '
-          f'shape {arch.shape}; vmap over rows'
-        )
-      arch_d = arch.astype(jnp.int32)
-    else:
-      arch_d = jnp.asarray(self.parse(arch), jnp.int32)
+    arch_d = self._traced(arch)
+    # Decisions of one choice only cannot change.
+    free = jnp.array([d for d, size in enumerate(self.sizes) if size > 1])
     k_digit, k_shift = jax.random.split(key)
-    d = jax.random.randint(k_digit, (), 0, len(self.sizes))
+    d = free[jax.random.randint(k_digit, (), 0, len(free))]
     size = jnp.array(self.sizes, jnp.int32)[d]
     shift = jax.random.randint(k_shift, (), 1, size)
     return arch_d.at[d].set((arch_d[d] + shift) % size).astype(jnp.int8)
+
+  def crossover(self, key, a, b):
+    """Draws each digit from one of two architectures, both equally likely.
+
+    Args:
+      key: a JAX random key.
+      a, b: as in `mutate`.
+
+    Returns:
+      arch_d, an int8 JAX array.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    first_d = jax.random.bernoulli(key, shape=(len(self.sizes),))
+    child_d = jnp.where(first_d, self._traced(a), self._traced(b))
+    return child_d.astype(jnp.int8)
+
+  def _traced(self, arch):
+    """Returns an architecture as an int32 JAX array, checked as far as it is.
+
+    Inside jit or vmap its values are not known.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    if not isinstance(arch, jax.core.Tracer):
+      return jnp.asarray(self.parse(arch), jnp.int32)
+    shape = (len(self.sizes),)
+    if arch.shape != shape or not jnp.issubdtype(arch.dtype, jnp.integer):
+      raise ValueError(
+        f'{self.name}: want integers of shape {shape}, got {arch.dtype} of '
+        f'shape {arch.shape}; vmap over rows'
+      )
+    return arch.astype(jnp.int32)
 
   @functools.cached_property
   def _strides(self):
     return tuple(itertools.accumulate((1, *self.sizes[:-1]), operator.mul))
 
-  @functools.cached_property
-  def _slices(self):
-    return tuple(
-      slice(start, start + 1 + count)
-      for start, count in zip(self.op_positions, self.skips)
-    )
+  def _check_places(self):
+    if self.size > _MOST_PLACES:
+      raise ValueError(
+        f'{self.name} has {self.size:,} architectures; their places are '
+        f'numbers of arrays up to {_MOST_PLACES:,} only'
+      )
 
   def _split(self, digits):
-    """Checked digits as one tuple a node."""
-    return tuple(tuple(digits[part]) for part in self._slices)
+    """Checked digits as the functions that make keys take them."""
+    return tuple(digits)
+
+
+def check_listed(what, count):
+  """Raises a ValueError where there are too many architectures to list."""
+  if count > MOST_LISTED:
+    raise ValueError(
+      f'{what} {count:,} architectures, of which at most {MOST_LISTED:,} are '
+      'listed; draw some with sample(key, n), or name fewer choices'
+    )

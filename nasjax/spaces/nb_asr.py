@@ -24,7 +24,7 @@ import functools
 import hashlib
 from collections import Counter
 
-from nasjax.spaces.base import Space
+from nasjax.spaces.chain import Chain
 
 OPS = ('linear', 'conv5', 'conv5d2', 'conv7', 'conv7d2', 'zero')
 ZERO = OPS.index('zero')
@@ -143,7 +143,7 @@ def written_function(nodes):
   return _written(sums[-1]) or '0'
 
 
-NB_ASR = Space(
+NB_ASR = Chain(
   name='nb_asr',
   ops=OPS,
   skips=(1, 2, 3),

@@ -6,6 +6,7 @@ table would answer for a cell that nobody asked for.
 """
 
 import operator
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -21,7 +22,8 @@ def read(space, arch):
 
   Args:
     space: the `Space` whose layout the architecture follows.
-    arch: nested, one list, tuple or array a node, or flat: see `Space.parse`.
+    arch: flat, a mapping, or for a `Chain` nested, one list, tuple or array a
+      node: see `Space.parse`.
 
   Returns:
     A list of int, every one within its range.
@@ -32,18 +34,24 @@ def read(space, arch):
   """
   if hasattr(arch, '__array__'):
     arch = _listed(np.asarray(arch))
+  if isinstance(arch, Mapping):
+    arch = _by_name(space, arch)
+  wanted = f'{len(space.sizes)} integers'
+  skips = getattr(space, 'skips', None)
   if not isinstance(arch, list | tuple):
+    if skips is not None:
+      wanted = f'{len(skips)} nodes or {wanted}'
     raise ValueError(
-      f'{space.name}: want {space.nodes} nodes or {len(space.sizes)} integers, '
-      f'got {type(arch).__name__} {shown(arch)}'
+      f'{space.name}: want {wanted}, got {type(arch).__name__} {shown(arch)}'
     )
   values = arch
-  if any(map(_is_sequence, arch)):
+  if skips is not None and any(map(_is_sequence, arch)):
     values = _flattened(space, arch)
   elif len(arch) != len(space.sizes):
+    if skips is not None:
+      wanted = f'{wanted}, or {len(skips)} nodes'
     raise ValueError(
-      f'{space.name}: want {len(space.sizes)} integers, or {space.nodes} '
-      f'nodes, got {len(arch)} values: {shown(arch)}'
+      f'{space.name}: want {wanted}, got {len(arch)} values: {shown(arch)}'
     )
   return [
     value
@@ -63,6 +71,23 @@ def _listed(array):
 
 def _is_sequence(value):
   return isinstance(value, (list, tuple)) or getattr(value, 'ndim', 0) > 0
+
+
+def _by_name(space, arch):
+  """The values of an architecture that is given by the names of decisions."""
+  for what, names in (
+    ('no', [name for name in space.fields if name not in arch]),
+    ('the unknown', [name for name in arch if name not in space.fields]),
+  ):
+    if names:
+      raise ValueError(
+        f'{space.name}: {type(arch).__name__} {shown(arch)} has {what} '
+        f'decision {shown(names[0])}; want {", ".join(space.fields)}'
+      )
+  return [
+    names.index(arch[name]) if arch[name] in names else arch[name]
+    for name, names in zip(space.fields, space.choices)
+  ]
 
 
 def _flattened(space, arch):
@@ -98,11 +123,12 @@ def _read_digit(space, d, value):
       digit = -1
     if 0 <= digit < space.sizes[d]:
       return digit
-  if d in space.op_positions:
-    ops = ', '.join(f'{o} {name}' for o, name in enumerate(space.ops))
-    wanted = f'an integer: {ops}'
-  else:
+  names = space.choices[d]
+  if names == ('0', '1'):
     wanted = 'the integer 0 or 1'
+  else:
+    listed = ', '.join(f'{i} {name}' for i, name in enumerate(names))
+    wanted = f'an integer: {listed}'
   raise ValueError(
     f'{space.name}: position {d} ({space.fields[d]}) is {shown(value)}; want '
     f'{wanted}'

@@ -14,7 +14,7 @@ no skips and no two vectors are one function: a network's key is its layers
 written out, and the same network has the same key in both spaces.
 """
 
-from nasjax.spaces.base import Space
+from nasjax.spaces.chain import Chain
 
 # Half context and dilation of each candidate, in frames.
 CANDIDATES = {f'tdnn_c{c}d{d}': (c, d) for c in (1, 2, 3) for d in (1, 2)}
@@ -32,14 +32,14 @@ def written_layers(nodes):
   return ' '.join(OPS[op].removeprefix('tdnn_') for (op,) in nodes)
 
 
-ST_NAS = Space(
+ST_NAS = Chain(
   name='st_nas',
   ops=OPS[:4],
   skips=(0,) * BLOCKS,
   key_of=written_layers,
   semantic_key_of=written_layers,
 )
-ST_NAS_SWBD = Space(
+ST_NAS_SWBD = Chain(
   name='st_nas_swbd',
   ops=OPS,
   skips=(0,) * BLOCKS,

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nasjax import spaces
 from nasjax.table import schema
 
 UNKNOWN, ABSENT = -1, -2  # of an encoding
@@ -23,16 +24,35 @@ COLUMNS = (
 )
 
 
+class _Sparse:
+  """Entries by place, as an array has them, of a space too large for one."""
+
+  def __init__(self, places, entries):
+    self._entries = dict(zip(places.tolist(), entries.tolist()))
+
+  def item(self, place):
+    return self._entries.get(place, UNKNOWN)
+
+  def __getitem__(self, places):
+    flat = np.asarray(places).ravel().tolist()
+    found = [self._entries.get(place, UNKNOWN) for place in flat]
+    return np.array(found, np.int32).reshape(np.shape(places))
+
+  def __setitem__(self, place, entry):
+    self._entries[int(place)] = entry
+
+
 class Functions(NamedTuple):
   """The way from an encoding to its function.
 
   Attributes:
     entry_a: by place of an encoding in its space, its entry: one for each
-      function there is. UNKNOWN until it has been looked for.
+      function there is. UNKNOWN until it has been looked for. An array, or what
+      is like one.
     entry_of_key: the entry of each semantic key.
   """
 
-  entry_a: np.ndarray
+  entry_a: np.ndarray | _Sparse
   entry_of_key: dict[str, int]
 
   def entries(self, space, places):
@@ -77,8 +97,11 @@ def functions(space, place_r, keys):
     place_r: place of each row's encoding.
     keys: `columns.Codes` of their semantic keys.
   """
-  entry_a = np.full(space.size, UNKNOWN, np.int32)
-  entry_a[place_r] = keys.code_r
+  if space.size > spaces.MOST_LISTED:
+    entry_a = _Sparse(place_r, keys.code_r)
+  else:
+    entry_a = np.full(space.size, UNKNOWN, np.int32)
+    entry_a[place_r] = keys.code_r
   return Functions(entry_a, {key: e for e, key in enumerate(keys.names)})
 
 
