@@ -89,7 +89,7 @@ def again(row):
   import monitor
 
   member = (np.array(row['arch'], np.int8), row['seed'])
-  shards = runs.plan(work.job, [member], 1, work.mesh.shape['member'])
+  shards = runs.plan(work.job, [member], 1)
   with tempfile.TemporaryDirectory() as out:
     with monitor.Bar(shards, work.job) as bar:
       runs.run_shard(work.job, shards[0], work.prepareds[0], out, bar.update)

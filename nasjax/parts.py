@@ -14,7 +14,7 @@ from nasjax.runner import Runner, by_member, records
 
 
 def cut(shard, at_once):
-  """Cuts a shard into shards of `at_once` members, the last one padded."""
+  """Cuts a shard into shards of `at_once` members, the last with fewer."""
   if at_once >= shard.size:
     return [shard]
   return [

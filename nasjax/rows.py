@@ -6,7 +6,7 @@ import json
 import numpy as np
 
 from nasjax import cost, provenance, recipes
-from nasjax.runner import CURVES, learning_rates
+from nasjax.runner import CURVES, learning_rates, padded
 
 
 def recipe_json(job):
@@ -18,16 +18,16 @@ def meta(job, shard, prepared, at_once, rows, edits_pk):
   """Returns what the mark of a shard says of how it was trained.
 
   `metric` is what the columns `val_per` and `test_per` hold: PER, CER or WER.
-  `padding` are members that only filled the devices, `at_once` those that were
-  on the devices together when it ended. `left_out` is what of the corpus was
-  left out. `edits` are the errors behind `test_per`: for each row its
+  `padding` are members that only filled the program that holds all, `at_once`
+  those on the devices together when it ended. `left_out` is what of the corpus
+  was left out. `edits` are the errors behind `test_per`: for each row its
   substitutions, deletions and insertions, null where there is no `test_per`.
   """
   return {
     'metric': job.metric,
     'signature': list(shard.signature),
     'members': len(shard.members),
-    'padding': shard.size - len(shard.members),
+    'padding': padded(shard.size, prepared.mesh) - len(shard.members),
     'at_once': at_once,
     'mesh': dict(prepared.mesh.shape),
     'buckets': [list(bucket) for bucket in prepared.buckets],

@@ -134,6 +134,15 @@ def by_member(function, state):
   }
 
 
+def padded(members, mesh):
+  """Returns how many members a program holds that is to hold so many.
+
+  Every device of the member axis has equally many.
+  """
+  devices = mesh.shape['member']
+  return -(-members // devices) * devices
+
+
 # Who sizes shards and who plans asks for the same programs, and a large one
 # takes minutes.
 @functools.lru_cache(maxsize=4)
@@ -145,6 +154,7 @@ class Runner:
   """Trains one shard, an epoch at a time. Keeps the state of the loop.
 
   Attributes:
+    size: members that the program holds; those past the shard's are padding.
     emitted_p: labels that each member emitted when it was last evaluated, for
       each label of the references; NaN before.
   """
@@ -160,9 +170,10 @@ class Runner:
     self.job, self.shard, self.prepared = job, shard, prepared
     space, recipe, mesh = job.space, job.recipe, prepared.mesh
     # Padding repeats the first member; its results are dropped.
-    spare = shard.size - len(shard.members)
+    self.size = padded(shard.size, mesh)
+    spare = self.size - len(shard.members)
     self.members = shard.members + shard.members[:1] * spare
-    self.emitted_p = np.full(shard.size, np.nan)
+    self.emitted_p = np.full(self.size, np.nan)
     archs = [np.array(arch, np.int8) for arch, _ in self.members]
     self.network = networks.network(
       space,
@@ -195,7 +206,7 @@ class Runner:
       'best': population.on_members(
         jax.tree.map(np.array, members_p.params), self.prepared.mesh
       ),
-    } | records(self.shard.size, self.job.recipe.epochs)
+    } | records(self.size, self.job.recipe.epochs)
 
   def _keys(self):
     keys = [
@@ -206,7 +217,7 @@ class Runner:
 
   def shapes(self):
     """Returns the `Member` of the population as shapes; nothing is computed."""
-    keys_p = jax.ShapeDtypeStruct((self.shard.size, 2), np.uint32)
+    keys_p = jax.ShapeDtypeStruct((self.size, 2), np.uint32)
     return jax.eval_shape(self.programs.init, keys_p, self.host_gates)
 
   def host_shapes(self):
@@ -221,7 +232,7 @@ class Runner:
     real = len(self.shard.members)
 
     def pad(leaf_p):
-      spare = np.repeat(leaf_p[:1], self.shard.size - real, 0)
+      spare = np.repeat(leaf_p[:1], self.size - real, 0)
       return np.concatenate([leaf_p, spare])
 
     state = self._reordered(by_member(pad, host), self.form.pack)
@@ -280,7 +291,7 @@ class Runner:
     rows = population.on_rows(
       batching.pad_plan(plan, self.steps), prepared.buckets, prepared.mesh
     )
-    lr_p = np.full(self.shard.size, lr, np.float32)
+    lr_p = np.full(self.size, lr, np.float32)
     return (
       members_p,
       self.gates,

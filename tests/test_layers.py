@@ -34,7 +34,7 @@ LAYERS = (
   ('models', 'tdnn', 'cells_cost'),
   ('tdnn_cost',),
   ('networks',),
-  ('cost',),
+  ('cost', 'shards'),
   ('member', 'latency', 'published'),
   ('population',),
   ('runner',),
