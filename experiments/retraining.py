@@ -94,7 +94,7 @@ class Lab:
       prepared.evaluation['test'],
       prepared.eval_plans['test'],
       np.int32(prepared.eval_steps['test']),
-      prepared.denominator,
+      prepared.constants,
     )
     hyps = population.labels_of(labels, lengths, prepared.eval_plans['test'])
     return error_rates.wer(
