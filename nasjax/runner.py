@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from nasjax import error_rates, networks, population, program_costs
+from nasjax import error_rates, metrics, networks, population, program_costs
 from nasjax import member as member_lib
 from nasjax.data import batching
 from nasjax.losses import criterion
@@ -28,7 +28,7 @@ class Prepared(NamedTuple):
   buckets: tuple
   bucket_u: np.ndarray
   samples_u: np.ndarray
-  fold_v: np.ndarray
+  units: metrics.Units
   refs: dict
   train: population.Data
   evaluation: dict
@@ -83,7 +83,7 @@ def prepare(corpus, recipe, mesh):
     buckets,
     batching.assign(*lengths['train'], buckets),
     np.asarray(corpus.train.samples_u),
-    np.asarray(corpus.fold_v),
+    metrics.Units(tuple(corpus.symbols), np.asarray(corpus.fold_v)),
     {n: splits[n].labels for n in plans},
     population.on_all(
       population.device_data(corpus.train, buckets, dtype=dtype), mesh
@@ -368,17 +368,29 @@ class Runner:
     loss_p, hyps = self._decode(params_p, split)
     refs = self.prepared.refs[split]
     self.emitted_p = hyps[1].sum(1) / max(sum(map(len, refs)), 1)
-    return loss_p, self.criterion.score(*hyps, refs, self.prepared.fold_v)
+    return loss_p, self.criterion.score(*hyps, refs, self.prepared.units.fold_v)
 
   def test(self, params_p):
-    """Returns loss_p, per_p and the errors by kind of the test split.
+    """Returns what networks are worth on the test split.
 
-    These are edits_pk as `error_rates.population_edits` has them.
+    That is loss_p, per_p, the errors by kind, edits_pk as
+    `error_rates.population_edits` has them, and a dict of rate_p, the other
+    error rates by name.
     """
     loss_p, hyps = self._decode(params_p, 'test')
-    against = self.prepared.refs['test'], self.prepared.fold_v
-    edits_pk, _ = error_rates.population_edits(*hyps, *against)
-    return loss_p, self.criterion.score(*hyps, *against), edits_pk
+    refs, units = self.prepared.refs['test'], self.prepared.units
+    edits_pk, _ = error_rates.population_edits(*hyps, refs, units.fold_v)
+    per_p = self.criterion.score(*hyps, refs, units.fold_v)
+    rates = {
+      name: np.array(
+        [
+          metrics.METRICS[name](error_rates.unpad(*one), refs, units).rate
+          for one in zip(*hyps, strict=True)
+        ]
+      )
+      for name in metrics.beside(self.job.metric.lower(), units)
+    }
+    return loss_p, per_p, edits_pk, rates
 
   def epoch(self, state, epoch):
     """Runs a counted epoch (1-based) and returns the state after it.

@@ -25,7 +25,7 @@ LAYERS = (
   ),
   ('kernels', 'checkpoints'),
   ('data', 'adam', 'functions', 'mixing', 'decoding', 'error_rates'),
-  ('losses',),
+  ('losses', 'metrics'),
   ('table',),
   ('search', 'attempts'),
   ('simulation',),
@@ -183,6 +183,14 @@ def test_imports_point_down():
       module, path.read_text('utf-8'), path.name == '__init__.py'
     )
   assert not faults, '\n' + '\n'.join(faults)
+
+
+def test_no_loss_is_known_but_by_its_criterion():
+  for module, path in _modules():
+    names = [name for name, _ in imports_of(path.read_text('utf-8'))]
+    losses = {name for name in names if _under(name, 'nasjax.losses')}
+    if not _under(module, 'nasjax.losses'):
+      assert losses <= {'nasjax.losses.criterion'}, module
 
 
 def test_launch_imports_no_model_code():

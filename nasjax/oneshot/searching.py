@@ -342,7 +342,8 @@ class Searcher:
       self.constants,
     )
     hyps = population.labels_of(labels, lengths, plan)
-    per_p = self.criterion.score(*hyps, prepared.refs[split], prepared.fold_v)
+    fold_v = prepared.units.fold_v
+    per_p = self.criterion.score(*hyps, prepared.refs[split], fold_v)
     loss_p = population.mean_losses(loss_ps, count_ps, steps)
     return float(loss_p[0]), float(per_p[0])
 
