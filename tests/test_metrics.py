@@ -2,6 +2,8 @@
 
 import json
 import os
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -9,7 +11,10 @@ import soundfile
 import tiny_run as launcher
 from manifests import good_rows, noise, write
 
-from nasjax import error_rates, metrics, table
+from nasjax import error_rates, metrics, recipes, runs, table
+
+sys.path.append(str(launcher.ROOT / 'experiments'))
+import retraining  # noqa: E402
 
 TINY = (
   '--corpus=manifest', '--macro=tiny', '--epochs=1', '--curriculum=',
@@ -88,6 +93,22 @@ def test_words_are_told_beside_characters(characters):
   older = table.open('experiments/tables/synthetic_timit')
   assert np.isnan(older.rates('wer')).all() and len(older.rates('wer')) > 1
   np.testing.assert_array_equal(older.rates('per'), older.column('test_per'))
+
+
+def test_a_study_reads_them_from_the_table(characters):
+  t = table.open(characters[0])
+  recipe = recipes.Recipe(**json.loads(t.column('recipe_json')[0]))
+  macro = types.SimpleNamespace(name='tiny')
+  fingerprint = t.column('corpus_fingerprint')[0]
+  job = runs.Job(t.space, macro, recipe, 'characters', fingerprint, 'CER')
+
+  def found(symbols, seeds=t.seeds):
+    corpus = types.SimpleNamespace(symbols=symbols)
+    work = types.SimpleNamespace(job=job, corpus=corpus)
+    return retraining.Lab(work, characters[0]).word_errors(t.archs, seeds)
+
+  assert found(tuple(' gno')) == t.rates('wer').tolist()
+  assert found(tuple('gno')) is None
 
 
 def test_metrics_count_what_they_divide():
