@@ -113,6 +113,7 @@ flags.DEFINE_bool(
 flags.DEFINE_enum(
   'decoder', None, ['beam', 'greedy'], 'Decoder. Overrides the recipe.'
 )
+# Losses are spelt out: those of `losses.criterion` take seconds to import.
 flags.DEFINE_enum(
   'loss',
   None,

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from nasjax import error_rates, networks, population, program_costs
+from nasjax import error_rates, metrics, networks, population, program_costs
 from nasjax import member as member_lib
 from nasjax.data import batching
-from nasjax.losses import ctc_crf, ngram
+from nasjax.losses import criterion
 
 # Numbers the curriculum's passes, apart from those of counted epochs.
 _CURRICULUM_PASS = 1_000_000
@@ -20,45 +20,43 @@ CURVES = ('train_loss', 'val_loss', 'val_per')
 class Prepared(NamedTuple):
   """A corpus on the devices, ready for any shard of a job.
 
-  `denominator` is that of the recipe's loss, None for CTC. The last bucket may
-  be of other splits alone.
+  `constants` are those of the recipe's loss (`criterion.Criterion`). The last
+  bucket may be of other splits alone.
   """
 
   mesh: jax.sharding.Mesh
   buckets: tuple
   bucket_u: np.ndarray
   samples_u: np.ndarray
-  fold_v: np.ndarray
+  units: metrics.Units
   refs: dict
   train: population.Data
   evaluation: dict
   eval_plans: dict
   eval_steps: dict
-  denominator: tuple | None = None
+  loss: str
+  constants: object = None
 
   @property
   def train_buckets(self):
     """The buckets that utterances of training are in."""
     return self.buckets[: 1 + int(self.bucket_u.max())]
 
+  def constants_of(self, loss):
+    """Returns the constants of a loss, None if others are prepared.
 
-def _denominator(corpus, recipe):
-  """Returns the denominator of CTC-CRF, from the transcripts of training.
-
-  It is of a smoothed model: transcripts of other splits have a loss as well.
-  """
-  if recipe.loss != 'ctc_crf':
-    return None
-  # From order 4 on a dense model would be too large.
-  dense = recipe.lm_order < 4
-  estimate = ngram.estimate if dense else ngram.estimate_pruned
-  symbols = 1 + len(corpus.symbols)
-  lm = estimate(corpus.train.labels, symbols, recipe.lm_order)
-  return ctc_crf.denominator(lm)
+    A search may have another loss than the networks that it finds.
+    """
+    return self.constants if loss == self.loss else None
 
 
 def prepare(corpus, recipe, mesh):
-  """Puts a `data.corpus.Corpus` on the devices of `mesh`."""
+  """Puts a `data.corpus.Corpus` on the devices of `mesh`.
+
+  Raises:
+    ValueError: the recipe's loss is unknown.
+  """
+  constants = criterion.of(recipe).constants(corpus, recipe)
   splits = {
     'train': corpus.train,
     'validation': corpus.validation,
@@ -85,7 +83,7 @@ def prepare(corpus, recipe, mesh):
     buckets,
     batching.assign(*lengths['train'], buckets),
     np.asarray(corpus.train.samples_u),
-    np.asarray(corpus.fold_v),
+    metrics.Units(tuple(corpus.symbols), np.asarray(corpus.fold_v)),
     {n: splits[n].labels for n in plans},
     population.on_all(
       population.device_data(corpus.train, buckets, dtype=dtype), mesh
@@ -93,7 +91,8 @@ def prepare(corpus, recipe, mesh):
     evaluation,
     {n: batching.pad_plan(p, most) for n, p in plans.items()},
     steps,
-    population.on_all(_denominator(corpus, recipe), mesh),
+    recipe.loss,
+    population.on_all(constants, mesh),
   )
 
 
@@ -174,6 +173,7 @@ class Runner:
     spare = self.size - len(shard.members)
     self.members = shard.members + shard.members[:1] * spare
     self.emitted_p = np.full(self.size, np.nan)
+    self.criterion = criterion.of(recipe)
     archs = [np.array(arch, np.int8) for arch, _ in self.members]
     self.network = networks.network(
       space,
@@ -300,7 +300,7 @@ class Runner:
       prepared.train,
       rows,
       population.on_all(np.int32(len(plan.bucket_s)), prepared.mesh),
-      prepared.denominator,
+      prepared.constants,
     )
 
   def compiled(self):
@@ -365,7 +365,7 @@ class Runner:
       prepared.evaluation[split],
       population.on_rows(plan, prepared.buckets, prepared.mesh),
       population.on_all(np.int32(steps), prepared.mesh),
-      prepared.denominator,
+      prepared.constants,
     )
     hyps = population.labels_of(
       labels,
@@ -379,18 +379,29 @@ class Runner:
     loss_p, hyps = self._decode(params_p, split)
     refs = self.prepared.refs[split]
     self.emitted_p = hyps[1].sum(1) / max(sum(map(len, refs)), 1)
-    return loss_p, error_rates.population_per(*hyps, refs, self.prepared.fold_v)
+    return loss_p, self.criterion.score(*hyps, refs, self.prepared.units.fold_v)
 
   def test(self, params_p):
-    """Returns loss_p, per_p and the errors by kind of the test split.
+    """Returns what networks are worth on the test split.
 
-    These are edits_pk as `error_rates.population_edits` has them.
+    That is loss_p, per_p, the errors by kind, edits_pk as
+    `error_rates.population_edits` has them, and a dict of rate_p, the other
+    error rates by name.
     """
     loss_p, hyps = self._decode(params_p, 'test')
-    edits_pk, labels = error_rates.population_edits(
-      *hyps, self.prepared.refs['test'], self.prepared.fold_v
-    )
-    return loss_p, edits_pk.sum(1) / labels, edits_pk
+    refs, units = self.prepared.refs['test'], self.prepared.units
+    edits_pk, _ = error_rates.population_edits(*hyps, refs, units.fold_v)
+    per_p = self.criterion.score(*hyps, refs, units.fold_v)
+    rates = {
+      name: np.array(
+        [
+          metrics.METRICS[name](error_rates.unpad(*one), refs, units).rate
+          for one in zip(*hyps, strict=True)
+        ]
+      )
+      for name in metrics.beside(self.job.metric.lower(), units)
+    }
+    return loss_p, per_p, edits_pk, rates
 
   def epoch(self, state, epoch):
     """Runs a counted epoch (1-based) and returns the state after it.

@@ -170,7 +170,7 @@ def run_shard(
     try:
       group = min(size, together or size)
       parts = Parts(job, shard, prepared, group, size, checkpoint)
-      state, (*scores, edits_pk) = _train(job, shard, parts, out, tell, say)
+      state, scores = _train(job, shard, parts, out, tell, say)
       break
     except (MemoryError, RuntimeError) as e:
       if not memory.exhausted(e):
@@ -185,12 +185,13 @@ def run_shard(
     if size:
       at_once[shard.signature] = size
   if not size:
-    state, (*scores, edits_pk) = _untrained(job, shard)
+    state, scores = _untrained(job, shard)
   kind = kernels.choose(prepared.mesh.devices.flat[0].platform)
+  loss_p, per_p, *errors = scores
   found = rows.rows_of(
-    job, shard, state, *scores, 'ok' if size else 'oom', kind
+    job, shard, state, loss_p, per_p, 'ok' if size else 'oom', kind
   )
-  meta = rows.meta(job, shard, prepared, size, found, edits_pk)
+  meta = rows.meta(job, shard, prepared, size, found, *errors)
   table.write_shard(out / 'table', shard.name, found, meta)
   return True
 
@@ -282,7 +283,7 @@ def _untrained(job, shard):
   members, epochs = len(shard.members), job.recipe.epochs
   state = records(members, epochs) | {'seconds': np.zeros(epochs)}
   score_p = np.full(members, np.nan)
-  return state, (score_p, score_p, np.zeros((members, 3), np.int64))
+  return state, (score_p, score_p, np.zeros((members, 3), np.int64), {})
 
 
 def _about(job, shard):

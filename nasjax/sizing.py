@@ -255,7 +255,7 @@ def needed(runner, members=None):
     for name, tree in (('all', shapes), ('best', shapes.params))
   }
   total = memory.program_bytes(runner.compiled())
-  in_place = (runner.prepared.train, runner.prepared.denominator)
+  in_place = (runner.prepared.train, runner.prepared.constants)
   total -= sum(
     leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(in_place)
   )

@@ -124,3 +124,21 @@ def test_the_target_of_a_restore_has_its_shapes():
       _parts(at_once).target(),
       host,
     )
+
+
+def test_words_of_all_members_are_told():
+  """Where a symbol is a space, each part counts the words of its members."""
+  prepared = tiny_corpus.prepared()
+  units = prepared.units._replace(symbols=('a', 'b', ' ', 'd', 'e'))
+  prepared = prepared._replace(units=units)
+  found = []
+  for at_once in (2, 3):
+    population = parts.Parts(
+      tiny_corpus.job(), tiny_corpus.shard(MEMBERS, 3), prepared, at_once
+    )
+    population.begin()
+    found.append(population.test()[3])
+  one, other = found
+  assert one.keys() == {'wer'} and one['wer'].shape == (3,)
+  np.testing.assert_array_equal(one['wer'], other['wer'])
+  assert len(set(one['wer'])) > 1
