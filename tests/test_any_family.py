@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny_corpus
 import tiny_run
+import toy_criterion
 import toy_family
 
 from nasjax import cost, macros, networks, runs, spaces, table
@@ -23,18 +24,23 @@ SPACE, MACRO = toy_family.SPACE, toy_family.MACROS['toy']
 @pytest.fixture(autouse=True, scope='module')
 def _registered():
   toy_family.register()
+  toy_criterion.register()
   yield
   for names in (spaces.SPACES, macros.BY_SPACE, networks.FAMILIES):
     del names['toy']
 
 
+# With a criterion of its own, too.
+RECIPE = tiny_corpus.variant(loss='even', l2=0.0)
+
+
 def _job():
   tiny = tiny_corpus.corpus()
-  return runs.Job(SPACE, MACRO, tiny_corpus.RECIPE, tiny.name, tiny.fingerprint)
+  return runs.Job(SPACE, MACRO, RECIPE, tiny.name, tiny.fingerprint)
 
 
 def test_populations_become_a_table(tmp_path):
-  job, prepared = _job(), tiny_corpus.prepared()
+  job, prepared = _job(), tiny_corpus.prepared(RECIPE)
   members = [(arch, seed) for arch in SPACE.enumerate()[:3] for seed in (1, 2)]
   shards = runs.plan(job, members, 2)
   assert [shard.signature for shard in shards] == [
@@ -66,17 +72,16 @@ def test_one_shot_searches_share_its_weights(method, tmp_path):
     ('first', ('dense', 'shift')), ('second', ('dense', 'shift', 'none')),
   )  # fmt: skip
   assert supernet.group_count == 5
-  recipe = tiny_corpus.variant(l2=0.0)
   search = searching.Search(
     supernet,
     method,
-    training.Weights('adam', recipe),
+    training.Weights('adam', RECIPE),
     stages.fixed(1, 2, 1e-2),
     seed=3,
   )
   seen = []
   found = searching.run(
-    search, tiny_corpus.prepared(), 'tiny', tmp_path, seen.append
+    search, tiny_corpus.prepared(RECIPE), 'tiny', tmp_path, seen.append
   )
   assert [p.stage for p in seen] == ['warm-up', 'search', 'search']
   assert found['names'] == SPACE.names(found['arch'])
