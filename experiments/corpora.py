@@ -101,12 +101,13 @@ flags.DEFINE_list(
 flags.DEFINE_bool(
   'synth_band_limit', True, 'Limit the band of synthetic recordings.'
 )
-# Features a frame, spelt out: `data.frontend` imports JAX.
-FRONTENDS = {'nb_asr': 80, 'st_nas': 120}
+# Names and features a frame, spelt out: `data.frontend` imports JAX.
+_WIDTHS = {'nb_asr': 80, 'st_nas': 120}
+FRONTENDS = tuple(_WIDTHS)
 flags.DEFINE_enum(
   'frontend',
   None,
-  list(FRONTENDS),
+  FRONTENDS,
   'What a network hears of the corpus. nb_asr: 80 log-mel energies, normalised '
   'over training. st_nas: 40 with deltas and delta-deltas, normalised by '
   'speaker, and training at speeds 0.9, 1 and 1.1; needs a macro network of '
@@ -246,8 +247,8 @@ def metric():
 
 def frontend_for(features):
   """Returns the name of the front end that makes so many features a frame."""
-  fitting = [name for name, width in FRONTENDS.items() if width == features]
-  return (fitting or list(FRONTENDS))[0]
+  fitting = [name for name, width in _WIDTHS.items() if width == features]
+  return (fitting or FRONTENDS)[0]
 
 
 def frontend():

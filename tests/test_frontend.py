@@ -331,6 +331,8 @@ def test_what_speeds_make_impossible_is_refused(tmp_path):
 
 def test_flags_name_every_front_end():
   assert tuple(frontend.FRONTENDS) == corpora.FRONTENDS
+  for name, made in frontend.FRONTENDS.items():
+    assert corpora.frontend_for(made.width) == name
 
 
 def test_a_macro_network_of_another_width_is_refused(tmp_path):

@@ -89,4 +89,4 @@ def test_neighbours_mutations_and_products_stay_inside():
 def test_tables_know_every_space():
   assert schema.SPACES is spaces.SPACES
   assert list(spaces.SPACES) == [space.name for space in spaces.SPACES.values()]
-  assert set(networks._MODELS) == set(networks._GATES) == set(spaces.SPACES)
+  assert set(networks.FAMILIES) == set(spaces.SPACES)
