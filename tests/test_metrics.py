@@ -98,7 +98,7 @@ def test_words_are_told_beside_characters(characters):
 
 # In a process of its own: it defines flags.
 _STUDY = """
-import json, sys, types
+import json, pathlib, sys, types
 from nasjax import recipes, runs, table
 import retraining
 t = table.open(sys.argv[1])
@@ -109,7 +109,7 @@ job = runs.Job(t.space, macro, recipe, 'characters', fingerprint, 'CER')
 for symbols in ' gno', 'gno':
   corpus = types.SimpleNamespace(symbols=tuple(symbols))
   work = types.SimpleNamespace(job=job, corpus=corpus)
-  lab = retraining.Lab(work, sys.argv[1])
+  lab = retraining.Lab(work, pathlib.Path(sys.argv[1]))
   print(json.dumps(lab.word_errors(t.archs, t.seeds)))
 """
 
@@ -124,7 +124,8 @@ def test_a_study_reads_them_from_the_table(characters):
   )
   assert done.returncode == 0, done.stderr
   words, none = map(json.loads, done.stdout.splitlines())
-  assert words == table.open(out).rates('wer').tolist() and none is None
+  assert words == table.open(out).rates('wer').tolist()
+  assert none is None
 
 
 def test_metrics_count_what_they_divide():
