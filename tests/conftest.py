@@ -1,7 +1,6 @@
 """Settings of every test: two CPU devices, strict ranks, shared compilations.
 
-Programs here are compiled once and run a few times, so LLVM does not optimise
-them.
+Programs here are compiled once and run a few times, so compiling shall be fast.
 
 Compiled programs are kept in one directory for the whole run, its subprocesses
 and the processes that share out the tests included, so that what several tests
@@ -13,12 +12,14 @@ import os
 import pathlib
 import tempfile
 
+import tiny_run
+
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['XLA_FLAGS'] = ' '.join(
   [
     os.environ.get('XLA_FLAGS', ''),
     '--xla_force_host_platform_device_count=2',
-    '--xla_backend_optimization_level=0',
+    tiny_run.UNOPTIMISED,
   ]
 )
 _CACHE = tempfile.TemporaryDirectory(prefix='nasjax-compiled-')

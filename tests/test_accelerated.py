@@ -50,7 +50,10 @@ def _found(kernels, precision='float32', checkpoint=False):
   params, x_btf, weight_btv = _drawn()
   form = networks.form(_network(kernels, precision, checkpoint))
 
-  @jax.jit
+  # As users compile it: bounds on rounding are those of their sums.
+  @functools.partial(
+    jax.jit, compiler_options={'xla_cpu_use_fusion_emitters': True}
+  )
   @functools.partial(jax.value_and_grad, has_aux=True)
   def run(params):
     logits_btv, len_b = form.apply(params, x_btf, LENGTHS, GATES, KEY)
