@@ -116,6 +116,8 @@ def _kill_after(out, flags, line):
   assert process.returncode == -signal.SIGKILL, 'it ended before the kill'
 
 
+# In small, at any moment: test_killed_runs.
+@pytest.mark.slow
 def test_killed_run_ends_with_the_same_table(tiny_run, tmp_path):
   """One worker ends what two did in the run that it is compared with."""
   out = tmp_path / 'out'

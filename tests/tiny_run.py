@@ -65,7 +65,7 @@ def finish(*flags, launcher='benchmark'):
   return process.returncode, output, errors
 
 
-def tried(tries, launcher='benchmark', modules=()):
+def tried(tries, launcher='benchmark', modules=(), environment=None):
   """Runs a launcher with every list of flags, in forks of one process.
 
   For what ends before any computation: much of the time of such a start is
@@ -75,6 +75,7 @@ def tried(tries, launcher='benchmark', modules=()):
     tries: lists of flags.
     launcher: its name.
     modules: names of what is imported once for all.
+    environment: if not that of `finish`.
 
   Returns:
     what `finish` returns, for each.
@@ -84,7 +85,7 @@ def tried(tries, launcher='benchmark', modules=()):
     [sys.executable, script, f'experiments/{launcher}.py', *modules],
     input=json.dumps([list(flags) for flags in tries]),
     cwd=ROOT,
-    env=_environment(),
+    env=environment or _environment(),
     capture_output=True,
     text=True,
     timeout=300,
