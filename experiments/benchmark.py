@@ -15,6 +15,7 @@ import command
 import corpora
 import devices
 import jobs
+import planning
 import training
 from absl import flags
 
@@ -22,13 +23,6 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string(
   'out', 'results/benchmark', 'Where the table, checkpoints and figures go.'
-)
-flags.DEFINE_integer(
-  'members_per_shard',
-  None,
-  'Largest number of networks trained together; by the free memory if not '
-  'given, and as run.json has it when a run goes on.',
-  lower_bound=1,
 )
 flags.DEFINE_bool(
   'dry_run', False, 'Print the plan and a projection of the time, and stop.'
@@ -49,55 +43,53 @@ flags.DEFINE_string(
 )
 flags.adopt_module_key_flags(corpora)
 flags.adopt_module_key_flags(devices)
+flags.adopt_module_key_flags(planning)
 flags.adopt_module_key_flags(training)
 
 
-def members_per_shard(job, members, prepareds, out):
-  """Returns how many networks a shard may have, and why, in words.
+def sizes(job, shards, done, prepareds):
+  """Returns what stands on the devices at a time, and why, in words.
 
-  A run that goes on keeps the number that it began with, whatever memory is
-  free today, for it makes the shards.
+  Where CPUs train shards of a size that the user chose, all of a shard does.
+
+  Args:
+    job: `runs.Job`.
+    shards: those that are to be trained.
+    done: names of those whose rows stand.
+    prepareds: of `runs.prepare`, one for each worker.
 
   Returns:
-    the number; that of networks which run as one program (None for all that
-    fit), and whether they compute cells again; the reason; and the
-    `sizing.Step`s that decided it, if any.
+    what `workers.run` takes last: the networks which run as one program (None
+    for all that fit), whether they compute cells again, and those that fit
+    (None for all); the reason; and the `sizing.Step`s that decided it, if any.
   """
-  number, path = FLAGS.members_per_shard, out / 'run.json'
-  reason = f'at most {number} members a shard, as the flag says'
-  if not number and path.exists() and not FLAGS.plan_for:
-    number = command.noted(
-      path,
-      'members_per_shard',
-      'the members of a shard; give --members_per_shard, or another --out',
-    )
-    reason = f'at most {number} members a shard, as {path} says'
   on_cpu = prepareds[0].mesh.devices.flat[0].platform == 'cpu'
-  if number and on_cpu:
-    return number, (None, True), reason, ()
+  todo = any(shard.name not in done for shard in shards)
+  if on_cpu and (FLAGS.members_per_shard or not todo):
+    return (None, True, None), '', ()
   from nasjax import sizing
 
-  # No worker should wait for another's last shard.
-  share = number or -(-len(members) // len(prepareds))
-  size = sizing.choose(job, members, prepareds[0], share, FLAGS.at_once)
-  if on_cpu:
-    return size.members, (None, True), str(size), ()
-  way = size.together, size.checkpoint
-  if number:
-    return number, way, f'{reason}; {size}', size.steps
-  return size.members, way, str(size), size.steps
+  size = sizing.choose(job, shards, prepareds[0], FLAGS.at_once)
+  together = None if on_cpu else size.together
+  return (together, size.checkpoint, size.fitting), f'; {size}', size.steps
 
 
-def write_record(job, builder, number, out):
-  """Writes run.json: what this run is, and where its corpus lies."""
+def write_record(job, builder, planned, out):
+  """Writes run.json: what this run is, and where its corpus lies.
+
+  Of processes that train some shards each, the first writes it.
+  """
+  if FLAGS.shard and (out / 'run.json').exists():
+    return
   from nasjax import provenance, runs
   from nasjax.table import disk
 
   own_flags = FLAGS.get_key_flags_for_module(sys.argv[0])
   record = runs.describe(job) | {
-    'flags': {flag.name: flag.value for flag in own_flags},
+    'flags': {f.name: f.value for f in own_flags if f.name != 'shard'},
     'metric': job.metric,
-    'members_per_shard': number,
+    'members_per_shard': planned.plan.members_per_shard,
+    'plan': planned.path.name,
     'prepared_corpus': str(pathlib.Path(builder.data_dir).absolute()),
     'left_out': list(job.left_out),
     'notes': corpora.notes(builder),
@@ -127,33 +119,55 @@ def run():
   if FLAGS.plan_for:
     _plan_for()
   out = command.directory('out')
-  with command.exclusive(out):
-    most = FLAGS.members_per_shard or len(members)
+  planning.check(out)
+  with planning.hold(out):
+    most = len(FLAGS.shard or ()) or FLAGS.members_per_shard or len(members)
     work = jobs.prepare(recipe, most, topology=FLAGS.plan_for)
     import monitor
-    import summary
 
-    from nasjax import runs, table, workers
+    from nasjax import runs, table
 
     job, prepareds = work.job, work.prepareds
-    number, way, reason, steps = members_per_shard(job, members, prepareds, out)
-    shards = runs.plan(job, members, number, work.mesh.shape['member'])
-    runs.check_table(job, shards, out)
+    planned = planning.plan(job, members, out, work.mesh.shape['member'])
+    shards = planned.chosen
+    runs.check_table(job, planned.plan.shards, out)
+    if FLAGS.plan_only:
+      planning.write(job, planned)
+      monitor.CONSOLE.print(f'{len(shards)} shards in {planned.path}')
+      return
+    done = table.committed(out / 'table')
+    way, reason, steps = sizes(job, shards, done, prepareds)
+    reason = planned.reason + reason
     monitor.print_plan(job, work.corpus, shards, prepareds, reason)
     monitor.print_steps(steps)
     if FLAGS.plan_for:
-      monitor.print_absent(job, shards, prepareds[0], *way)
+      monitor.print_absent(job, shards, prepareds[0], *way[:2])
       return
     if FLAGS.dry_run:
-      done = table.committed(out / 'table')
+      planning.print_todo(planned, done)
       todo = [shard for shard in shards if shard.name not in done]
       monitor.print_projection(job, todo, prepareds)
       return
-    write_record(job, work.builder, number, out)
-    with monitor.Bar(shards, job) as bar:
-      say = monitor.CONSOLE.print
-      workers.run(job, shards, prepareds, out, bar, say, *way)
-    summary.write(jobs.rows(job, table.open(out)), out)
+    with planning.hold_shards(out):
+      train(work, planned, way, out)
+
+
+def train(work, planned, way, out):
+  """Trains what is planned; figures are for who has all of it."""
+  import monitor
+  import summary
+
+  from nasjax import table, workers
+
+  planning.write(work.job, planned)
+  write_record(work.job, work.builder, planned, out)
+  with monitor.Bar(planned.chosen, work.job) as bar:
+    say = monitor.CONSOLE.print
+    workers.run(work.job, planned.chosen, work.prepareds, out, bar, say, *way)
+  if FLAGS.shard:
+    planning.print_done(planned, table.committed(out / 'table'))
+  else:
+    summary.write(jobs.rows(work.job, table.open(out)), out)
 
 
 if __name__ == '__main__':

@@ -260,14 +260,38 @@ def directory(flag):
   return path
 
 
-@contextlib.contextmanager
 def exclusive(out):
   """Holds a directory against a second run."""
-  with (out / '.lock').open('w') as lock:
+  told = f'--out={out}: another run is writing there'
+  return _locked(out / '.lock', fcntl.LOCK_EX, told)
+
+
+def shared(out):
+  """Holds a directory against runs that want it alone, not against others."""
+  told = f'--out={out}: a run that wants it alone is writing there'
+  return _locked(out / '.lock', fcntl.LOCK_SH, told)
+
+
+@contextlib.contextmanager
+def shards_of(out, names):
+  """Holds shards of a directory against a second process that names one."""
+  (out / '.locks').mkdir(exist_ok=True)
+  with contextlib.ExitStack() as stack:
+    for name in names:
+      told = f'--shard={name}: another process is training it in {out}'
+      path = out / '.locks' / name
+      stack.enter_context(_locked(path, fcntl.LOCK_EX, told))
+    yield
+
+
+@contextlib.contextmanager
+def _locked(path, how, told):
+  # NFS wants to read for a lock that is shared, and to write for another.
+  with path.open('a+') as lock:
     try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      fcntl.flock(lock, how | fcntl.LOCK_NB)
     except BlockingIOError:
-      raise ValueError(f'--out={out}: another run is writing there') from None
+      raise ValueError(told) from None
     yield
 
 

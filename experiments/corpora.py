@@ -101,16 +101,16 @@ flags.DEFINE_list(
 flags.DEFINE_bool(
   'synth_band_limit', True, 'Limit the band of synthetic recordings.'
 )
-# Spelt out, for `data.frontend` imports JAX.
-FRONTENDS = ('nb_asr', 'st_nas')
+# Features a frame, spelt out: `data.frontend` imports JAX.
+FRONTENDS = {'nb_asr': 80, 'st_nas': 120}
 flags.DEFINE_enum(
   'frontend',
   None,
-  FRONTENDS,
+  list(FRONTENDS),
   'What a network hears of the corpus. nb_asr: 80 log-mel energies, normalised '
   'over training. st_nas: 40 with deltas and delta-deltas, normalised by '
   'speaker, and training at speeds 0.9, 1 and 1.1; needs a macro network of '
-  '120 features. That of the space if not given.',
+  '120 features. What fits the macro network if not given.',
 )
 _SYNTHETIC = (
   'synth_utterances',
@@ -242,6 +242,12 @@ def metric():
   return error_rates.METRICS[
     FLAGS.targets if FLAGS.corpus == 'manifest' else 'phones'
   ]
+
+
+def frontend_for(features):
+  """Returns the name of the front end that makes so many features a frame."""
+  fitting = [name for name, width in FRONTENDS.items() if width == features]
+  return (fitting or list(FRONTENDS))[0]
 
 
 def frontend():

@@ -211,12 +211,12 @@ def _seconds(training, program):
   Returns:
     median seconds of one; a function that runs a few more.
   """
-  members_p, *between, _, denominator = training.arguments(training.members())
+  members_p, *between, _, constants = training.arguments(training.members())
   counts = {n: training.steps(n) for n in (_WARM_UP, _STEPS)}
 
   def run(members_p, steps):
     started = time.perf_counter()
-    members_p, loss_p = program(members_p, *between, counts[steps], denominator)
+    members_p, loss_p = program(members_p, *between, counts[steps], constants)
     jax.block_until_ready((members_p, loss_p))
     return members_p, (time.perf_counter() - started) / steps
 

@@ -45,9 +45,7 @@ def train(work, job, members, together, out):
   # Workers that train a member after the other share out the members, and one
   # program of one member serves them all; others map the members.
   alone = work.mesh.devices.flat[0].platform == 'cpu'
-  shards = runs.plan(
-    job, members, 1 if alone else together, work.mesh.shape['member']
-  )
+  shards = runs.plan(job, members, 1 if alone else together)
   with monitor.Bar(shards, job) as bar:
     say = monitor.CONSOLE.print
     workers.run(job, shards, work.prepareds, out, bar, say)

@@ -14,18 +14,18 @@ import command
 import devices  # noqa: F401  (--compilation_cache)
 from absl import flags
 
+from nasjax import macros
+
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string('table', None, 'The table, or the run that it stands in.')
 flags.DEFINE_integer('batch', 1, 'Utterances of a pass.', lower_bound=1)
 flags.DEFINE_integer('frames', 200, 'Frames of 10 ms each.', lower_bound=1)
-# Spelt out, for `models` takes a second to import.
-MACROS = (
-  'nb_asr', 'nb_asr_49', 'small', 'compact', 'quick', 'tiny', 'st_nas',
-  'st_nas_small', 'st_nas_tiny',
-)  # fmt: skip
 flags.DEFINE_enum(
-  'macro', None, MACROS, 'The macro network; that of the table if not given.'
+  'macro',
+  None,
+  macros.names(),
+  'The macro network; that of the table if not given.',
 )
 flags.DEFINE_string(
   'cells',
@@ -105,7 +105,7 @@ def run():
 
   from nasjax import latency, networks
 
-  named = networks.MACROS.get(FLAGS.macro)
+  named = networks.family(t.space).macros.get(FLAGS.macro)
   macro = named or latency.macro_of(t)
   device = FLAGS.device or latency.device_name()
   setting = table.Setting(device, FLAGS.batch, FLAGS.frames, macro.name)

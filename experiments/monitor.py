@@ -19,6 +19,7 @@ from rich.table import Table
 
 from nasjax import chips, cost, kernels, memory, parts, runs, sizing
 from nasjax.data import batching
+from nasjax.runner import padded
 
 CONSOLE = Console(markup=False, emoji=False, highlight=False)
 if not CONSOLE.is_terminal:
@@ -42,11 +43,12 @@ def counter(title):
     yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def _programs(shards):
-  """Shards by the program that runs them."""
+def _programs(shards, mesh):
+  """Shards by the signature and the size of the program that runs them."""
   groups = {}
   for shard in shards:
-    groups.setdefault((shard.signature, shard.size), []).append(shard)
+    size = padded(shard.size, mesh)
+    groups.setdefault((shard.signature, size), []).append(shard)
   return groups
 
 
@@ -94,7 +96,7 @@ def print_plan(job, corpus, shards, prepareds, reason):
     corpus: `data.corpus.Corpus`.
     shards: of `runs.plan`.
     prepareds: of `runs.prepare`, one for each worker.
-    reason: why shards are of this size.
+    reason: why shards are of this size, and what stands on the devices.
   """
   for name in ('train', 'validation', 'test'):
     split = getattr(corpus, name)
@@ -113,7 +115,8 @@ def print_plan(job, corpus, shards, prepareds, reason):
   table = Table(title='programs')
   for column in ('nodes', 'shards', 'members each', 'padding', 'parameters'):
     table.add_column(column, justify='left' if column == 'nodes' else 'right')
-  for (signature, size), group in _programs(shards).items():
+  programs = _programs(shards, prepared.mesh)
+  for (signature, size), group in programs.items():
     counts = [
       cost.params(job.space, np.array(arch), job.macro)
       for shard in group
@@ -132,7 +135,7 @@ def print_plan(job, corpus, shards, prepareds, reason):
   total = sum(len(shard.members) for shard in shards)
   CONSOLE.print(
     f'{len(cells)} cells, {total} networks, {len(shards)} shards, '
-    f'{len(_programs(shards))} programs, on {len(prepareds)} x '
+    f'{len(programs)} programs, on {len(prepareds)} x '
     f'{prepared.mesh.size} x {prepared.mesh.devices.flat[0].device_kind}'
   )
   data = prepared.mesh.shape['data']
@@ -190,7 +193,7 @@ def print_absent(job, shards, prepared, together, checkpoint):
     view.add_column(column, justify='left' if column == 'nodes' else 'right')
   largest = batching.largest(prepared.train_buckets)
   total = 0.0
-  for (signature, size), group in _programs(shards).items():
+  for (signature, size), group in _programs(shards, prepared.mesh).items():
     turns = parts.cut(group[0], together)
     runner = runs.Runner(job, turns[0], prepared, checkpoint)
     started = time.perf_counter()
@@ -237,7 +240,7 @@ def print_projection(job, shards, prepareds):
   for column in ('nodes', 'shards', 'compile s', 'MB', 's / epoch', 'total s'):
     view.add_column(column, justify='left' if column == 'nodes' else 'right')
   total = 0.0
-  for (signature, _), group in _programs(shards).items():
+  for (signature, _), group in _programs(shards, prepareds[0].mesh).items():
     runner, *others = [runs.Runner(job, group[0], p) for p in prepareds]
     with concurrent.futures.ThreadPoolExecutor(len(prepareds)) as pool:
       futures = [pool.submit(_calibrate, other) for other in others]

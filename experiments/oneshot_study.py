@@ -10,6 +10,8 @@ import numpy as np
 import training
 from absl import flags
 
+from nasjax import spaces
+
 FLAGS = flags.FLAGS
 
 
@@ -59,6 +61,9 @@ def make_supernet(macro):
   from nasjax.oneshot.supernet import Supernet
 
   space = training.space()
+  if not isinstance(space, spaces.Chain):
+    named = FLAGS.ops or (), FLAGS.skips or ()
+    return Supernet(space, macro, *map(tuple, named))
   skips = tuple(f for f in space.fields if f.startswith('s'))
   if FLAGS.ops is not None or FLAGS.skips is not None:
     skips = tuple(FLAGS.skips or ())
@@ -115,27 +120,36 @@ def search_all(searches, work, out, bar):
 def largest(supernet):
   """Returns the architecture of the most parameters, with all skips.
 
-  One operation everywhere, the first of those that have as many.
+  The first of those that have as many.
   """
   from nasjax import cost
 
   skips = [1] * len(supernet.skips)
-  archs = [
-    supernet.arch([k] * supernet.space.nodes + skips)
-    for k in range(len(supernet.ops))
+  mains = [0] * len(supernet.mains)
+
+  def count(e, k):
+    arch = supernet.arch([*mains[:e], k, *mains[e + 1 :], *skips])
+    return cost.params(supernet.space, arch, supernet.macro)
+
+  # What a candidate has does not depend on the others.
+  largest_e = [
+    int(np.argmax([count(e, k) for k in range(len(names))]))
+    for e, (_, names) in enumerate(supernet.mains)
   ]
-  counts = [cost.params(supernet.space, a, supernet.macro) for a in archs]
-  return archs[int(np.argmax(counts))]
+  return supernet.arch([*largest_e, *skips])
 
 
 def baselines(supernet):
   """Returns the architectures that need no search, by label."""
-  from nasjax import spaces
+  from nasjax import networks
 
   found = {'largest operation': largest(supernet)}
-  space = supernet.space
-  if space.name.startswith('st_nas') and space.ops[0] in supernet.ops:
-    found['TDNN-D'] = np.array(spaces.TDNN_D, np.int8)
+  for name, arch in networks.family(supernet.space).baselines.items():
+    try:
+      supernet.choices(arch)
+    except ValueError:  # it has what is not searched
+      continue
+    found[name] = np.array(arch, np.int8)
   return found
 
 

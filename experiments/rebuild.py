@@ -77,9 +77,10 @@ def again(row):
   values = json.loads(row['recipe_json'])
   values['curriculum'] = tuple(values['curriculum'])
   recipe = recipes.Recipe(**values)
-  if row['macro'] not in networks.MACROS:
+  known = networks.FAMILIES[row['space']].macros
+  if row['macro'] not in known:
     raise ValueError(f'the row has macro {row["macro"]!r}, unknown here')
-  work = jobs.prepare(recipe, 1, networks.MACROS[row['macro']])
+  work = jobs.prepare(recipe, 1, known[row['macro']])
   if work.job.corpus_fingerprint != row['corpus_fingerprint']:
     raise ValueError(
       f'the flags make corpus {work.job.corpus_fingerprint}, the row was '
@@ -88,7 +89,7 @@ def again(row):
   import monitor
 
   member = (np.array(row['arch'], np.int8), row['seed'])
-  shards = runs.plan(work.job, [member], 1, work.mesh.shape['member'])
+  shards = runs.plan(work.job, [member], 1)
   with tempfile.TemporaryDirectory() as out:
     with monitor.Bar(shards, work.job) as bar:
       runs.run_shard(work.job, shards[0], work.prepareds[0], out, bar.update)

@@ -1,7 +1,5 @@
 """Architectures trained from scratch, each (architecture, seed) once."""
 
-import functools
-
 import jobs
 import numpy as np
 
@@ -47,61 +45,25 @@ class Lab:
   def word_errors(self, archs, seeds):
     """Returns the test WER of each architecture, the mean over seeds.
 
-    Of one architecture, one for each seed. Words are what stands between the
-    spaces of decoded characters; None where the corpus has no space
-    among its symbols, or where the weights are not at hand.
+    Of one architecture, one for each seed; a network that failed has 1.0. None
+    where transcripts say nothing of words, or a table nothing of their errors.
     """
-    if ' ' not in self._work.corpus.symbols or self._own is None:
+    from nasjax import error_rates
+
+    if not error_rates.has_words(self._work.corpus.symbols):
       return None
-    rates = [[self._word_error(arch, seed) for seed in seeds] for arch in archs]
-    if any(rate is None for rate_s in rates for rate in rate_s):
+    rate_as = np.array([[self._word_error(a, s) for s in seeds] for a in archs])
+    if np.isnan(rate_as).any():
       return None
-    rate_as = np.array(rates)
     return (rate_as[0] if len(rate_as) == 1 else rate_as.mean(1)).tolist()
 
   def _word_error(self, arch, seed):
-    import jax
-    import monitor
-
-    from nasjax import checkpoints, error_rates, networks, population
-
-    job, prepared = self._work.job, self._work.prepareds[0]
-    own = self._own
-    key = job.space.semantic_key(np.asarray(arch, np.int8))
+    rows = self._row(tuple(int(d) for d in arch), seed)
+    key = self._work.job.space.semantic_key(np.asarray(arch, np.int8))
     at = np.flatnonzero(
-      (own.column('semantic_key') == key) & (own.column('seed') == seed)
+      (rows.column('semantic_key') == key) & (rows.column('seed') == seed)
     )[0]
-    if own.column('status')[at] != 'ok':
-      return 1.0
-    folder = self._out / 'checkpoints' / own.column('shard')[at]
-    with checkpoints.manager(folder) as manager:
-      epoch, state, about = checkpoints.restore(
-        manager, folder, None, monitor.CONSOLE.print
-      )
-    if not epoch:
-      return None
-    trained = own.row_archs[at]
-    p = about['members'].index({'arch': trained.tolist(), 'seed': seed})
-    network = networks.network(job.space, trained, job.macro, job.recipe)
-    _, _, labels, lengths = _program(network, job.recipe, prepared.buckets)(
-      *jax.tree.map(
-        lambda leaf: np.asarray(leaf)[None],
-        (
-          jax.tree.map(lambda leaf: leaf[p], state['best']),
-          networks.gates(job.space, trained),
-        ),
-      ),
-      prepared.evaluation['test'],
-      prepared.eval_plans['test'],
-      np.int32(prepared.eval_steps['test']),
-      prepared.denominator,
-    )
-    hyps = population.labels_of(labels, lengths, prepared.eval_plans['test'])
-    return error_rates.wer(
-      error_rates.unpad(hyps[0][0], hyps[1][0]),
-      prepared.refs['test'],
-      self._work.corpus.symbols,
-    )
+    return rows.rates('wer')[at] if rows.column('status')[at] == 'ok' else 1.0
 
   def _read(self):
     """Returns the rows that were trained here, or None."""
@@ -140,13 +102,3 @@ class Lab:
         'another --recipe_name'
       )
     return found
-
-
-@functools.lru_cache(maxsize=8)
-def _program(network, recipe, buckets):
-  """Returns the program that decodes with one network."""
-  import jax
-
-  from nasjax import population
-
-  return jax.jit(population.make_eval_pass(network, recipe, buckets))

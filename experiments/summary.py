@@ -4,7 +4,7 @@ import numpy as np
 from monitor import CONSOLE, REMEDIES, SILENT
 from rich.table import Table
 
-from nasjax import analysis, plots
+from nasjax import analysis, plots, spaces
 
 
 def _per(value):
@@ -31,6 +31,9 @@ def print_extremes(table, count=3):
   S, D and I are substitutions, deletions and insertions.
   """
   rows = _cells(table)
+  # Below the other error rate, where it is known: a column more would not fit.
+  wer_r = table.rates('wer')
+  worded = table.metric != 'WER' and bool(np.isfinite(wer_r).any())
   chosen = list(range(min(count, len(rows))))
   middle, last = len(rows) // 2, len(rows) - 1
   chosen += [n for n in (middle, *range(last - 1, last + 1)) if n not in chosen]
@@ -38,8 +41,8 @@ def print_extremes(table, count=3):
     title=f'{len(rows)} cells by test {table.metric}, mean of their seeds'
   )
   for column in (
-    'rank', 'cell', 'seeds', 'validation', 'test', 'S/D/I %',
-    'parameters', 'MMACs', 'diverged',
+    'rank', 'cell', 'seeds', 'validation', 'test\nWER' if worded else 'test',
+    'S/D/I %', 'parameters', 'MMACs', 'diverged',
   ):  # fmt: skip
     left = column == 'cell'
     view.add_column(column, justify='left' if left else 'right', no_wrap=left)
@@ -60,7 +63,7 @@ def print_extremes(table, count=3):
       f'{table.space.names(arch)}\n{table.space.nested(arch)}',
       str(len(r)),
       _per(best_r[r].mean()) if np.isfinite(best_r[r]).all() else '--',
-      _per(test_r[r].mean()),
+      _per(test_r[r].mean()) + f'\n{_per(wer_r[r].mean())}' * worded,
       '/'.join(_percent(share) for share in kinds_rk[r].mean(0)),
       f'{table.column("params")[r[0]]:,}',
       f'{table.column("macs")[r[0]] / 1e6:,.1f}',
@@ -128,7 +131,6 @@ def draw(table, out):
   space = table.space
   archs_rd = table.row_archs
   test_r = table.column('test_per')
-  path_r = space.has_skip_paths(archs_rd)
   metric = table.metric.lower().replace('/', '_')
   paths = []
 
@@ -138,7 +140,10 @@ def draw(table, out):
     paths.append(out / 'figures' / f'{name}.png')
     plots.save(figure, paths[-1])
 
-  groups = np.where(path_r, 'with a path of skips', 'without')
+  groups = ['networks'] * len(archs_rd)
+  if isinstance(space, spaces.Chain):
+    path_r = space.has_skip_paths(archs_rd)
+    groups = np.where(path_r, 'with a path of skips', 'without')
   labels = [space.names(arch) for arch in archs_rd]
   save(
     plots.learning_curves(

@@ -165,11 +165,11 @@ class Nasjax:
       n: population.on_all(np.int32(n), mesh)
       for n in (WARM_UP, self.job['steps'])
     }
-    members_p, *between, _, denominator = arguments
+    members_p, *between, _, constants = arguments
 
     def run(steps):
       nonlocal members_p
-      members_p, loss_p = train(members_p, *between, counts[steps], denominator)
+      members_p, loss_p = train(members_p, *between, counts[steps], constants)
       jax.block_until_ready((members_p, loss_p))
       if not np.asarray(members_p.alive).all():
         raise ValueError('a member diverged: its steps changed nothing')

@@ -6,32 +6,24 @@ import json
 import math
 import pathlib
 
+import corpora
 import numpy as np
 from absl import flags
 
-from nasjax import recipes, spaces
+from nasjax import macros, recipes, spaces
 
 FLAGS = flags.FLAGS
 
-# Spelt out, for `networks` takes a second to import.
-_TDNNS = ('st_nas', 'st_nas_small', 'st_nas_tiny')
-MACROS = {
-  'nb_asr': ('nb_asr', 'nb_asr_49', 'small', 'compact', 'quick', 'tiny'),
-  'st_nas': _TDNNS,
-  'st_nas_swbd': _TDNNS,
-}
-_DEFAULTS = {
-  'nb_asr': 'small',
-  'st_nas': 'st_nas_small',
-  'st_nas_swbd': 'st_nas_small',
-}
+# By the name of a space.
+MACROS = {name: tuple(named) for name, named in macros.BY_SPACE.items()}
 flags.DEFINE_enum('space', 'nb_asr', list(spaces.SPACES), 'The search space.')
 flags.DEFINE_enum(
   'macro',
   None,
-  [*MACROS['nb_asr'], *_TDNNS],
-  'The macro network; those called st_nas are for the spaces of that name. '
-  f'{_DEFAULTS["nb_asr"]} if not given, or {_DEFAULTS["st_nas"]}.',
+  macros.names(),
+  'The macro network, one of its --space; if not given '
+  + ', '.join(f'{macros.default(s)} ({s.name})' for s in spaces.SPACES.values())
+  + '.',
 )
 flags.DEFINE_string(
   'cells',
@@ -121,6 +113,7 @@ flags.DEFINE_bool(
 flags.DEFINE_enum(
   'decoder', None, ['beam', 'greedy'], 'Decoder. Overrides the recipe.'
 )
+# Losses are spelt out: those of `losses.criterion` take seconds to import.
 flags.DEFINE_enum(
   'loss',
   None,
@@ -171,13 +164,15 @@ def space():
   """
   fitting = MACROS[FLAGS.space]
   if FLAGS.macro is None:
-    FLAGS.macro = _DEFAULTS[FLAGS.space]
-  if FLAGS.frontend is None:  # a flag of `corpora`
-    FLAGS.frontend = 'nb_asr' if FLAGS.space == 'nb_asr' else 'st_nas'
+    FLAGS.macro = macros.default(spaces.SPACES[FLAGS.space])
   if FLAGS.macro not in fitting:
     raise ValueError(
       f'--macro={FLAGS.macro} is no network of --space={FLAGS.space}; give '
       f'--macro={", ".join(fitting[:-1])} or {fitting[-1]}'
+    )
+  if FLAGS.frontend is None:  # a flag of `corpora`
+    FLAGS.frontend = corpora.frontend_for(
+      macros.BY_SPACE[FLAGS.space][FLAGS.macro].features
     )
   return spaces.SPACES[FLAGS.space]
 
@@ -186,8 +181,7 @@ def macro():
   """Returns the macro network that the flags name."""
   from nasjax import networks
 
-  space()
-  return networks.MACROS[FLAGS.macro]
+  return networks.family(space()).macros[FLAGS.macro]
 
 
 def seeds():

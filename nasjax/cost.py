@@ -2,77 +2,7 @@
 
 import numpy as np
 
-from nasjax import models, networks, taps, tdnn
-
-
-def _op_params(name, width, groups):
-  if name == 'linear':
-    return width * width + width
-  if name in taps.CONVOLUTIONS:
-    kernel, _ = taps.CONVOLUTIONS[name]
-    return kernel * width * (width // groups) + width
-  return 0
-
-
-def _cells_params(names, macro):
-  total, channels = 0, macro.features
-  for width, cells in zip(macro.filters, macro.cells, strict=True):
-    total += macro.kernel * channels * width + width + 2 * width
-    in_cell = sum(_op_params(name, width, macro.groups) for name in names)
-    total += cells * (in_cell + 2 * width)
-    channels = width
-  if macro.lstm:
-    total += 4 * macro.lstm * (channels + macro.lstm + 1)
-    channels = macro.lstm
-  return total + channels * macro.outputs + macro.outputs
-
-
-def _cells_macs(names, macro, frames):
-  total, channels = 0, macro.features
-  for width, cells, stride in zip(
-    macro.filters, macro.cells, macro.strides, strict=True
-  ):
-    frames = -(-frames // stride)
-    total += frames * macro.kernel * channels * width
-    # Without its bias, an operation uses each parameter once a frame.
-    in_cell = sum(
-      max(0, _op_params(name, width, macro.groups) - width) for name in names
-    )
-    total += cells * frames * in_cell
-    channels = width
-  if macro.lstm:
-    total += frames * 4 * macro.lstm * (channels + macro.lstm)
-    channels = macro.lstm
-  return total + frames * channels * macro.outputs
-
-
-def _tdnn_taps(names, macro):
-  """Taps of all layers in order, the subsampling one among them."""
-  taps = [tdnn.TAPS[name] for name in names]
-  taps.insert(macro.before, macro.subsampling)
-  return taps
-
-
-def _tdnn_params(names, macro):
-  total, channels = 0, macro.features
-  for count in _tdnn_taps(names, macro):
-    total += macro.width * (channels * count + 3)  # bias, scale and shift
-    channels = macro.width
-  return total + (channels + 1) * macro.outputs
-
-
-def _tdnn_macs(names, macro, frames):
-  total, channels = 0, macro.features
-  for n, count in enumerate(_tdnn_taps(names, macro)):
-    if n == macro.before:
-      frames = macro.output_frames(frames)
-    total += frames * count * channels * macro.width
-    channels = macro.width
-  return total + frames * channels * macro.outputs
-
-
-_PARAMS = {models.Macro: _cells_params, tdnn.Macro: _tdnn_params}
-_MACS = {models.Macro: _cells_macs, tdnn.Macro: _tdnn_macs}
+from nasjax import networks
 
 
 def params(space, arch, macro):
@@ -94,8 +24,7 @@ def params(space, arch, macro):
     ValueError: the macro network is of another space.
   """
   networks.check(space, macro)
-  names = space.main_ops(space.parse(arch))
-  return _PARAMS[type(macro)](names, macro)
+  return networks.family(space).params(space, space.parse(arch), macro)
 
 
 def macs(space, arch, macro, frames=200):
@@ -120,8 +49,9 @@ def macs(space, arch, macro, frames=200):
   if frames < 1:
     raise ValueError(f'frames is {frames}; want at least 1')
   networks.check(space, macro)
-  names = space.main_ops(space.parse(arch))
-  return int(_MACS[type(macro)](names, macro, frames))
+  return int(
+    networks.family(space).macs(space, space.parse(arch), macro, frames)
+  )
 
 
 def leaves(tree):

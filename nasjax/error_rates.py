@@ -4,7 +4,8 @@ The phoneme error rate (PER) of NAS-Bench-ASR is the sum of Levenshtein
 distances over the sum of reference lengths, after both sides are folded to the
 scoring classes (48 phonemes to 39 for TIMIT). Everything here runs on the host.
 
-The word error rate (WER) of transcripts in characters is the same of words.
+The word error rate (WER) of transcripts in characters, or in sub-words that
+mark where words begin, is the same of words.
 
 A corpus is a list of one-dimensional integer sequences, one an utterance;
 `unpad` makes one of a decoder's padded array.
@@ -17,6 +18,8 @@ from rapidfuzz.distance import Levenshtein
 # as lists of integers. Scoring 12,000 pairs of 20 to 40 labels takes 0.03 s on
 # one core of an AMD EPYC (arrays; lists of integers 0.07 s).
 _LARGEST_LABEL = 0x10FFFF
+# With this begins the sub-word that begins a word.
+WORD_MARK = '\u2581'
 
 
 def unpad(labels_nu, len_n):
@@ -143,12 +146,37 @@ def population_edits(labels_pnu, len_pn, refs, fold_v=None):
   edits_pk = np.zeros((len(labels_pnu), len(_KINDS)), np.int64)
   for labels_nu, len_n, edits_k in zip(labels_pnu, len_pn, edits_pk):
     hyps = _texts(*_folded(*_flatten(unpad(labels_nu, len_n)), fold_v))
-    for hyp, ref in zip(hyps, refs):
-      # From what was said to what was recognised: so insertions are what the
-      # network has added.
-      for edit in Levenshtein.editops(ref, hyp):
-        edits_k[_KINDS[edit.tag]] += 1
+    edits_k[:] = _by_kind(hyps, refs)
   return edits_pk, total
+
+
+def edits_by_kind(hyps, refs, fold_v=None):
+  """Counts the errors of one corpus by kind.
+
+  Args:
+    hyps, refs, fold_v: see `per`.
+
+  Returns:
+    edits_k and the number of reference labels, as `population_edits` has them.
+
+  Raises:
+    ValueError: as `per`.
+  """
+  _check_pairs(len(hyps), len(refs))
+  refs, count_n = _folded(*_flatten(refs), fold_v)
+  total = _total_length(count_n)
+  hyps = _texts(*_folded(*_flatten(hyps), fold_v))
+  return _by_kind(hyps, _texts(refs, count_n)), total
+
+
+def _by_kind(hyps, refs):
+  edits_k = np.zeros(len(_KINDS), np.int64)
+  for hyp, ref in zip(hyps, refs):
+    # From what was said to what was recognised: so insertions are what the
+    # network has added.
+    for edit in Levenshtein.editops(ref, hyp):
+      edits_k[_KINDS[edit.tag]] += 1
+  return edits_k
 
 
 _KINDS = {'replace': 0, 'delete': 1, 'insert': 2}
@@ -158,26 +186,48 @@ METRICS = {'phones': 'PER', 'characters': 'CER', 'words': 'WER'}
 
 
 def wer(hyps, refs, symbols):
-  """Word error rate of transcripts in characters: word edits over words.
+  """Word error rate of transcripts: word edits over words.
 
-  Words are what stands between spaces; spaces themselves are not scored.
+  Args:
+    hyps, refs, symbols: see `words`.
+
+  Returns:
+    A float; 0.25 means 25 %, and insertions can bring it above 1.
+
+  Raises:
+    ValueError: as `words`.
+  """
+  return per(*words(hyps, refs, symbols))
+
+
+def has_words(symbols):
+  """Whether transcripts of these symbols say where words begin and end."""
+  return ' ' in symbols or any(s.startswith(WORD_MARK) for s in symbols)
+
+
+def words(hyps, refs, symbols):
+  """Numbers the words that transcripts spell.
+
+  Words are what stands between spaces; spaces themselves are not scored. Where
+  no symbol is a space, they begin with the sub-words that `WORD_MARK` begins:
+  how a word is cut into sub-words does not matter.
 
   Args:
     hyps: N sequences of training ids (no blank).
     refs: N sequences of training ids.
     symbols: of the corpus; the id of a symbol is its index + 1, as in
       `data.corpus.Corpus`. One must be ' ', as where a manifest was read with
-      targets='characters'.
+      targets='characters', or some begin with `WORD_MARK`.
 
   Returns:
-    A float; 0.25 means 25 %, and insertions can bring it above 1.
+    The same as sequences of words, each word having one number in both.
 
   Raises:
-    ValueError: if no symbol is a space, an id has no symbol, there are not as
-      many hypotheses as references, or the references hold no word.
+    ValueError: if symbols know of no words, an id has no symbol, there are not
+      as many hypotheses as references, or the references hold no word.
   """
   symbols = list(symbols)
-  if symbols.count(' ') != 1:
+  if symbols.count(' ') != 1 and (' ' in symbols or not has_words(symbols)):
     raise ValueError(
       f'{symbols.count(" ")} of {len(symbols)} symbols are spaces, which stand '
       "between words; want one, as corpora with targets='characters' have it"
@@ -187,7 +237,7 @@ def wer(hyps, refs, symbols):
   hyps, refs = (_words(corpus, symbols, numbers) for corpus in (hyps, refs))
   if not any(map(len, refs)):
     raise ValueError('the references hold no word, so there is no error rate')
-  return per(hyps, refs)
+  return hyps, refs
 
 
 def _words(sequences, symbols, numbers):
@@ -198,17 +248,22 @@ def _words(sequences, symbols, numbers):
       f'labels run from {labels.min()} to {labels.max()}; {len(symbols)} '
       f'symbols have the ids 1 to {len(symbols)}, and 0, the blank, is none'
     )
-  space = chr(1 + symbols.index(' '))
+  if ' ' in symbols:
+    border, texts = chr(1 + symbols.index(' ')), _texts(labels, count_n)
+  else:
+    border = WORD_MARK
+    pieces = np.split(labels, np.cumsum(count_n)[:-1]) if len(count_n) else []
+    texts = [''.join(symbols[i - 1] for i in piece) for piece in pieces]
   return [
     np.array(
       [
         numbers.setdefault(word, len(numbers))
-        for word in text.split(space)
+        for word in text.split(border)
         if word  # where several spaces follow one another
       ],
       np.int64,
     )
-    for text in _texts(labels, count_n)
+    for text in texts
   ]
 
 

@@ -92,11 +92,14 @@ class Stopwatch:
     )
 
   def _compile(self, arch, gates):
-    ops = program(self.space, arch)
+    ops = networks.alone(self.space, arch)
     if ops == self._program:
       return
-    network = networks.network_class(self.space, self.macro)(
-      self.macro, tuple((op,) for op in ops), kernels=kernels.choose()
+    network = networks.made(
+      self.space,
+      self.macro,
+      tuple((op,) for op in ops),
+      networks.Numbers(kernels=kernels.choose()),
     )
 
     def forward(params, x_btf, len_b, gates):
@@ -115,13 +118,6 @@ class Stopwatch:
       shapes,
     )
     self._forward, self._program = jax.jit(forward), ops
-
-
-def program(space, arch):
-  """Returns the operations that tell which program runs a cell."""
-  if space.name == 'nb_asr' and kernels.choose() == 'xla':
-    return space.main_ops(arch)
-  return networks.signature(space, arch)
 
 
 def device_name():
@@ -153,8 +149,9 @@ def macro_of(t):
   """
   name, arch = t.codes('macro').names[0], t.row_archs[0]
   found = int(t.column('params')[0])
-  if name in networks.MACROS:
-    macro = networks.MACROS[name]
+  known = networks.family(t.space).macros
+  if name in known:
+    macro = known[name]
     one, two = (
       cost.params(t.space, arch, macro.with_outputs(n)) for n in (1, 2)
     )
@@ -163,7 +160,7 @@ def macro_of(t):
       return macro.with_outputs(1 + outputs)
   raise ValueError(
     f'{t.path} has cells of macro {name!r} with {found} parameters, and no '
-    f'network here is that; name one of {", ".join(networks.MACROS)}'
+    f'network here is that; name one of {", ".join(known)}'
   )
 
 
@@ -187,7 +184,7 @@ def pending(t, archs, setting):
     if key not in done:
       chosen.setdefault(key, arch)
   ordered = sorted(
-    chosen.values(), key=lambda arch: (program(t.space, arch), *arch)
+    chosen.values(), key=lambda arch: (networks.alone(t.space, arch), *arch)
   )
   return np.array(ordered, np.int8).reshape(-1, len(t.space.sizes))
 

@@ -12,8 +12,8 @@ import numpy as np
 import optax
 from jax import lax
 
-from nasjax import adam, decoding, dropout, models, networks
-from nasjax.losses import ctc, ctc_crf
+from nasjax import adam, dropout, models, networks
+from nasjax.losses import criterion
 
 
 class Member(NamedTuple):
@@ -180,7 +180,7 @@ def forward(
   batch,
   key=None,
   axis=None,
-  denominator=None,
+  constants=None,
 ):
   """Runs a network on a batch.
 
@@ -192,45 +192,21 @@ def forward(
     batch: `Batch`.
     key: of dropout, None to switch it off.
     axis: as in `ctc.mean_ctc_loss`.
-    denominator: of `ctc_crf.denominator`, where the recipe's loss needs one.
+    constants: of the recipe's `criterion.Criterion`.
 
   Returns:
-    the mean loss of the batch, its logits_btv and their lengths.
+    the mean loss of the batch, and the outputs, which the criterion reads.
 
   Raises:
-    ValueError: a denominator is missing.
+    ValueError: the recipe's loss is unknown, or its constants are missing.
   """
-  logits_btv, len_b = networks.form(network).apply(
+  outputs = networks.form(network).apply(
     params, batch.x_btf, batch.len_b, gates, key
   )
-  scored = (logits_btv, len_b, batch.labels_bl, batch.label_len_b)
-  if recipe.loss == 'ctc':
-    loss = ctc.mean_ctc_loss(
-      *scored,
-      weight_b=batch.weight_b,
-      normalise=recipe.loss_norm,
-      axis=axis,
-    )
-  else:
-    loss = ctc_crf.mean_ctc_crf_loss(
-      *scored,
-      _needed(denominator),
-      recipe.ctc_weight,
-      kernels='native' if network.kernels in ('native', 'twice') else 'xla',
-      weight_b=batch.weight_b,
-      normalise=recipe.loss_norm,
-      axis=axis,
-    )
-  return loss, logits_btv, len_b
-
-
-def _needed(denominator):
-  if denominator is None:
-    raise ValueError(
-      "loss 'ctc_crf' needs a denominator; give that of `runner.Prepared`, "
-      'prepared for the same recipe'
-    )
-  return denominator
+  loss = criterion.of(recipe).loss(
+    outputs, batch, constants, recipe, network.kernels, axis
+  )
+  return loss, outputs
 
 
 def make_train_step(network, recipe, axis=None):
@@ -244,12 +220,12 @@ def make_train_step(network, recipe, axis=None):
       Every device then makes the same update.
 
   Returns:
-    function of (member, gates, batch, lr, denominator) that returns the member
+    function of (member, gates, batch, lr, constants) that returns the member
     after the update, and its loss. At a learning rate of 0 there is no update:
     the member stays as it is, its optimiser included.
   """
 
-  def train_step(member, gates, batch, lr, denominator=None):
+  def train_step(member, gates, batch, lr, constants=None):
     key = dropout.step_key(
       jax.random.wrap_key_data(member.key, impl='threefry2x32'), member.step
     )
@@ -261,12 +237,12 @@ def make_train_step(network, recipe, axis=None):
     l2 = recipe.l2 / devices
 
     def objective(params):
-      loss, _, _ = forward(
-        network, recipe, params, gates, batch, key, axis, denominator
+      loss, _ = forward(
+        network, recipe, params, gates, batch, key, axis, constants
       )
       if not recipe.l2:
         return loss, loss
-      return loss + l2 * models.conv_kernel_norm(params), loss
+      return loss + l2 * networks.l2(network, params), loss
 
     (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(
       member.params
@@ -294,31 +270,25 @@ def make_score(network, recipe, widest, longest):
 
   Args:
     network: `Network`.
-    recipe: `Recipe`, for its decoder.
+    recipe: `Recipe`, for its loss and its decoder.
     widest, longest: rows and columns that decoded labels are padded to.
 
   Returns:
-    function of (params, gates, batch, denominator) that returns the sum of the
-    normalised losses, the number of utterances in it (those that have an
-    alignment), labels_bl (int16, 0 behind the end) and their lengths.
+    function of (params, gates, batch, constants) that returns the sum of the
+    normalised losses, the number of utterances in it (those that are valid),
+    labels_bl (int16, 0 behind the end) and their lengths.
   """
+  held = criterion.of(recipe)
 
-  def score(params, gates, batch, denominator=None):
-    loss, logits_btv, len_b = forward(
-      network, recipe, params, gates, batch, denominator=denominator
+  def score(params, gates, batch, constants=None):
+    loss, outputs = forward(
+      network, recipe, params, gates, batch, constants=constants
     )
-    if recipe.decoder == 'greedy':
-      labels_bl, length_b = decoding.greedy(logits_btv, len_b)
-    else:
-      labels_bl, length_b, _ = decoding.beam_search(
-        logits_btv, len_b, width=recipe.beam_width
-      )
+    labels_bl, length_b = held.decode(outputs, recipe)
     rows, columns = widest - labels_bl.shape[0], longest - labels_bl.shape[1]
     labels_bl = jnp.pad(labels_bl.astype(jnp.int16), ((0, rows), (0, columns)))
-    # The mean was over the rows that have an alignment: so must the sum be.
-    # For CTC-CRF, too: a smoothed language model has a path for every row.
-    needed_b = ctc.required_frames(batch.labels_bl, batch.label_len_b)
-    count = jnp.sum(batch.weight_b * (needed_b <= len_b))
+    # The mean was over the rows that are valid: so must the sum be.
+    count = jnp.sum(batch.weight_b * held.valid(outputs, batch))
     return loss * count, count, labels_bl, jnp.pad(length_b, (0, rows))
 
   return score

@@ -1,7 +1,5 @@
 """Macro networks: blocks of cells, an LSTM and a dense output."""
 
-import dataclasses
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,89 +7,14 @@ import jax.numpy as jnp
 from nasjax import cells as cells_lib
 from nasjax import dropout as drop
 from nasjax import ops as ops_lib
+from nasjax.macros import COMPACT as COMPACT
+from nasjax.macros import NB_ASR as NB_ASR
+from nasjax.macros import NB_ASR_49 as NB_ASR_49
+from nasjax.macros import QUICK as QUICK
+from nasjax.macros import SMALL as SMALL
+from nasjax.macros import TINY as TINY
+from nasjax.macros import Cells as Macro
 
-
-@dataclasses.dataclass(frozen=True)
-class Macro:
-  """The numbers of a macro network (Mehrotra et al. 2021, section 3.1).
-
-  Attributes:
-    name: what tables call it.
-    filters: channels of each block.
-    cells: cells of each block.
-    strides: of the convolution that opens each block.
-    lstm: hidden units; 0 leaves the LSTM out.
-    outputs: symbols, one of which (0) is the CTC blank.
-    groups: of the cells' convolutions.
-    kernel: taps of the blocks' convolutions.
-    features: input channels.
-    epsilon: of the layer normalisations.
-  """
-
-  name: str
-  filters: tuple[int, ...]
-  cells: tuple[int, ...]
-  strides: tuple[int, ...]
-  lstm: int
-  outputs: int = 48
-  groups: int = 100
-  kernel: int = 8
-  features: int = 80
-  epsilon: float = 1e-3
-
-  def __post_init__(self):
-    if not len(self.filters) == len(self.cells) == len(self.strides) > 0:
-      raise ValueError(
-        f'macro {self.name}: filters {self.filters}, cells {self.cells} and '
-        f'strides {self.strides} must have one number for each block'
-      )
-    sizes = (*self.filters, *self.cells, *self.strides, self.outputs)
-    sizes += (self.groups, self.kernel, self.features)
-    if min(sizes) < 1 or self.lstm < 0:
-      raise ValueError(f'macro {self.name}: a size is below 1 in {self}')
-    for stride in self.strides:
-      if self.kernel % stride:
-        raise ValueError(
-          f'macro {self.name}: kernel {self.kernel} is not a multiple of '
-          f'stride {stride}'
-        )
-    for width in self.filters:
-      if width % self.groups:
-        raise ValueError(
-          f'macro {self.name}: {width} filters do not divide into '
-          f'{self.groups} groups'
-        )
-
-  @property
-  def reduction(self):
-    """Input frames for each output frame."""
-    product = 1
-    for stride in self.strides:
-      product *= stride
-    return product
-
-  def output_frames(self, frames):
-    """Frames of the output for `frames` (int or array) of the input."""
-    for stride in self.strides:
-      frames = -(-frames // stride)
-    return frames
-
-  def with_outputs(self, outputs):
-    """The same network with another output alphabet."""
-    return dataclasses.replace(self, outputs=outputs)
-
-
-# 48 outputs give the published parameter counts (one of them the blank);
-# the released code itself makes 49: 48 phones and the blank.
-NB_ASR = Macro(
-  'nb_asr', (600, 800, 1000, 1200), (3, 4, 5, 6), (1, 1, 2, 2), 500
-)
-NB_ASR_49 = dataclasses.replace(NB_ASR, name='nb_asr_49', outputs=49)
-SMALL = dataclasses.replace(NB_ASR, name='small', filters=(100, 100, 200, 200))
-# Early subsampling and one cell a block: real speech on two cores.
-COMPACT = Macro('compact', (100, 100, 100), (1, 1, 1), (2, 2, 1), 100)
-QUICK = Macro('quick', (64, 64), (1, 1), (2, 2), 64, groups=64)
-TINY = Macro('tiny', (16, 16), (1, 1), (2, 2), 16, groups=8)
 MACROS = {m.name: m for m in (NB_ASR, NB_ASR_49, SMALL, COMPACT, QUICK, TINY)}
 
 

@@ -14,7 +14,7 @@ from nasjax.runner import Runner, by_member, records
 
 
 def cut(shard, at_once):
-  """Cuts a shard into shards of `at_once` members, the last one padded."""
+  """Cuts a shard into shards of `at_once` members, the last with fewer."""
   if at_once >= shard.size:
     return [shard]
   return [
@@ -105,9 +105,10 @@ class Parts:
     """Returns what `Runner.test` does, of the best weights."""
     found = []
     for i, runner in enumerate(self.runners):
+      real = len(runner.shard.members)
       result = runner.test(self._loaded(i)['best'])
-      found.append([v[: len(runner.shard.members)] for v in result])
-    return [np.concatenate(values) for values in zip(*found, strict=True)]
+      found.append(jax.tree.map(lambda v_p, real=real: v_p[:real], result))
+    return jax.tree.map(lambda *values: np.concatenate(values), *found)
 
   def _loaded(self, i):
     state = self._states[i]

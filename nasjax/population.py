@@ -124,7 +124,7 @@ def make_train_pass(network, recipe, buckets, axis=None):
 
   Its arguments: members_p, gates_p, row_p (the data stream of each member),
   lr_p (float32; a member of rate 0 stays as it is), data, plan, steps (batches
-  of the plan to run), denominator (as in `member.forward`). It returns the
+  of the plan to run), constants (as in `member.forward`). It returns the
   members and the mean over batches of each member's training loss, without L2.
 
   Args:
@@ -136,7 +136,7 @@ def make_train_pass(network, recipe, buckets, axis=None):
   step = make_train_step(network, recipe, axis)
 
   def train_pass(
-    members_p, gates_p, row_p, lr_p, data, plan, steps, denominator=None
+    members_p, gates_p, row_p, lr_p, data, plan, steps, constants=None
   ):
     # Nothing is to be done where all have stopped.
     steps = jnp.where(jnp.any(lr_p > 0), steps, 0)
@@ -158,7 +158,7 @@ def make_train_pass(network, recipe, buckets, axis=None):
       else:
         batch = jax.tree.map(lambda leaf: leaf[row_p], batch)
         train = over_members(step, (0, 0, 0, 0, None))
-      return train(members_p, gates_p, batch, lr_p, denominator)
+      return train(members_p, gates_p, batch, lr_p, constants)
 
     def body(s, carry):
       members_p, total_p = carry
@@ -179,9 +179,9 @@ def make_train_pass(network, recipe, buckets, axis=None):
 def make_eval_pass(network, recipe, buckets, axis=None):
   """Returns the program that scores and decodes a split, for a population.
 
-  Its arguments: params_p, gates_p, data, plan, steps, denominator. It returns
+  Its arguments: params_p, gates_p, data, plan, steps, constants. It returns
   loss_ps [p, batches], the sum over each batch of the normalised loss;
-  count_ps, the utterances in that sum (those that have an alignment);
+  count_ps, the utterances in that sum (those that are valid);
   labels_psbl, the decoded symbols (int16, 0 behind the end); label_len_psb.
   The arguments here are those of `make_train_pass`. Decoded rows come back as
   they are spread over the devices of `axis`.
@@ -191,16 +191,16 @@ def make_eval_pass(network, recipe, buckets, axis=None):
 
   score = make_score(network, recipe, widest, longest)
 
-  def eval_pass(params_p, gates_p, data, plan, steps, denominator=None):
+  def eval_pass(params_p, gates_p, data, plan, steps, constants=None):
     members = jax.tree.leaves(params_p)[0].shape[0]
 
     def run(bucket, index_kb):
       batch = gather(data, index_kb[0, : bucket.batch], bucket)
       if members == 1:
         one = _only((params_p, gates_p))
-        return _population(score(*one, batch, denominator))
+        return _population(score(*one, batch, constants))
       mapped = jax.vmap(score, (0, 0, None, None))
-      return mapped(params_p, gates_p, batch, denominator)
+      return mapped(params_p, gates_p, batch, constants)
 
     def body(s, out):
       branches = [functools.partial(run, bucket) for bucket in buckets]

@@ -56,9 +56,10 @@ class Recipe:
     beam_width: of the prefix beam search.
     precision: 'float32', or 'bfloat16' to round the factors of dense products;
       sums, weights and all else stay float32.
-    loss: 'ctc' or 'ctc_crf', whose language model of labels is estimated from
-      the transcripts of training. It leaves a constant out, so that values
-      below 0 are no error (`losses.ctc_crf`).
+    loss: a name of `losses.criterion.CRITERIA`: 'ctc', or 'ctc_crf', whose
+      language model of labels is estimated from the transcripts of training.
+      It leaves a constant out, so that values below 0 are no error
+      (`losses.ctc_crf`).
     ctc_weight: weight of CTC beside the CRF (lambda; 0.01 for Wall Street
       Journal and 0.1 for Switchboard in the paper of ST-NAS).
     lm_order: of that language model; 2 and 3 are dense, 4 is pruned.
@@ -128,7 +129,8 @@ class Recipe:
       'decoder': self.decoder in ('beam', 'greedy'),
       'beam_width': self.beam_width >= 1,
       'precision': self.precision in ('float32', 'bfloat16'),
-      'loss': self.loss in ('ctc', 'ctc_crf'),
+      # Which there are, `losses.criterion` says where it is looked up.
+      'loss': isinstance(self.loss, str) and self.loss != '',
       'ctc_weight': 0 <= self.ctc_weight < math.inf,
       'lm_order': self.lm_order in (2, 3, 4),
       'patience': self.patience >= 0,

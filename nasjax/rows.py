@@ -6,7 +6,7 @@ import json
 import numpy as np
 
 from nasjax import cost, provenance, recipes
-from nasjax.runner import CURVES, learning_rates
+from nasjax.runner import CURVES, learning_rates, padded
 
 
 def recipe_json(job):
@@ -14,29 +14,36 @@ def recipe_json(job):
   return json.dumps(recipes.describe(job.recipe), sort_keys=True)
 
 
-def meta(job, shard, prepared, at_once, rows, edits_pk):
+def meta(job, shard, prepared, at_once, rows, edits_pk, rates):
   """Returns what the mark of a shard says of how it was trained.
 
   `metric` is what the columns `val_per` and `test_per` hold: PER, CER or WER.
-  `padding` are members that only filled the devices, `at_once` those that were
-  on the devices together when it ended. `left_out` is what of the corpus was
-  left out. `edits` are the errors behind `test_per`: for each row its
+  `padding` are members that only filled the program that holds all, `at_once`
+  those on the devices together when it ended. `left_out` is what of the corpus
+  was left out. `edits` are the errors behind `test_per`: for each row its
   substitutions, deletions and insertions, null where there is no `test_per`.
+  `rates` are other error rates on the test split by name, one a row, null as
+  `edits` are; the key is not there where there are none.
   """
+
+  def of_rows(values_p):
+    return [
+      None if np.isnan(row['test_per']) else value
+      for row, value in zip(rows, values_p.tolist(), strict=True)
+    ]
+
+  named = {name: of_rows(rate_p) for name, rate_p in rates.items()}
   return {
     'metric': job.metric,
     'signature': list(shard.signature),
     'members': len(shard.members),
-    'padding': shard.size - len(shard.members),
+    'padding': padded(shard.size, prepared.mesh) - len(shard.members),
     'at_once': at_once,
     'mesh': dict(prepared.mesh.shape),
     'buckets': [list(bucket) for bucket in prepared.buckets],
     'left_out': list(job.left_out),
-    'edits': [
-      None if np.isnan(row['test_per']) else edits_k.tolist()
-      for row, edits_k in zip(rows, edits_pk, strict=True)
-    ],
-  }
+    'edits': of_rows(edits_pk),
+  } | ({'rates': named} if named else {})
 
 
 def rows_of(job, shard, state, test_loss_p, test_per_p, status, kernels):

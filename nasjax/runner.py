@@ -7,10 +7,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from nasjax import error_rates, networks, population, program_costs
+from nasjax import error_rates, metrics, networks, population, program_costs
 from nasjax import member as member_lib
 from nasjax.data import batching
-from nasjax.losses import ctc_crf, ngram
+from nasjax.losses import criterion
 
 # Numbers the curriculum's passes, apart from those of counted epochs.
 _CURRICULUM_PASS = 1_000_000
@@ -20,45 +20,43 @@ CURVES = ('train_loss', 'val_loss', 'val_per')
 class Prepared(NamedTuple):
   """A corpus on the devices, ready for any shard of a job.
 
-  `denominator` is that of the recipe's loss, None for CTC. The last bucket may
-  be of other splits alone.
+  `constants` are those of the recipe's loss (`criterion.Criterion`). The last
+  bucket may be of other splits alone.
   """
 
   mesh: jax.sharding.Mesh
   buckets: tuple
   bucket_u: np.ndarray
   samples_u: np.ndarray
-  fold_v: np.ndarray
+  units: metrics.Units
   refs: dict
   train: population.Data
   evaluation: dict
   eval_plans: dict
   eval_steps: dict
-  denominator: tuple | None = None
+  loss: str
+  constants: object = None
 
   @property
   def train_buckets(self):
     """The buckets that utterances of training are in."""
     return self.buckets[: 1 + int(self.bucket_u.max())]
 
+  def constants_of(self, loss):
+    """Returns the constants of a loss, None if others are prepared.
 
-def _denominator(corpus, recipe):
-  """Returns the denominator of CTC-CRF, from the transcripts of training.
-
-  It is of a smoothed model: transcripts of other splits have a loss as well.
-  """
-  if recipe.loss != 'ctc_crf':
-    return None
-  # From order 4 on a dense model would be too large.
-  dense = recipe.lm_order < 4
-  estimate = ngram.estimate if dense else ngram.estimate_pruned
-  symbols = 1 + len(corpus.symbols)
-  lm = estimate(corpus.train.labels, symbols, recipe.lm_order)
-  return ctc_crf.denominator(lm)
+    A search may have another loss than the networks that it finds.
+    """
+    return self.constants if loss == self.loss else None
 
 
 def prepare(corpus, recipe, mesh):
-  """Puts a `data.corpus.Corpus` on the devices of `mesh`."""
+  """Puts a `data.corpus.Corpus` on the devices of `mesh`.
+
+  Raises:
+    ValueError: the recipe's loss is unknown.
+  """
+  constants = criterion.of(recipe).constants(corpus, recipe)
   splits = {
     'train': corpus.train,
     'validation': corpus.validation,
@@ -85,7 +83,7 @@ def prepare(corpus, recipe, mesh):
     buckets,
     batching.assign(*lengths['train'], buckets),
     np.asarray(corpus.train.samples_u),
-    np.asarray(corpus.fold_v),
+    metrics.Units(tuple(corpus.symbols), np.asarray(corpus.fold_v)),
     {n: splits[n].labels for n in plans},
     population.on_all(
       population.device_data(corpus.train, buckets, dtype=dtype), mesh
@@ -93,7 +91,8 @@ def prepare(corpus, recipe, mesh):
     evaluation,
     {n: batching.pad_plan(p, most) for n, p in plans.items()},
     steps,
-    population.on_all(_denominator(corpus, recipe), mesh),
+    recipe.loss,
+    population.on_all(constants, mesh),
   )
 
 
@@ -134,6 +133,15 @@ def by_member(function, state):
   }
 
 
+def padded(members, mesh):
+  """Returns how many members a program holds that is to hold so many.
+
+  Every device of the member axis has equally many.
+  """
+  devices = mesh.shape['member']
+  return -(-members // devices) * devices
+
+
 # Who sizes shards and who plans asks for the same programs, and a large one
 # takes minutes.
 @functools.lru_cache(maxsize=4)
@@ -145,6 +153,7 @@ class Runner:
   """Trains one shard, an epoch at a time. Keeps the state of the loop.
 
   Attributes:
+    size: members that the program holds; those past the shard's are padding.
     emitted_p: labels that each member emitted when it was last evaluated, for
       each label of the references; NaN before.
   """
@@ -160,9 +169,11 @@ class Runner:
     self.job, self.shard, self.prepared = job, shard, prepared
     space, recipe, mesh = job.space, job.recipe, prepared.mesh
     # Padding repeats the first member; its results are dropped.
-    spare = shard.size - len(shard.members)
+    self.size = padded(shard.size, mesh)
+    spare = self.size - len(shard.members)
     self.members = shard.members + shard.members[:1] * spare
-    self.emitted_p = np.full(shard.size, np.nan)
+    self.emitted_p = np.full(self.size, np.nan)
+    self.criterion = criterion.of(recipe)
     archs = [np.array(arch, np.int8) for arch, _ in self.members]
     self.network = networks.network(
       space,
@@ -195,7 +206,7 @@ class Runner:
       'best': population.on_members(
         jax.tree.map(np.array, members_p.params), self.prepared.mesh
       ),
-    } | records(self.shard.size, self.job.recipe.epochs)
+    } | records(self.size, self.job.recipe.epochs)
 
   def _keys(self):
     keys = [
@@ -206,7 +217,7 @@ class Runner:
 
   def shapes(self):
     """Returns the `Member` of the population as shapes; nothing is computed."""
-    keys_p = jax.ShapeDtypeStruct((self.shard.size, 2), np.uint32)
+    keys_p = jax.ShapeDtypeStruct((self.size, 2), np.uint32)
     return jax.eval_shape(self.programs.init, keys_p, self.host_gates)
 
   def host_shapes(self):
@@ -221,7 +232,7 @@ class Runner:
     real = len(self.shard.members)
 
     def pad(leaf_p):
-      spare = np.repeat(leaf_p[:1], self.shard.size - real, 0)
+      spare = np.repeat(leaf_p[:1], self.size - real, 0)
       return np.concatenate([leaf_p, spare])
 
     state = self._reordered(by_member(pad, host), self.form.pack)
@@ -280,7 +291,7 @@ class Runner:
     rows = population.on_rows(
       batching.pad_plan(plan, self.steps), prepared.buckets, prepared.mesh
     )
-    lr_p = np.full(self.shard.size, lr, np.float32)
+    lr_p = np.full(self.size, lr, np.float32)
     return (
       members_p,
       self.gates,
@@ -289,7 +300,7 @@ class Runner:
       prepared.train,
       rows,
       population.on_all(np.int32(len(plan.bucket_s)), prepared.mesh),
-      prepared.denominator,
+      prepared.constants,
     )
 
   def compiled(self):
@@ -354,7 +365,7 @@ class Runner:
       prepared.evaluation[split],
       population.on_rows(plan, prepared.buckets, prepared.mesh),
       population.on_all(np.int32(steps), prepared.mesh),
-      prepared.denominator,
+      prepared.constants,
     )
     hyps = population.labels_of(
       labels,
@@ -368,18 +379,29 @@ class Runner:
     loss_p, hyps = self._decode(params_p, split)
     refs = self.prepared.refs[split]
     self.emitted_p = hyps[1].sum(1) / max(sum(map(len, refs)), 1)
-    return loss_p, error_rates.population_per(*hyps, refs, self.prepared.fold_v)
+    return loss_p, self.criterion.score(*hyps, refs, self.prepared.units.fold_v)
 
   def test(self, params_p):
-    """Returns loss_p, per_p and the errors by kind of the test split.
+    """Returns what networks are worth on the test split.
 
-    These are edits_pk as `error_rates.population_edits` has them.
+    That is loss_p, per_p, the errors by kind, edits_pk as
+    `error_rates.population_edits` has them, and a dict of rate_p, the other
+    error rates by name.
     """
     loss_p, hyps = self._decode(params_p, 'test')
-    edits_pk, labels = error_rates.population_edits(
-      *hyps, self.prepared.refs['test'], self.prepared.fold_v
-    )
-    return loss_p, edits_pk.sum(1) / labels, edits_pk
+    refs, units = self.prepared.refs['test'], self.prepared.units
+    edits_pk, _ = error_rates.population_edits(*hyps, refs, units.fold_v)
+    per_p = self.criterion.score(*hyps, refs, units.fold_v)
+    rates = {
+      name: np.array(
+        [
+          metrics.METRICS[name](error_rates.unpad(*one), refs, units).rate
+          for one in zip(*hyps, strict=True)
+        ]
+      )
+      for name in metrics.beside(self.job.metric.lower(), units)
+    }
+    return loss_p, per_p, edits_pk, rates
 
   def epoch(self, state, epoch):
     """Runs a counted epoch (1-based) and returns the state after it.

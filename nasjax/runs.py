@@ -1,18 +1,15 @@
-"""Runs: cells and seeds become shards, shards become rows of a table.
+"""Runs: shards become rows of a table.
 
-A shard is one population trained with one recipe. Its name is a hash of all
-that determines its result, so running it again is harmless: a finished shard is
-skipped, a killed one goes on from its last epoch, and its rows appear whole.
+A shard's name is a hash of all that determines its result, so running it again
+is harmless: a finished shard is skipped, a killed one goes on from its last
+epoch, and its rows appear whole.
 
   OUT/table/<shard>.parquet, .json      rows and their commit mark
   OUT/checkpoints/<shard>/<epoch>/      orbax: states, and of which members
   OUT/attempts/<shard>.json             how many members stand on the devices
 """
 
-import dataclasses
 import gc
-import hashlib
-import json
 import pathlib
 from typing import NamedTuple
 
@@ -24,8 +21,6 @@ from nasjax import (
   checkpoints,
   kernels,
   memory,
-  networks,
-  recipes,
   rows,
   table,
 )
@@ -33,48 +28,10 @@ from nasjax.parts import Parts
 from nasjax.runner import Runner as Runner
 from nasjax.runner import learning_rates, records
 from nasjax.runner import prepare as prepare
-
-# Raise when a change of the code changes what a shard's result is.
-TRAINING_VERSION = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Shard:
-  """One population.
-
-  Attributes:
-    name: hash of the rest and of the corpus.
-    signature: the arithmetic of each node (`networks.signature`).
-    members: (architecture, seed) of each member.
-    size: members that the program holds; those past `members` are padding.
-    streams: seeds of the data streams that the program reads side by side; all
-      shards of a signature have equally many, so that they share a program.
-  """
-
-  name: str
-  signature: tuple[str, ...]
-  members: tuple[tuple[tuple[int, ...], int], ...]
-  size: int
-  streams: tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-  """What all shards of a run share: space, macro network, recipe, corpus.
-
-  Attributes:
-    metric: what the error rate of the corpus' symbols is called; see
-      `error_rates.METRICS`.
-    left_out: what of the corpus was left out, as `corpora.left_out` says it.
-  """
-
-  space: object
-  macro: object
-  recipe: object
-  corpus_name: str
-  corpus_fingerprint: str
-  metric: str = 'PER'
-  left_out: tuple = ()
+from nasjax.shards import Job as Job
+from nasjax.shards import Shard as Shard
+from nasjax.shards import describe as describe
+from nasjax.shards import plan as plan
 
 
 class Progress(NamedTuple):
@@ -98,60 +55,6 @@ class Progress(NamedTuple):
   resumed: bool
   diverged: int = 0
   emitted: np.ndarray | None = None
-
-
-def plan(job, members, members_per_shard, devices=1):
-  """Packs members into shards.
-
-  Members of one signature share a program. They are cut into shards of equal
-  size (the last padded), so that each signature is compiled once.
-
-  Args:
-    job: `Job`.
-    members: iterable of (architecture, seed); duplicates count once.
-    members_per_shard: upper bound on a population.
-    devices: a population is a multiple of this.
-
-  Returns:
-    list of `Shard`, those of one signature together.
-  """
-  if members_per_shard < 1:
-    raise ValueError(f'members_per_shard is {members_per_shard}; at least 1')
-  groups = {}
-  for arch, seed in members:
-    arch = tuple(int(d) for d in job.space.parse(arch))
-    whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
-    if not whole or not 0 <= seed < 2**31:
-      raise ValueError(f'seed is {seed!r}; want a whole number below 2**31')
-    kind = networks.signature(job.space, np.array(arch, np.int8))
-    groups.setdefault(kind, set()).add((int(seed), arch))
-  if not groups:
-    raise ValueError('no members; name at least one cell and seed')
-  shards = []
-  for kind, group in sorted(groups.items()):
-    # Seeds together: a population of one seed shares its batches.
-    ordered = [(arch, seed) for seed, arch in sorted(group)]
-    limit = max(devices, members_per_shard // devices * devices)
-    count = -(-len(ordered) // limit)
-    size = -(-len(ordered) // count)
-    size = -(-size // devices) * devices
-    chunks = [
-      tuple(ordered[start : start + size])
-      for start in range(0, len(ordered), size)
-    ]
-    seeds = [sorted({seed for _, seed in chunk}) for chunk in chunks]
-    most = max(map(len, seeds))
-    for chunk, own in zip(chunks, seeds, strict=True):
-      streams = tuple(own + own[-1:] * (most - len(own)))
-      shards.append(Shard(_name(job, chunk), kind, chunk, size, streams))
-  return shards
-
-
-def _name(job, members):
-  content = describe(job) | {'version': TRAINING_VERSION, 'members': members}
-  del content['corpus']  # a name, for people
-  text = json.dumps(content, sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _restore(saved, parts, directory, say):
@@ -206,8 +109,8 @@ def check_table(job, shards, out):
       raise ValueError(
         f'{directory} has {job.space.names(np.array(row["arch"], np.int8))} '
         f'with seed {row["seed"]} already, trained in another grouping '
-        f'(shard {row["shard"]}); give the cells, seeds, population size and '
-        'devices of that run, or another directory'
+        f'(shard {row["shard"]}); give the cells, seeds, population size of '
+        'that run, or another directory'
       )
 
 
@@ -267,7 +170,7 @@ def run_shard(
     try:
       group = min(size, together or size)
       parts = Parts(job, shard, prepared, group, size, checkpoint)
-      state, (*scores, edits_pk) = _train(job, shard, parts, out, tell, say)
+      state, scores = _train(job, shard, parts, out, tell, say)
       break
     except (MemoryError, RuntimeError) as e:
       if not memory.exhausted(e):
@@ -282,12 +185,13 @@ def run_shard(
     if size:
       at_once[shard.signature] = size
   if not size:
-    state, (*scores, edits_pk) = _untrained(job, shard)
+    state, scores = _untrained(job, shard)
   kind = kernels.choose(prepared.mesh.devices.flat[0].platform)
+  loss_p, per_p, *errors = scores
   found = rows.rows_of(
-    job, shard, state, *scores, 'ok' if size else 'oom', kind
+    job, shard, state, loss_p, per_p, 'ok' if size else 'oom', kind
   )
-  meta = rows.meta(job, shard, prepared, size, found, edits_pk)
+  meta = rows.meta(job, shard, prepared, size, found, *errors)
   table.write_shard(out / 'table', shard.name, found, meta)
   return True
 
@@ -379,18 +283,7 @@ def _untrained(job, shard):
   members, epochs = len(shard.members), job.recipe.epochs
   state = records(members, epochs) | {'seconds': np.zeros(epochs)}
   score_p = np.full(members, np.nan)
-  return state, (score_p, score_p, np.zeros((members, 3), np.int64))
-
-
-def describe(job):
-  """Returns what all shards of a job share, as plain values for JSON."""
-  return {
-    'space': job.space.name,
-    'macro': dataclasses.asdict(job.macro),
-    'recipe': recipes.describe(job.recipe),
-    'corpus': job.corpus_name,
-    'corpus_fingerprint': job.corpus_fingerprint,
-  }
+  return state, (score_p, score_p, np.zeros((members, 3), np.int64), {})
 
 
 def _about(job, shard):

@@ -1,9 +1,10 @@
-"""How many networks to train together: as many as there is memory for.
+"""How many networks stand on a device: as many as there is memory for.
 
 Two numbers. A shard's networks have their states on the devices, as many as
 memory holds. On an accelerator some of them run as one program and the others
 wait for their turn: what one network fills gains nothing from a second one,
-while narrow networks would leave it idle (experiments/PERFORMANCE.md).
+while narrow networks would leave it idle (experiments/PERFORMANCE.md). Which
+networks make a shard is not decided here, but by the plan.
 """
 
 from typing import NamedTuple
@@ -11,13 +12,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from nasjax import chips, cost, memory, parts, program_costs, runs
-from nasjax.runner import Runner
+from nasjax import chips, cost, memory, parts, program_costs
+from nasjax.runner import Runner, padded
 
-# Larger populations are hardly faster, and delay checkpoints: on a CPU, where
-# members take turns, sooner than on an accelerator.
-MOST = {'cpu': 8}
-MOST_ELSEWHERE = 64
 # The rest is for what no analysis of a program tells: fragments, the decoder,
 # buffers of checkpoints on their way to the disk.
 _SHARE = 0.8
@@ -56,7 +53,8 @@ class Size(NamedTuple):
   """A choice.
 
   Attributes:
-    members: networks of a shard.
+    members: networks of the largest shard.
+    fitting: those whose states stand on the devices, padding included.
     needed: bytes that they take on each device; twice what is free where even
       the compiler found no room.
     free: bytes that each device had.
@@ -66,6 +64,7 @@ class Size(NamedTuple):
   """
 
   members: int
+  fitting: int
   needed: int
   free: int
   together: int
@@ -83,45 +82,52 @@ class Size(NamedTuple):
     )
 
 
-def choose(job, members, prepared, most=None, together=None):
-  """Chooses the number of networks of a shard.
+def choose(job, shards, prepared, together=None):
+  """Chooses how many networks of a shard stand on the devices.
 
   The training program of the largest shard is compiled without a population to
   run on; it is the one that runs afterwards. If it needs more than most of the
-  free memory, the shards shrink.
+  free memory, some networks wait outside.
 
   Args:
     job: `runs.Job`.
-    members: pairs of architecture and seed.
+    shards: those that are to be trained.
     prepared: of `runs.prepare`.
-    most: upper bound, beside that of the kind of device.
     together: networks of a device that one program trains; by the compiler's
       figures if not given.
 
   Returns:
-    `Size`. The smallest shard there can be is chosen even if it does not fit.
+    `Size`. The least that there can be is chosen even if it does not fit.
   """
-  devices = prepared.mesh.shape['member']
-  platform = _platform(prepared)
-  limit = MOST.get(platform, MOST_ELSEWHERE) * devices
-  limit = min(limit, most or limit)
-  free = memory.free(prepared.mesh)
-  shard = _largest(job, members, limit, devices)
-  group, steps = shard.size, ()
-  if platform != 'cpu':
+  mesh = prepared.mesh
+  devices, on_cpu = mesh.shape['member'], _platform(prepared) == 'cpu'
+  free = memory.free(mesh)
+  shard = max(shards, key=lambda s: (s.size, _weight(job, s)))
+  fitting = whole = padded(shard.size, mesh)
+  group, steps = whole, ()
+  if not on_cpu:
     if together is None:
       together, steps = members_at_once(job, shard, prepared, free)
-    group = together * devices
+    group = min(together * devices, whole)
   while True:
-    shard = _largest(job, members, limit, devices)
-    group = min(group, shard.size)
     part = parts.cut(shard, group)[0]
-    bytes_needed = _attempt(job, part, prepared, free, shard.size)
-    if bytes_needed <= _SHARE * free or shard.size <= devices:
-      size = Size(shard.size, bytes_needed, free, group, steps)
+    # Who waits outside stands on the host, and a CPU is its own host.
+    held = whole if on_cpu else fitting
+    bytes_needed = _attempt(job, part, prepared, free, held)
+    if bytes_needed <= _SHARE * free or fitting <= devices:
+      size = Size(shard.size, fitting, bytes_needed, free, group, steps)
       return _without_checkpoint(job, shard, prepared, size)
-    fitting = int(shard.size * _SHARE * free / bytes_needed)
-    limit = max(devices, min(fitting, shard.size - devices))
+    if group == fitting:
+      most = min(int(fitting * _SHARE * free / bytes_needed), fitting - devices)
+      group = _in_turns(shard.size, most, mesh)
+    fitting = group
+
+
+def _in_turns(members, most, mesh):
+  """Returns how many of `members` at most so many take turns, all alike."""
+  devices = mesh.shape['member']
+  most = max(most // devices, 1) * devices
+  return padded(-(-members // -(-members // most)), mesh)
 
 
 def _without_checkpoint(job, shard, prepared, size):
@@ -134,7 +140,7 @@ def _without_checkpoint(job, shard, prepared, size):
     return size  # it has no form in which cells could be computed again
   try:
     step = step_of(runner, runner.compiled())
-    bytes_needed = needed(runner, shard.size)
+    bytes_needed = needed(runner, size.fitting)
   except (MemoryError, RuntimeError) as e:
     if not memory.exhausted(e):
       raise
@@ -207,7 +213,7 @@ def step_of(runner, compiled):
   seconds = launches * _LAUNCH[platform] + max(
     flops / chip.bf16_flops_per_second, moved / chip.hbm_bytes_per_second
   )
-  members = runner.shard.size // runner.prepared.mesh.shape['member']
+  members = runner.size // runner.prepared.mesh.shape['member']
   temporaries = compiled.memory_analysis().temp_size_in_bytes
   return Step(
     *(members, runner.network.checkpoint, seconds),
@@ -219,18 +225,12 @@ def _platform(prepared):
   return prepared.mesh.devices.flat[0].platform
 
 
-def _largest(job, members, limit, devices):
-  """Returns the largest shard of a plan, the heaviest of those."""
-  shards = runs.plan(job, members, limit, devices)
-  return max(shards, key=lambda s: (s.size, _weight(job, s)))
-
-
 def _weight(job, shard):
   return cost.params(job.space, np.array(shard.members[0][0]), job.macro)
 
 
 def _attempt(job, part, prepared, free, members):
-  """Bytes of a device for `members`, of which `part` trains at a time."""
+  """Bytes for `members`, of which `part` trains at a time; see `needed`."""
   try:
     return needed(Runner(job, part, prepared), members)
   except (MemoryError, RuntimeError) as e:
@@ -245,7 +245,8 @@ def needed(runner, members=None):
 
   Args:
     runner: of the members that train at a time.
-    members: all whose states are on the devices; the runner's if not given.
+    members: all whose states are on the devices, or, where these are CPUs, on
+      the host; the runner's if not given.
   """
   mesh = runner.prepared.mesh
   shapes = runner.shapes()
@@ -254,14 +255,14 @@ def needed(runner, members=None):
     for name, tree in (('all', shapes), ('best', shapes.params))
   }
   total = memory.program_bytes(runner.compiled())
-  in_place = (runner.prepared.train, runner.prepared.denominator)
+  in_place = (runner.prepared.train, runner.prepared.constants)
   total -= sum(
     leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(in_place)
   )
   total += size['best'] // mesh.shape['member']
-  waiting = (members or runner.shard.size) / runner.shard.size - 1
-  total += int(waiting * sum(size.values())) // mesh.shape['member']
+  held = int((members or runner.size) / runner.size * sum(size.values()))
+  total += (held - sum(size.values())) // mesh.shape['member']
   if mesh.devices.flat[0].platform == 'cpu':
     # The checkpoint: gathered from the devices, and copied.
-    total += 2 * sum(size.values()) // mesh.size
+    total += 2 * held // mesh.size
   return total

@@ -17,7 +17,6 @@ the kernels of the layers as those of all convolutions; the paper has none, so
 its recipe needs l2=0.
 """
 
-import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -29,6 +28,10 @@ import numpy as np
 from nasjax import dropout as drop
 from nasjax import mixing
 from nasjax.functions import matmul
+from nasjax.macros import ST_NAS as ST_NAS
+from nasjax.macros import ST_NAS_SMALL as SMALL
+from nasjax.macros import ST_NAS_TINY as TINY
+from nasjax.macros import Tdnn as Macro
 from nasjax.ops import mask_frames
 from nasjax.spaces.st_nas import CANDIDATES
 
@@ -41,53 +44,6 @@ TAPS = {name: 2 * c + 1 for name, (c, _) in CANDIDATES.items()} | {
 MAX_TAPS = max(TAPS.values())
 
 
-@dataclasses.dataclass(frozen=True)
-class Macro:
-  """The numbers of a network, beside its blocks.
-
-  Attributes:
-    name: what tables call it.
-    width: channels of every layer.
-    before, after: blocks before and after the subsampling layer.
-    subsampling: kernel and stride of that layer.
-    outputs: symbols, one of which (0) is the CTC blank.
-    features: input channels.
-    epsilon: of the layer normalisations.
-  """
-
-  name: str
-  width: int = 640
-  before: int = 3
-  after: int = 3
-  subsampling: int = 3
-  outputs: int = 72
-  features: int = 120
-  epsilon: float = 1e-5
-
-  def __post_init__(self):
-    sizes = (self.width, self.subsampling, self.outputs, self.features)
-    blocks = self.before, self.after
-    if min(*sizes, sum(blocks)) < 1 or min(blocks) < 0:
-      raise ValueError(f'macro {self.name}: a size is below 1 in {self}')
-
-  @property
-  def reduction(self):
-    """Input frames for each output frame."""
-    return self.subsampling
-
-  def output_frames(self, frames):
-    """Frames of the output for `frames` (int or array) of the input."""
-    return -(-frames // self.subsampling)
-
-  def with_outputs(self, outputs):
-    """The same network with another output alphabet."""
-    return dataclasses.replace(self, outputs=outputs)
-
-
-# 72 outputs: the phones of the Wall Street Journal and the blank.
-ST_NAS = Macro('st_nas')
-SMALL = Macro('st_nas_small', width=128)
-TINY = Macro('st_nas_tiny', width=16)
 MACROS = {m.name: m for m in (ST_NAS, SMALL, TINY)}
 
 

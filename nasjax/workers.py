@@ -54,6 +54,7 @@ def run(
   say=print,
   together=None,
   checkpoint=True,
+  fitting=None,
 ):
   """Trains shards, or what is left of them, and writes their rows.
 
@@ -66,6 +67,8 @@ def run(
       `finish(shard, skipped)` are called, one at a time.
     say: called with a line of text when memory ran out.
     together, checkpoint: as in `runs.run_shard`.
+    fitting: members of a shard whose states the devices of a worker hold, as
+      far as is known; all if not given.
 
   Raises:
     whatever a worker raised first. The others end after their epoch.
@@ -73,6 +76,10 @@ def run(
   queue = _Queue(shards)
   devices = prepareds[0].mesh.shape['member']
   at_once = attempts.learnt(out, shards, devices, say)
+  for shard in shards:
+    least = min(fitting or shard.size, at_once.get(shard.signature, shard.size))
+    if least < shard.size:
+      at_once[shard.signature] = least
   lock, stop = threading.Lock(), threading.Event()
 
   def on_epoch(progress):

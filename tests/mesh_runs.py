@@ -41,7 +41,7 @@ def main():
   for members, data in MESHES:
     mesh = population.member_mesh(jax.devices()[: members * data], data)
     prepared = runs.prepare(tiny_corpus.corpus(), RECIPE, mesh)
-    for shard in runs.plan(job, MEMBERS, 4, mesh.shape['member']):
+    for shard in runs.plan(job, MEMBERS, 4):
       runs.run_shard(job, shard, prepared, place(sys.argv[1], (members, data)))
 
 

@@ -165,32 +165,67 @@ def test_dry_run_plans_and_writes_no_rows(tiny_run, tmp_path):
 
 
 def _planned(tiny_run, out, *more):
-  """Returns what a dry run without --members_per_shard prints."""
+  """Dry run without --members_per_shard; returns as `launcher.finish`."""
   flags = [f for f in tiny_run.flags if 'members_per_shard' not in f]
   return launcher.finish('--dry_run', f'--out={out}', *flags, *more)
 
 
-def test_free_memory_chooses_the_shards_of_a_new_run_alone(tiny_run, tmp_path):
+def test_free_memory_is_asked_for_what_stands_on_the_devices(
+  tiny_run, tmp_path
+):
   status, output, errors = _planned(tiny_run, tmp_path, '--cpu_devices=2')
   assert status == 0, errors
-  assert '2 members a shard (' in output  # one for each worker
-  status, output, errors = _planned(tiny_run, tmp_path, '--cpu_devices=1')
-  assert status == 0, errors
+  # All four in one shard, though there are two workers.
   assert '3 cells, 4 networks, 1 shards, 1 programs' in output
-  found = re.search(r'4 members a shard \((\S+) GB of (\S+) GB free\)', output)
+  found = re.search(
+    r'at most 8 members a shard; 4 members a shard \((\S+) GB of (\S+) GB free',
+    output,
+  )
   assert 0 < float(found[1]) < float(found[2])
-  # What began keeps its shards, or its epochs would be lost.
-  assert _record(tiny_run)['members_per_shard'] == 2
-  record = tmp_path / 'run.json'
-  record.write_text(json.dumps(_record(tiny_run)))
-  status, output, errors = _planned(tiny_run, tmp_path)
+
+
+def test_a_plan_alone_is_that_of_any_machine(tiny_run, tmp_path):
+  status, output, errors = launcher.finish(
+    f'--out={tmp_path}', *tiny_run.flags, '--plan_only', '--cpu_devices=1'
+  )
   assert status == 0, errors
-  assert '3 cells, 4 networks, 2 shards, 1 programs' in output
-  assert 'at most 2 members a shard, as' in output
-  record.write_text('{}')
-  status, _, errors = _planned(tiny_run, tmp_path)
-  assert status == 1 and errors.count('\n') == 1
-  assert 'run.json does not tell the members of a shard' in errors
+  path = tmp_path / 'shards.json'
+  assert output == f'2 shards in {path}\n'
+  assert path.read_bytes() == (tiny_run.out / 'shards.json').read_bytes()
+  assert {path.name for path in tmp_path.iterdir()} == {'.lock', path.name}
+
+
+def test_processes_train_the_shards_of_one_directory(tiny_run, tmp_path):
+  """Side by side, of one device and of two; neither finds a plan there."""
+  out = tmp_path / 'out'
+  plan = json.loads((tiny_run.out / 'shards.json').read_text())
+  names = [shard['name'] for shard in plan['shards']]
+  processes = [
+    launcher.start(
+      f'--out={out}',
+      *tiny_run.flags,
+      f'--shard={name}',
+      f'--cpu_devices={devices}',
+    )
+    for devices, name in enumerate(names, 1)
+  ]
+  for name, process in zip(names, processes, strict=True):
+    with process:
+      output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert '1 of the 2 shards of ' in output and name not in errors
+    assert 'shard 1/1 epoch 1/' in output and 'by test PER' not in output
+    assert ' of 2 shards are done; the same command without ' in output
+  assert not (out / 'figures').exists()
+  assert json.loads((out / 'shards.json').read_text()) == plan
+  # Who trains all finds nothing to do, and draws.
+  status, output, errors = launcher.finish(f'--out={out}', *tiny_run.flags)
+  assert status == 0, errors
+  assert 'epoch 1' not in output and '3 cells by test PER' in output
+  assert (out / 'figures' / 'per_params.png').exists()
+  for row, other in zip(_rows(out), _rows(tiny_run.out), strict=True):
+    assert row['shard'] == other['shard']
+    assert schema.same_results(row, other), (row, other)
 
 
 def test_workers_and_batches_divided_among_devices_are_reported(
@@ -281,6 +316,9 @@ _MISTAKES = {
   '--random_cells=1 --data_dir=': '--data_dir is empty',
   '--random_cells=1 --data_dir={tmp}/good.txt/d': '--data_dir={tmp}/good.txt/d',
   '--random_cells=1 --out={tmp}/held': 'another run is writing there',
+  '--random_cells=1 --out={tmp}/held --shard=a': 'that wants it alone',
+  '--random_cells=1 --out={tmp}/torn --shard=a': 'torn/shards.json is damaged',
+  '--random_cells=1 --out={tmp}/o --shard=': '--shard is empty',
 }
 
 
@@ -297,6 +335,8 @@ def outcomes(tmp_path_factory):
   }.items():
     (tmp / name).write_text(text)
   (tmp / 'held').mkdir()
+  (tmp / 'torn').mkdir()
+  (tmp / 'torn' / 'shards.json').write_text('{"format": 1,')
 
   def given(mistake):
     words = mistake.format(tmp=tmp).split()

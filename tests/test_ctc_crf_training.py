@@ -257,7 +257,7 @@ def test_the_validation_loss_is_a_mean_over_what_has_an_alignment():
     )
     scored = (logits_btv, len_b, labels_bl, count_b)
     # What counts is what the loss itself calls feasible.
-    _, feasible_b = ctc_crf.ctc_crf_loss(*scored, changed.denominator)
+    _, feasible_b = ctc_crf.ctc_crf_loss(*scored, changed.constants)
     return _losses(*scored), feasible_b
 
   for p in range(2):
@@ -278,7 +278,7 @@ def test_the_validation_loss_is_a_mean_over_what_has_an_alignment():
 def test_the_language_model_is_that_of_the_training_split(order, kind):
   tiny, mesh = tiny_corpus.corpus(), population.member_mesh(jax.devices())
   recipe = dataclasses.replace(RECIPE, lm_order=order)
-  found = runs.prepare(tiny, recipe, mesh).denominator
+  found = runs.prepare(tiny, recipe, mesh).constants
   estimate = ngram.estimate_pruned if order == 4 else ngram.estimate
   own, other = (
     ctc_crf.denominator(estimate(split.labels, SYMBOLS, order))
@@ -295,7 +295,7 @@ def test_the_language_model_is_that_of_the_training_split(order, kind):
 
 
 def test_ctc_has_none_and_ctc_crf_needs_one():
-  assert tiny_corpus.prepared().denominator is None
+  assert tiny_corpus.prepared().constants is None
   runner = tiny_corpus.runner(PAIR)
   batch = member.gather(
     runner.prepared.train, np.arange(4), runner.prepared.buckets[0]

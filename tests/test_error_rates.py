@@ -212,6 +212,37 @@ def test_words_of_a_manifest_are_those_of_its_text(tmp_path):
   assert error_rates.wer(*labels, symbols) == 2 / 6
 
 
+PIECES = ('\u2581a', 'b', 'ab', '\u2581', '\u2581b')
+
+
+def spelt(text, rng, symbols=PIECES):
+  """Cuts a text into sub-words at random; returns their ids."""
+  rest, found = ''.join('\u2581' + word for word in text.split()), []
+  while rest:
+    fitting = [s for s in symbols if rest.startswith(s)]
+    found.append(symbols.index(rng.choice(fitting)) + 1)
+    rest = rest[len(symbols[found[-1] - 1]) :]
+  return found
+
+
+def test_words_of_sub_words_are_what_they_spell():
+  rng = np.random.default_rng(5)
+  symbols = (*PIECES, 'a')
+  hyps, refs = (
+    [''.join(rng.choice(list('ab '), 12, p=[0.4, 0.4, 0.2])) for _ in range(40)]
+    for _ in range(2)
+  )
+  labels = [[spelt(t, rng, symbols) for t in corpus] for corpus in (hyps, refs)]
+  assert error_rates.wer(*labels, symbols) == slow_wer(hyps, refs)
+  again = [spelt(t, rng, symbols) for t in refs]
+  assert again != labels[1]
+  assert error_rates.wer(again, labels[1], symbols) == 0
+  # What stands before the first mark is a word, too.
+  assert error_rates.wer([[2, 1]], [[5, 1]], PIECES) == 0
+  assert error_rates.has_words(PIECES) and error_rates.has_words(SYMBOLS)
+  assert not error_rates.has_words(('aa', 'b', 'k'))
+
+
 def test_wer_without_words_is_refused():
   with pytest.raises(ValueError, match='0 of 3 symbols are spaces.*characters'):
     error_rates.wer([[1]], [[1]], ('aa', 'b', 'k'))

@@ -60,9 +60,9 @@ def test_programs_are_shared_only_where_that_costs_nothing(monkeypatch):
   arch, other = SPACE.parse(CONV), SPACE.parse(conv7)
   for kind, same in (('native', True), ('xla', False)):
     monkeypatch.setattr(kernels, 'choose', lambda kind=kind: kind)
-    one, two = (latency.program(SPACE, a) for a in (arch, other))
+    one, two = (networks.alone(SPACE, a) for a in (arch, other))
     assert (one == two) == same
-  assert latency.program(SPACE, SPACE.parse(SKIPS)) == ('linear',) * 3
+  assert networks.alone(SPACE, SPACE.parse(SKIPS)) == ('linear',) * 3
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_pending_cells_are_one_a_function_and_program_by_program(runs):
   t = table.open(runs)
   archs = np.array([SPACE.parse(c) for c in (CONV, LINEAR, ALIKE, SKIPS)])
   found = latency.pending(t, archs, SETTING)
-  programs = [latency.program(SPACE, arch) for arch in found]
+  programs = [networks.alone(SPACE, arch) for arch in found]
   assert len(found) == 3 and programs == sorted(programs)
   keys = set(SPACE.semantic_keys(found))
   assert keys == set(SPACE.semantic_keys(archs))

@@ -1,7 +1,9 @@
-"""What error rates are called, from the flags to screen, files and report."""
+"""Error rates by name, from the flags to screen, files and report."""
 
 import json
 import os
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -9,7 +11,10 @@ import soundfile
 import tiny_run as launcher
 from manifests import good_rows, noise, write
 
-from nasjax import table
+from nasjax import error_rates, metrics, recipes, runs, table
+
+sys.path.append(str(launcher.ROOT / 'experiments'))
+import retraining  # noqa: E402
 
 TINY = (
   '--corpus=manifest', '--macro=tiny', '--epochs=1', '--curriculum=',
@@ -71,6 +76,59 @@ def test_errors_by_kind_stand_in_the_table(characters):
   assert older.edits.shape == (len(older), 3) and np.isnan(older.edits).all()
 
 
+def test_words_are_told_beside_characters(characters):
+  """The test words are 'go on' twice; one network hears no more of them."""
+  out, output = characters
+  t = table.open(out)
+  (shard,) = t.shards
+  ((rate,),) = shard.meta['rates'].values()
+  assert set(shard.meta['rates']) == {'wer'} and rate * 4 == round(rate * 4)
+  wer_r = t.rates('wer')
+  assert wer_r.dtype == np.float64 and wer_r.tolist() == [rate]
+  assert t.select(macro='tiny').rates('wer').tolist() == [rate]
+  assert ' WER ' in output and f'{rate:.2%}' in output
+  # That which decides stands in a column; of others nothing is known.
+  np.testing.assert_array_equal(t.rates('cer'), t.column('test_per'))
+  assert np.isnan(t.rates('per')).all()
+  older = table.open('experiments/tables/synthetic_timit')
+  assert np.isnan(older.rates('wer')).all() and len(older.rates('wer')) > 1
+  np.testing.assert_array_equal(older.rates('per'), older.column('test_per'))
+
+
+def test_a_study_reads_them_from_the_table(characters):
+  t = table.open(characters[0])
+  recipe = recipes.Recipe(**json.loads(t.column('recipe_json')[0]))
+  macro = types.SimpleNamespace(name='tiny')
+  fingerprint = t.column('corpus_fingerprint')[0]
+  job = runs.Job(t.space, macro, recipe, 'characters', fingerprint, 'CER')
+
+  def found(symbols, seeds=t.seeds):
+    corpus = types.SimpleNamespace(symbols=symbols)
+    work = types.SimpleNamespace(job=job, corpus=corpus)
+    return retraining.Lab(work, characters[0]).word_errors(t.archs, seeds)
+
+  assert found(tuple(' gno')) == t.rates('wer').tolist()
+  assert found(tuple('gno')) is None
+
+
+def test_metrics_count_what_they_divide():
+  units = metrics.Units(tuple(' ab'), np.array([0, 1, 2, 2]))
+  hyps, refs = [[2, 1, 2, 3], [3]], [[2, 1, 3], [2, 1, 3]]
+  for name in ('per', 'cer', 'ler'):
+    found = metrics.METRICS[name](hyps, refs, units)
+    # a and b are one: a label too many, and two that are missing.
+    assert found.edits_k.tolist() == [0, 2, 1] and found.rate == 3 / 6
+    assert found.rate == error_rates.per(hyps, refs, units.fold_v)
+  found = metrics.METRICS['wer'](hyps, refs, units)
+  assert found.edits_k.tolist() == [1, 1, 0] and found.rate == 2 / 4
+  assert found.rate == error_rates.wer(hyps, refs, units.symbols)
+  assert metrics.beside('cer', units) == ('wer',)
+  assert metrics.beside('wer', units) == ()
+  assert metrics.beside('per', metrics.Units(tuple('ab'))) == ()
+  with pytest.raises(ValueError, match='spaces'):
+    metrics.METRICS['wer'](hyps, refs, metrics.Units(tuple('abc')))
+
+
 def test_a_table_says_what_it_holds(characters, tmp_path):
   t = table.open(characters[0])
   assert t.metric == 'CER' and t.select(macro='tiny').metric == 'CER'
@@ -82,7 +140,10 @@ def test_a_table_says_what_it_holds(characters, tmp_path):
   assert len(both.to_arrow()) == len(both)
   for one in (t, own):
     same = {'corpus_fingerprint': one.column('corpus_fingerprint')[0]}
-    assert both.select(**same).metric == one.metric
+    found = both.select(**same)
+    assert found.metric == one.metric
+    for name in ('per', 'cer', 'wer'):
+      np.testing.assert_array_equal(found.rates(name), one.rates(name))
 
 
 def test_a_report_on_characters(characters, tmp_path):

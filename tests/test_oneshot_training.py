@@ -210,7 +210,7 @@ def test_a_single_level_step_moves_both_from_one_draw(toy):
 
   def objective(alpha_e, params):
     edge_e = gates.draw(gates.gumbel_softmax, key, alpha_e, 0.5)
-    return loss_of(params, edge_e, _batch(0), None)
+    return loss_of(params, edge_e, _batch(0), None)[0]
 
   expected, (grads_e, grads) = jax.jit(
     jax.value_and_grad(objective, argnums=(0, 1))
@@ -353,7 +353,8 @@ def test_the_expected_loss_is_the_mean_over_what_has_an_alignment(toy):
     for index_b in plan.index_skb[:, 0]:
       batch = member.gather(kept, index_b, buckets[0])
       rows = len(set(index_b[index_b >= 0]) - missing)
-      total += rows * float(loss_of(state.params, edge_e, batch, None))
+      loss, _ = loss_of(state.params, edge_e, batch, None)
+      total += rows * float(loss)
       count += rows
     assert count == 7 - len(missing)
     found = program(state, kept, plan, 1.0)
@@ -371,8 +372,9 @@ def test_the_unrolled_gradient_in_closed_form(monkeypatch, kind, method, xi):
   # L(w, alpha) = 1/2 sum_i c_i (w_i - alpha_i)^2, c of the batch.
   def make_loss(supernet, weights, mode, twice=False):
     del supernet, weights, mode, twice
-    return lambda params, edge_e, c_i, key: (
-      0.5 * jnp.sum(c_i * jnp.square(params['w'] - edge_e[0].weight_k))
+    return lambda params, edge_e, c_i, key, constants: (
+      0.5 * jnp.sum(c_i * jnp.square(params['w'] - edge_e[0].weight_k)),
+      len(c_i),
     )
 
   monkeypatch.setattr(training, 'make_loss', make_loss)

@@ -150,7 +150,8 @@ def test_labels_that_are_emitted_and_errors_by_kind():
   bias_pv = np.zeros_like(params_p['head']['bias'])
   bias_pv[:, 0] = 1e4
   silent_p = dict(params_p, head=dict(params_p['head'], bias=bias_pv))
-  _, per_p, edits_pk = pair.test(silent_p)
+  _, per_p, edits_pk, rates = pair.test(silent_p)
+  assert rates == {}  # of phones there are no words
   np.testing.assert_array_equal(edits_pk, [[0, total, 0]] * 2)
   pair.evaluate(silent_p, 'validation')
   np.testing.assert_array_equal(pair.emitted_p, 0)

@@ -1,6 +1,5 @@
-"""Runs: members become shards, and shards rows of a table."""
+"""Runs: shards become rows of a table."""
 
-import dataclasses
 import datetime
 import json
 import shutil
@@ -24,116 +23,6 @@ MEMBERS = [(CELLS[0], 7), (CELLS[1], 9)]
 
 def _flat(cell):
   return tuple(SPACE.parse(cell).tolist())
-
-
-# Plans.
-
-
-def _plan(members, limit=8, devices=1, **changes):
-  job = dataclasses.replace(tiny_corpus.job(), **changes)
-  return runs.plan(job, members, limit, devices)
-
-
-def _random_members(count, seed=0):
-  rng = np.random.default_rng(seed)
-  archs = SPACE.unique()
-  chosen = rng.choice(len(archs), count, replace=False)
-  return [(archs[i], int(rng.integers(0, 4))) for i in chosen]
-
-
-@pytest.mark.parametrize('limit', [1, 2, 3, 8, 100])
-@pytest.mark.parametrize('devices', [1, 2, 3])
-def test_shards_hold_every_member_once_in_equal_populations(limit, devices):
-  members = _random_members(60)
-  shards = _plan(members, limit, devices)
-  placed = [member for shard in shards for member in shard.members]
-  assert len(placed) == 60
-  assert set(placed) == {(tuple(arch.tolist()), seed) for arch, seed in members}
-  programs, groups = {}, {}
-  for shard in shards:
-    for arch, seed in shard.members:
-      names = SPACE.main_ops(np.array(arch, np.int8))
-      kinds = tuple(n if n in ('linear', 'zero') else 'conv' for n in names)
-      assert kinds == shard.signature
-      assert seed in shard.streams
-    assert 0 < len(shard.members) <= shard.size
-    assert shard.size % devices == 0
-    assert shard.size <= max(limit, devices)
-    shape = (shard.size, len(shard.streams))
-    programs.setdefault(shard.signature, set()).add(shape)
-    groups.setdefault(shard.signature, []).append(shard)
-  # One program a signature, and no more shards and padding than there must be.
-  assert all(len(shapes) == 1 for shapes in programs.values())
-  for group in groups.values():
-    count = sum(len(shard.members) for shard in group)
-    fits = max(devices, limit // devices * devices)
-    assert len(group) == -(-count // fits)
-    padding = sum(shard.size for shard in group) - count
-    assert padding <= devices * len(group)
-  # Shards of one signature stand together.
-  order = [shard.signature for shard in shards]
-  assert len(groups) == 1 + sum(a != b for a, b in zip(order, order[1:]))
-
-
-def test_streams_are_the_seeds():
-  cells = SPACE.parse(CELLS[0]), SPACE.parse(CELLS[1])
-  (shard,) = _plan([(c, s) for c in cells for s in (5, 3)])
-  assert shard.streams == (3, 5)
-  one, two = _plan([(cells[0], 1), (cells[1], 2), (cells[0], 3)], 2)
-  assert one.streams == (1, 2) and two.streams == (3, 3)
-  shards = _plan([(c, s) for s in (4, 5) for c in cells], 2)
-  assert [shard.streams for shard in shards] == [(4,), (5,)]
-
-
-def test_a_plan_depends_neither_on_order_nor_on_repetition():
-  members = _random_members(30)
-  expected = _plan(members, 4)
-  rng = np.random.default_rng(1)
-  for _ in range(3):
-    rng.shuffle(members)
-    assert _plan([*members, members[0], members[3]], 4) == expected
-  nested = [(SPACE.nested(arch), np.int64(seed)) for arch, seed in members]
-  assert _plan(nested, 4) == expected
-
-
-def test_a_name_is_a_hash_of_what_matters():
-  ((shard,), names) = _plan(MEMBERS), set()
-  changes = [
-    {},
-    {'recipe': tiny_corpus.variant(lr=1e-3)},
-    {'recipe': tiny_corpus.variant(name='other')},
-    {'recipe': tiny_corpus.variant(decoder='beam')},
-    {'recipe': tiny_corpus.variant(curriculum=(16000,))},
-    {'macro': dataclasses.replace(MACRO, lstm=9)},
-    {'macro': MACRO.with_outputs(7)},
-    {'corpus_fingerprint': 'f'},
-  ]
-  for change in changes:
-    (other,) = _plan(MEMBERS, **change)
-    assert other.members == shard.members
-    names.add(other.name)
-  for members in ([MEMBERS[0]], [(CELLS[0], 8), MEMBERS[1]]):
-    names.add(_plan(members)[0].name)
-  assert len(names) == len(changes) + 2
-  # A corpus may be renamed, and padding is not part of a result.
-  assert _plan(MEMBERS, corpus_name='x')[0].name == shard.name
-  (padded,) = _plan(MEMBERS, devices=4)
-  assert padded.size == 4 and padded.name == shard.name
-
-
-@pytest.mark.parametrize('seed', [-1, 2**31, 1.0, True, '1', None])
-def test_seeds_that_are_none(seed):
-  with pytest.raises(ValueError, match='seed is'):
-    _plan([(CELLS[0], seed)])
-
-
-def test_plans_of_nothing():
-  with pytest.raises(ValueError, match='no members'):
-    _plan([])
-  with pytest.raises(ValueError, match='members_per_shard is 0'):
-    _plan(MEMBERS, 0)
-  with pytest.raises(ValueError, match='7'):
-    _plan([([[7, 0], [0, 0, 0], [0, 0, 0, 0]], 1)])
 
 
 # Rows.

@@ -194,6 +194,31 @@ def test_who_failed_first_is_told_of(tmp_path, monkeypatch):
     _run(tmp_path, 2, _Watch())
 
 
+@pytest.mark.parametrize(
+  'learnt, fitting, expected',
+  [(None, 1, 1), (None, 2, 2), (1, 2, 1), (1, None, 1)],
+)
+def test_what_fits_is_what_all_who_know_say(
+  tmp_path, monkeypatch, learnt, fitting, expected
+):
+  """Free memory before the run, and what ran out of it earlier."""
+  planned, told = [shard for shard in _shards() if shard.size == 2], []
+
+  def run_shard(job, shard, prepared, out, on_epoch, at_once, *how):
+    del job, prepared, out, on_epoch, how
+    told.append(at_once.get(shard.signature, shard.size))
+    return True
+
+  known = {s.signature: learnt for s in planned} if learnt else {}
+  monkeypatch.setattr(workers.attempts, 'learnt', lambda *about: dict(known))
+  monkeypatch.setattr(runs, 'run_shard', run_shard)
+  workers.run(
+    *(tiny_corpus.job(), planned, [_prepared(0)], tmp_path, _Watch()),
+    fitting=fitting,
+  )
+  assert planned and told == [expected] * len(planned)
+
+
 # The queue.
 
 

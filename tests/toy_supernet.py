@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import tiny_corpus
 
 from nasjax import mixing, spaces
+from nasjax.losses import ctc
 from nasjax.oneshot import training
-from nasjax.oneshot.supernet import PRESENT, Supernet
+from nasjax.oneshot.supernet import Supernet
 
 OPS = ('linear', 'conv5', 'zero')
 SUPERNET = Supernet(spaces.NB_ASR, tiny_corpus.MACRO, OPS, ('s00',))
@@ -58,21 +59,24 @@ def make_loss(supernet, weights, mode, twice=False):
   """Takes the place of `training.make_loss`."""
   del supernet, weights, twice
 
-  def loss(params, edge_e, batch, key):
-    del key
+  def loss(params, edge_e, batch, key, constants=None):
+    del key, constants
     x_btc = batch.x_btf
     for n, edge in enumerate(edge_e[:3]):
       affine_k = tuple(params.get(f'node{n}_{op}', {}) for op in OPS)
       y_btc = mixing.mix(mode, CANDIDATES, affine_k, ((),) * 3, edge, x_btc, ())
       if n == 0:
-        y_btc = y_btc + edge_e[3].weight_k[PRESENT] * x_btc
+        y_btc = y_btc + edge_e[3].weight_k[1] * x_btc
       # A way past nodes that are nothing.
       x_btc = y_btc + 0.5 * x_btc
     logits_bv = jnp.mean(x_btc, 1) @ params['head']
     log_bv = jax.nn.log_softmax(logits_bv)
     told_b = jnp.take_along_axis(log_bv, batch.labels_bl[:, :1], 1)[:, 0]
     rows = jnp.maximum(jnp.sum(batch.weight_b), 1)
-    return -jnp.sum(told_b * batch.weight_b) / rows
+    needed_b = ctc.required_frames(batch.labels_bl, batch.label_len_b)
+    valid_b = needed_b <= tiny_corpus.MACRO.output_frames(batch.len_b)
+    loss = -jnp.sum(told_b * batch.weight_b) / rows
+    return loss, jnp.sum(batch.weight_b * valid_b)
 
   return loss
 

@@ -20,8 +20,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from nasjax import checkpoints, error_rates, plateau, population, recipes
+from nasjax import checkpoints, plateau, population, recipes
 from nasjax.data import batching
+from nasjax.losses import criterion
 from nasjax.oneshot import optimiser, training
 from nasjax.table import disk
 
@@ -145,6 +146,9 @@ class Searcher:
   def __init__(self, search, prepared):
     self.search, self.prepared = search, prepared
     self.supernet, self.method = search.supernet, search.method
+    recipe = search.weights.recipe
+    self.criterion = criterion.of(recipe)
+    self.constants = prepared.constants_of(recipe.loss)
     self.programs = _programs(
       search.supernet,
       search.method,
@@ -259,6 +263,7 @@ class Searcher:
           np.bool_(moving),
         )
       ),
+      self.constants,
     )
     held_out_loss = float(
       self.programs.expected(
@@ -266,6 +271,7 @@ class Searcher:
         self.prepared.train,
         self._on_device(self._plan(_HELD_OUT, self.held_u)),
         self._on_device(np.float32(temperature)),
+        self.constants,
       )
     )
     index_e = best_choices(self.search, found.alpha_e)
@@ -333,11 +339,11 @@ class Searcher:
       prepared.evaluation[split],
       self._on_device(plan),
       self._on_device(np.int32(steps)),
+      self.constants,
     )
     hyps = population.labels_of(labels, lengths, plan)
-    per_p = error_rates.population_per(
-      *hyps, prepared.refs[split], prepared.fold_v
-    )
+    fold_v = prepared.units.fold_v
+    per_p = self.criterion.score(*hyps, prepared.refs[split], fold_v)
     loss_p = population.mean_losses(loss_ps, count_ps, steps)
     return float(loss_p[0]), float(per_p[0])
 

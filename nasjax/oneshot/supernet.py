@@ -12,8 +12,7 @@ import numpy as np
 
 from nasjax import networks
 from nasjax.oneshot import gates
-
-ABSENT, PRESENT = 0, 1
+from nasjax.spaces import Chain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,19 +22,27 @@ class Supernet:
   Attributes:
     space: `spaces.Space`.
     macro: of a network that the space goes with.
-    ops: names of candidate operations; every node has them all.
-    skips: names of the skips that are searched; the others are absent.
+    ops: of a chain: names of candidate operations; every node has them all.
+    skips: of a chain: names of the skips that are searched; the others are
+      absent. Of any other space all decisions are searched, with all choices.
   """
 
   space: object
   macro: object
-  ops: tuple[str, ...]
-  skips: tuple[str, ...]
+  ops: tuple[str, ...] = ()
+  skips: tuple[str, ...] = ()
 
   def __post_init__(self):
+    networks.check(self.space, self.macro)
+    if not self._is_chain:
+      if self.ops or self.skips:
+        raise ValueError(
+          f'{self.space.name} is no chain: all its decisions are searched, '
+          'without operations or skips to be named'
+        )
+      return
     # Also says what is wrong with the names.
     self.space.allowed(self.ops, self.skips)
-    networks.check(self.space, self.macro)
     if len(self.ops) < 2:
       raise ValueError(
         f'a supernet of {self.space.name} needs two operations to choose '
@@ -43,10 +50,20 @@ class Supernet:
       )
 
   @property
+  def _is_chain(self):
+    return isinstance(self.space, Chain)
+
+  @property
+  def mains(self):
+    """The edges whose candidates have parameters; the first of `edges`."""
+    if not self._is_chain:
+      return tuple(zip(self.space.fields, self.space.choices))
+    return tuple((f'op{n + 1}', self.ops) for n in range(self.space.nodes))
+
+  @property
   def edges(self):
     """For each edge its name and its candidates, in the order of alpha."""
-    mains = [(f'op{n + 1}', self.ops) for n in range(self.space.nodes)]
-    return (*mains, *((name, ('absent', name)) for name in self.skips))
+    return (*self.mains, *((name, ('absent', name)) for name in self.skips))
 
   @property
   def size(self):
@@ -62,6 +79,8 @@ class Supernet:
 
   def arch(self, index_e):
     """Returns the architecture vector of the candidates chosen, int8."""
+    if not self._is_chain:
+      return self.space.parse([int(index) for index in index_e])
     space, digits = self.space, np.zeros(len(self.space.sizes), np.int8)
     index_e = [int(index) for index in index_e]
     for d, index in zip(space.op_positions, index_e[: space.nodes]):
@@ -78,6 +97,8 @@ class Supernet:
     """
     space = self.space
     arch_d = space.parse(arch)
+    if not self._is_chain:
+      return arch_d.astype(np.int32)
     for d, field in enumerate(space.fields):
       here = d in space.op_positions
       if here and space.ops[arch_d[d]] not in self.ops:
@@ -95,19 +116,8 @@ class Supernet:
 
   def gates(self, edge_e):
     """Returns the gates of the network from one `mixing.Edge` an edge."""
-    nodes = self.space.nodes
-    mains = edge_e[:nodes]
-    skip_nm = jnp.zeros((nodes, nodes))
-    for name, edge in zip(self.skips, edge_e[nodes:], strict=True):
-      n, m = int(name[1]), int(name[2])
-      skip_nm = skip_nm.at[n, m].set(edge.weight_k[PRESENT])
-    return networks.supernet_gates(
-      self.space,
-      tuple(edge.weight_k for edge in mains),
-      skip_nm,
-      jnp.stack([edge.index for edge in mains]),
-      jnp.stack([edge.other for edge in mains]),
-    )
+    family = networks.family(self.space)
+    return family.supernet_gates(self.space, self.edges, edge_e)
 
   def gates_of(self, index_e):
     """Returns the gates of one architecture, from its choices."""
@@ -120,39 +130,29 @@ class Supernet:
 
   def network(self, recipe, mode, twice=False):
     """Returns the network of all candidates, as `networks.supernet` does."""
-    ops = (self.ops,) * self.space.nodes
+    ops = tuple(names for _, names in self.mains)
     return networks.supernet(self.space, ops, self.macro, recipe, mode, twice)
 
   def groups(self, params):
     """Says which candidate each parameter belongs to.
 
     Returns:
-      a tree like `params` of ints, n * len(ops) + k for candidate k of node n;
+      a tree like `params` of ints: candidates are numbered through the nodes;
       -1 for what every network has.
     """
-    places = {
-      f'{prefix}{n}_{name}': n * len(self.ops) + k
-      for n in range(self.space.nodes)
-      for k, name in enumerate(self.ops)
-      for prefix in ('node', 'block')
-    }
-
-    def group(path, leaf):
-      del leaf
-      found = [places[p.key] for p in path if p.key in places]
-      return found[0] if found else -1
-
-    return jax.tree_util.tree_map_with_path(group, params)
+    return networks.groups(self.space, self.edges, params)
 
   @property
   def group_count(self):
-    return self.space.nodes * len(self.ops)
+    return sum(len(names) for _, names in self.mains)
 
   def active(self, edge_e):
     """Returns bool [group_count]: the candidates that run at each node."""
-    nodes = self.space.nodes
     return jnp.concatenate(
-      [jax.nn.one_hot(edge.index, len(self.ops)) > 0 for edge in edge_e[:nodes]]
+      [
+        jax.nn.one_hot(edge.index, len(names)) > 0
+        for edge, (_, names) in zip(edge_e, self.mains)
+      ]
     )
 
   def executions(self, mode):
@@ -160,19 +160,15 @@ class Supernet:
 
     The cells of a macro network repeat a node; each repetition is left out.
     """
-    each = {
-      'mixed': len(self.ops),
-      'straight': len(self.ops),
-      'recomputed': len(self.ops),
-      'pair': 2,
-    }.get(mode, 1)
-    return self.space.nodes * each
+    if mode in ('mixed', 'straight', 'recomputed'):
+      return self.group_count
+    return len(self.mains) * (2 if mode == 'pair' else 1)
 
   def price(self, mode):
     """Cost of a training step in a mode, that of one network being 1.
 
     In candidate operations, a backward pass counted as two forward passes.
     """
-    forward = self.executions(mode) / self.space.nodes
+    forward = self.executions(mode) / len(self.mains)
     backward = forward if mode == 'mixed' else 1
     return (forward + 2 * backward) / 3

@@ -16,7 +16,7 @@ import optax
 from jax import lax
 
 from nasjax import dropout, member, models
-from nasjax.losses import ctc
+from nasjax.losses import criterion
 from nasjax.oneshot import gates, optimiser
 
 # Streams of random numbers of a search, all from its one key.
@@ -105,14 +105,27 @@ def init(supernet, method, weights, key):
 
 
 def make_loss(supernet, weights, mode, twice=False):
-  """Returns the function (params, edge_e, batch, key) of the mean loss."""
-  network = supernet.network(weights.recipe, mode, twice)
+  """Returns the loss of networks that share weights.
 
-  def loss(params, edge_e, batch, key):
-    found, _, _ = member.forward(
-      network, weights.recipe, params, supernet.gates(edge_e), batch, key
+  Returns:
+    function of (params, edge_e, batch, key, constants) that returns the mean
+    loss, and of how many utterances it is the mean (those that are valid).
+  """
+  recipe = weights.recipe
+  network = supernet.network(recipe, mode, twice)
+  held = criterion.of(recipe)
+
+  def loss(params, edge_e, batch, key, constants):
+    found, outputs = member.forward(
+      network,
+      recipe,
+      params,
+      supernet.gates(edge_e),
+      batch,
+      key,
+      constants=constants,
     )
-    return found
+    return found, jnp.sum(batch.weight_b * held.valid(outputs, batch))
 
   return loss
 
@@ -131,17 +144,22 @@ def make_weight_step(supernet, method, weights):
   """Returns the update of the shared weights.
 
   Returns:
-    function of (state, batch, lr, temperature, searching) that returns the
-    state, the loss and the candidates that ran. Candidates are drawn as in
-    warm-up unless `searching` (bool).
+    function of (state, batch, lr, temperature, searching, constants) that
+    returns the state, the loss and the candidates that ran. Candidates are
+    drawn as in warm-up unless `searching` (bool); `constants` are those of the
+    loss (`criterion.Criterion`), as everywhere below.
   """
   loss_of = make_loss(supernet, weights, method.weight_mode)
 
-  def weight_step(state, batch, lr, temperature, searching=True):
+  def weight_step(
+    state, batch, lr, temperature, searching=True, constants=None
+  ):
     key = stream(state, PATHS)
     edge_e = _drawn(method, key, state.alpha_e, temperature, searching)
     key = dropout.step_key(stream(state, DROPOUT), 0)
-    loss, grads = jax.value_and_grad(loss_of)(state.params, edge_e, batch, key)
+    (loss, _), grads = jax.value_and_grad(loss_of, has_aux=True)(
+      state.params, edge_e, batch, key, constants
+    )
     state = _updated(supernet, method, weights, state, loss, grads, edge_e, lr)
     return state, loss, _indices(edge_e)
 
@@ -179,20 +197,21 @@ def make_arch_step(supernet, method, weights):
   """Returns the update of the architecture parameters.
 
   Returns:
-    function of (state, held_out batch, training batch, lr, temperature) that
-    returns the state, the loss and the candidates that ran. The training batch
-    and lr, that of the weights, matter for the second order only.
+    function of (state, held_out batch, training batch, lr, temperature,
+    constants) that returns the state, the loss and the candidates that ran. The
+    training batch and lr, that of the weights, matter for the second order
+    only.
   """
   twice = method.order == 2 and not method.differences
   loss_of = make_loss(supernet, weights, method.arch_mode, twice)
 
-  def arch_step(state, held_out, batch, lr, temperature):
+  def arch_step(state, held_out, batch, lr, temperature, constants=None):
     key = dropout.step_key(stream(state, ARCH_DROPOUT), 0)
     k_paths = stream(state, ARCH_PATHS)
 
     def objective(alpha_e, params, batch):
       edge_e = gates.draw(method.estimator, k_paths, alpha_e, temperature)
-      return loss_of(params, edge_e, batch, key), edge_e
+      return loss_of(params, edge_e, batch, key, constants)[0], edge_e
 
     if method.order == 1:
       (loss, edge_e), grads_e = jax.value_and_grad(objective, has_aux=True)(
@@ -302,13 +321,13 @@ def make_joint_step(supernet, method, weights):
   """
   loss_of = make_loss(supernet, weights, method.weight_mode)
 
-  def joint_step(state, batch, lr, temperature, searching=True):
+  def joint_step(state, batch, lr, temperature, searching=True, constants=None):
     key = dropout.step_key(stream(state, DROPOUT), 0)
     k_paths = stream(state, PATHS)
 
     def objective(params, alpha_e):
       edge_e = _drawn(method, k_paths, alpha_e, temperature, searching)
-      return loss_of(params, edge_e, batch, key), edge_e
+      return loss_of(params, edge_e, batch, key, constants)[0], edge_e
 
     (loss, edge_e), (grads, grads_e) = jax.value_and_grad(
       objective, argnums=(0, 1), has_aux=True
@@ -355,7 +374,8 @@ def make_pass(supernet, method, weights, buckets):
 
   Returns:
     function of (state, data, plan, held_out plan, lr, temperature, searching,
-    moving) that returns the state and a `Log`. Both plans have as many batches.
+    moving, constants) that returns the state and a `Log`. Both plans have as
+    many batches.
     `searching` is False for warm-up; `moving` also where a search rests its
     architecture parameters (`Method.rest_epochs`).
   """
@@ -367,24 +387,34 @@ def make_pass(supernet, method, weights, buckets):
   def gathered(data, index_b, bucket):
     return member.gather(data, index_b[: bucket.batch], bucket)
 
-  def run_pass(state, data, plan, held_out, lr, temperature, searching, moving):
+  def run_pass(
+    state,
+    data,
+    plan,
+    held_out,
+    lr,
+    temperature,
+    searching,
+    moving,
+    constants=None,
+  ):
     steps, edges = plan.bucket_s.shape[0], len(supernet.edges)
 
     def train(bucket, index_b, state):
       batch = gathered(data, index_b, bucket)
-      return weight_step(state, batch, lr, temperature, searching)
+      return weight_step(state, batch, lr, temperature, searching, constants)
 
     def architecture(s, state):
       def on_held_out(bucket, index_b):
         held = gathered(data, index_b, bucket)
         if method.order == 1:
-          return arch_step(state, held, None, lr, temperature)
+          return arch_step(state, held, None, lr, temperature, constants)
         return _over_buckets(
           buckets,
           plan,
           s,
           lambda b, index_b: arch_step(
-            state, held, gathered(data, index_b, b), lr, temperature
+            state, held, gathered(data, index_b, b), lr, temperature, constants
           ),
         )
 
@@ -417,20 +447,17 @@ def make_expected(supernet, method, weights, buckets):
   (Zheng, An and Ou 2021, section 3): for methods that mix, that of the mixture.
 
   Returns:
-    function of (state, data, plan, temperature).
+    function of (state, data, plan, temperature, constants).
   """
   loss_of = make_loss(supernet, weights, method.weight_mode)
 
-  def expected(state, data, plan, temperature):
+  def expected(state, data, plan, temperature, constants=None):
     def one(bucket, index_b, s):
       batch = member.gather(data, index_b[: bucket.batch], bucket)
       key = jax.random.fold_in(stream(state, EXPECTED), s)
       edge_e = gates.draw(method.estimator, key, state.alpha_e, temperature)
-      loss = loss_of(state.params, edge_e, batch, None)
-      # The mean was over the rows that have an alignment: so must the sum be.
-      needed_b = ctc.required_frames(batch.labels_bl, batch.label_len_b)
-      frames_b = supernet.macro.output_frames(batch.len_b)
-      rows = jnp.sum(batch.weight_b * (needed_b <= frames_b))
+      loss, rows = loss_of(state.params, edge_e, batch, None, constants)
+      # The mean was over the rows that are valid: so must the sum be.
       return loss * rows, rows
 
     def body(total, s):

@@ -33,6 +33,8 @@ class Chain(Space):
     skips: for each node, how many skip digits it has.
   """
 
+  fields: tuple[str, ...] = dataclasses.field(init=False)
+  choices: tuple[tuple[str, ...], ...] = dataclasses.field(init=False)
   ops: tuple[str, ...]
   skips: tuple[int, ...]
 

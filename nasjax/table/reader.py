@@ -152,6 +152,27 @@ class Table:
     edits_rk = edits_rk.reshape(-1, 3)
     return edits_rk if self.rows is None else edits_rk[self.rows]
 
+  def rates(self, name):
+    """Returns an error rate on the test split by name, float64 [r].
+
+    Args:
+      name: 'wer', say, in lower case. That by which a table judges
+        (`metric`) is its `test_per`; others are what the marks say.
+
+    NaN stands where nothing is known of it: in older tables, and where there is
+    no `test_per`.
+    """
+    decides, marked = [], []
+    for shard in self.shards:
+      metric = str(shard.meta.get('metric', 'PER'))
+      decides += [metric.lower() == name] * shard.rows
+      rates = shard.meta.get('rates') or {}
+      marked += rates.get(name) or [None] * shard.rows
+    rows = slice(None) if self.rows is None else self.rows
+    decides_r = np.array(decides, bool)[rows]
+    marked_r = np.array(marked, np.float64)[rows]
+    return np.where(decides_r, self.column('test_per'), marked_r)
+
   def _held(self):
     """Marks of the shards that rows are of."""
     held = set(self.codes('shard').names)

@@ -1,0 +1,134 @@
+"""Criteria: what the outputs of a network are held against.
+
+Training, evaluation and searches call these functions and know none of the
+losses: who adds one writes a `Criterion` and a line in `CRITERIA`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from nasjax import decoding, error_rates
+from nasjax.losses import ctc, ctc_crf, ngram
+
+
+class Criterion(NamedTuple):
+  """A loss, and how the outputs that it trains become transcripts.
+
+  `outputs` are what a network returned for a `member.Batch`: today logits_btv
+  and their lengths. Nobody but these functions looks into them.
+
+  Attributes:
+    constants: of (corpus, recipe), what the loss needs of a
+      `data.corpus.Corpus` beside its batches: a pytree of arrays, or None.
+      They are made once, and lie on every device.
+    loss: of (outputs, batch, constants, recipe, kernels, axis), the mean loss
+      of a batch over its rows that are valid, rows of weight 0 left out.
+      `kernels` are those of the network (`kernels.choose`); `axis` is as in
+      `ctc.mean_ctc_loss`.
+    valid: of (outputs, batch), bool [b]: the rows that have a loss.
+    decode: of (outputs, recipe), labels_bl and length_b, on the device: at
+      most as many labels as the network has frames.
+    score: of (labels_pnu, len_pn, refs, fold_v), rate_p, on the host: the error
+      rate that decides which epoch was best, of each member. The arguments are
+      those of `error_rates.population_per`.
+  """
+
+  constants: Callable
+  loss: Callable
+  valid: Callable
+  decode: Callable
+  score: Callable
+
+
+def of(recipe):
+  """Returns the `Criterion` of a recipe's loss.
+
+  Raises:
+    ValueError: there is none of that name.
+  """
+  if recipe.loss not in CRITERIA:
+    raise ValueError(
+      f'recipe {recipe.name}: loss={recipe.loss!r} is unknown; there are '
+      f'{", ".join(CRITERIA)}'
+    )
+  return CRITERIA[recipe.loss]
+
+
+def _no_constants(corpus, recipe):
+  del corpus, recipe
+
+
+def _scored(outputs, batch):
+  """Returns what losses of CTC's topology take first of all."""
+  return (*outputs, batch.labels_bl, batch.label_len_b)
+
+
+def _ctc(outputs, batch, constants, recipe, kernels, axis):
+  del constants, kernels
+  return ctc.mean_ctc_loss(
+    *_scored(outputs, batch),
+    weight_b=batch.weight_b,
+    normalise=recipe.loss_norm,
+    axis=axis,
+  )
+
+
+def _ctc_crf(outputs, batch, constants, recipe, kernels, axis):
+  if constants is None:
+    raise ValueError(
+      "loss 'ctc_crf' needs a denominator; give the constants of "
+      '`runner.Prepared`, prepared for the same recipe'
+    )
+  return ctc_crf.mean_ctc_crf_loss(
+    *_scored(outputs, batch),
+    constants,
+    recipe.ctc_weight,
+    kernels='native' if kernels in ('native', 'twice') else 'xla',
+    weight_b=batch.weight_b,
+    normalise=recipe.loss_norm,
+    axis=axis,
+  )
+
+
+def _denominator(corpus, recipe):
+  """Returns the denominator of CTC-CRF, from the transcripts of training.
+
+  It is of a smoothed model: transcripts of other splits have a loss as well.
+  """
+  # From order 4 on a dense model would be too large.
+  dense = recipe.lm_order < 4
+  estimate = ngram.estimate if dense else ngram.estimate_pruned
+  symbols = 1 + len(corpus.symbols)
+  lm = estimate(corpus.train.labels, symbols, recipe.lm_order)
+  return ctc_crf.denominator(lm)
+
+
+def _has_alignment(outputs, batch):
+  # For CTC-CRF, too: a smoothed language model has a path for every row.
+  _, len_b = outputs
+  return ctc.required_frames(batch.labels_bl, batch.label_len_b) <= len_b
+
+
+def _collapsed(outputs, recipe):
+  """Returns the labels that CTC's topology makes of its best paths."""
+  logits_btv, len_b = outputs
+  if recipe.decoder == 'greedy':
+    return decoding.greedy(logits_btv, len_b)
+  labels_bl, length_b, _ = decoding.beam_search(
+    logits_btv, len_b, width=recipe.beam_width
+  )
+  return labels_bl, length_b
+
+
+CRITERIA = {
+  'ctc': Criterion(
+    _no_constants, _ctc, _has_alignment, _collapsed, error_rates.population_per
+  ),
+  'ctc_crf': Criterion(
+    _denominator,
+    _ctc_crf,
+    _has_alignment,
+    _collapsed,
+    error_rates.population_per,
+  ),
+}
