@@ -52,3 +52,18 @@ def _compiled_programs_go():
   if mappings > _MOST_MAPPINGS:
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture
+def emitters_of_users(monkeypatch):
+  """Compiles the programs of populations as users do, where bits are promised.
+
+  By the older emitters a member is rounded otherwise in another population.
+  """
+  from nasjax import population
+
+  population._programs.cache_clear()
+  options = {'xla_cpu_use_fusion_emitters': True}
+  monkeypatch.setitem(population._COMPILER, 'cpu', options)
+  yield
+  population._programs.cache_clear()
