@@ -20,6 +20,8 @@ def _command(out):
   own = [f for f in tiny.flags if not f.startswith(_OF_THE_TABLE)]
   return (
     *own,
+    # Beams are those of the tiny run.
+    '--decoder=greedy',
     '--methods=st_nas',
     '--search_seeds=0',
     '--warm_up_epochs=1',

@@ -94,6 +94,8 @@ def _train(tiny, out):
   own = [f for f in tiny.flags if not f.startswith(_OF_THE_TABLE)]
   return (
     *own,
+    # Beams are those of the tiny run.
+    '--decoder=greedy',
     '--evaluate=train',
     '--searchers=successive_halving',
     '--ops=conv5,conv7',
