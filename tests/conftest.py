@@ -63,7 +63,6 @@ def emitters_of_users(monkeypatch):
   from nasjax import population
 
   population._programs.cache_clear()
-  options = {'xla_cpu_use_fusion_emitters': True}
-  monkeypatch.setitem(population._COMPILER, 'cpu', options)
+  monkeypatch.setitem(population._COMPILER, 'cpu', tiny_run.OF_USERS)
   yield
   population._programs.cache_clear()

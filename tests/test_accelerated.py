@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_corpus
+import tiny_run
 
 from nasjax import accelerated, cells, models, networks, population, spaces
 from nasjax.accelerated import channels, layers
@@ -50,8 +51,7 @@ def _found(kernels, precision='float32', checkpoint=False):
   params, x_btf, weight_btv = _drawn()
   form = networks.form(_network(kernels, precision, checkpoint))
 
-  # The bounds on rounding are those of sums as users have them.
-  options = {'xla_cpu_use_fusion_emitters': precision == 'float32'}
+  options = tiny_run.OF_USERS if precision == 'float32' else {}
 
   @functools.partial(jax.jit, compiler_options=options)
   @functools.partial(jax.value_and_grad, has_aux=True)

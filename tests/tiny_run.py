@@ -14,6 +14,9 @@ from typing import NamedTuple
 UNOPTIMISED = (
   '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
 )
+# Options of `jax.jit` where bounds on rounding are those of sums as users have
+# them.
+OF_USERS = {'xla_cpu_use_fusion_emitters': True}
 ROOT = pathlib.Path(__file__).parent.parent
 # Four networks in two shards that share a program.
 CELLS = """
