@@ -92,7 +92,7 @@ def write_record(job, builder, planned, out):
     'plan': planned.path.name,
     'prepared_corpus': str(pathlib.Path(builder.data_dir).absolute()),
     'left_out': list(job.left_out),
-    'notes': corpora.notes(builder),
+    'notes': list(job.notes),
     'versions': provenance.versions(),
     'commit': provenance.commit(),
     'environment': provenance.environment(),

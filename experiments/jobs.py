@@ -106,6 +106,7 @@ def prepare(recipe, most, macro=None, topology=None):
     corpus.fingerprint,
     corpora.metric(),
     tuple(corpora.left_out(builder)),
+    tuple(corpora.notes(builder)),
   )
   meshes = devices.meshes(topology)
   prepareds = [runs.prepare(corpus, recipe, mesh) for mesh in meshes]

@@ -10,7 +10,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from nasjax.runner import Runner, by_member, records
+from nasjax.runner import Runner, by_member, learning_rates, records
 
 
 def cut(shard, at_once):
@@ -26,7 +26,7 @@ def cut(shard, at_once):
 
 
 class Parts:
-  """Trains a shard, an epoch at a time, and keeps its state.
+  """Trains a shard, an epoch at a time: a `trainer.Trainable`.
 
   Attributes:
     runners: one for each part.
@@ -83,6 +83,10 @@ class Parts:
       states = [r.unload(s) for r, s in zip(self.runners, states, strict=True)]
     merged = jax.tree.map(lambda *leaves: np.concatenate(leaves), *states)
     return merged | {'seconds': np.sum([s['seconds'] for s in states], 0)}
+
+  def over(self, host, epoch):
+    """Tells whether a plateau ended the training of all before an epoch."""
+    return not learning_rates(self._job.recipe, host, epoch)[:, -1].any()
 
   def target(self):
     """Returns a state of what `host` returns, with arbitrary numbers."""

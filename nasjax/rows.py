@@ -20,10 +20,11 @@ def meta(job, shard, prepared, at_once, rows, edits_pk, rates):
   `metric` is what the columns `val_per` and `test_per` hold: PER, CER or WER.
   `padding` are members that only filled the program that holds all, `at_once`
   those on the devices together when it ended. `left_out` is what of the corpus
-  was left out. `edits` are the errors behind `test_per`: for each row its
-  substitutions, deletions and insertions, null where there is no `test_per`.
-  `rates` are other error rates on the test split by name, one a row, null as
-  `edits` are; the key is not there where there are none.
+  was left out, `notes` what was done to the rest. `edits` are the errors behind
+  `test_per`: for each row its substitutions, deletions and insertions, null
+  where there is no `test_per`. `rates` are other error rates on the test split
+  by name, one a row, null as `edits` are; the key is not there where there are
+  none.
   """
 
   def of_rows(values_p):
@@ -42,6 +43,7 @@ def meta(job, shard, prepared, at_once, rows, edits_pk, rates):
     'mesh': dict(prepared.mesh.shape),
     'buckets': [list(bucket) for bucket in prepared.buckets],
     'left_out': list(job.left_out),
+    'notes': list(job.notes),
     'edits': of_rows(edits_pk),
   } | ({'rates': named} if named else {})
 

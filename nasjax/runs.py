@@ -14,7 +14,6 @@ import pathlib
 from typing import NamedTuple
 
 import numpy as np
-import orbax.checkpoint as ocp
 
 from nasjax import (
   attempts,
@@ -23,11 +22,12 @@ from nasjax import (
   memory,
   rows,
   table,
+  trainer,
 )
 from nasjax.parts import Parts
 from nasjax.runner import Runner as Runner
-from nasjax.runner import learning_rates, records
 from nasjax.runner import prepare as prepare
+from nasjax.runner import records
 from nasjax.shards import Job as Job
 from nasjax.shards import Shard as Shard
 from nasjax.shards import describe as describe
@@ -55,20 +55,6 @@ class Progress(NamedTuple):
   resumed: bool
   diverged: int = 0
   emitted: np.ndarray | None = None
-
-
-def _restore(saved, parts, directory, say):
-  """Takes the last state saved, or the initial one.
-
-  Returns:
-    its epoch, and the state as it was saved (None before the first).
-  """
-  epoch, host, _ = checkpoints.restore(saved, directory, parts.target(), say)
-  if epoch:
-    parts.resume(host)
-  else:
-    parts.begin()
-  return epoch, host
 
 
 def check_table(job, shards, out):
@@ -244,24 +230,14 @@ def _last_epoch(out, shard):
 
 def _train(job, shard, parts, out, tell, say):
   """Returns the last state of a shard, and what `Parts.test` does."""
-  about = _about(job, shard)
+
+  def on_epoch(epoch, host, resumed):
+    tell(_progress(shard, epoch, host, resumed, parts.emitted()))
+
   place = out / 'checkpoints' / shard.name
-  with checkpoints.manager(place) as saved:
-    done, state = _restore(saved, parts, place, say)
-    for epoch in range(1, job.recipe.epochs + 1):
-      # A plateau may have ended the training of all.
-      if state and not learning_rates(job.recipe, state, epoch)[:, -1].any():
-        break
-      if epoch > done:
-        parts.epoch(epoch)
-        state = parts.host()
-        with checkpoints.SAVING:
-          saved.save(
-            epoch, args=ocp.args.StandardSave(state), custom_metadata=about
-          )
-      tell(_progress(shard, epoch, state, epoch <= done, parts.emitted()))
-    saved.wait_until_finished()
-  return state, parts.test()
+  about = _about(job, shard)
+  epochs = job.recipe.epochs
+  return trainer.run(parts, place, epochs, about, on_epoch, say), parts.test()
 
 
 def _progress(shard, epoch, state, resumed, emitted_p):

@@ -62,6 +62,7 @@ class Job:
     metric: what the error rate of the corpus' symbols is called; see
       `error_rates.METRICS`.
     left_out: what of the corpus was left out, as `corpora.left_out` says it.
+    notes: what was done to the rest of it, lines of text.
   """
 
   space: object
@@ -71,6 +72,7 @@ class Job:
   corpus_fingerprint: str
   metric: str = 'PER'
   left_out: tuple = ()
+  notes: tuple = ()
 
 
 class Plan(NamedTuple):

@@ -24,7 +24,7 @@ LAYERS = (
     'program_costs',
   ),
   ('kernels', 'checkpoints'),
-  ('data', 'adam', 'functions', 'mixing', 'decoding', 'error_rates'),
+  ('data', 'adam', 'functions', 'mixing', 'trainer', 'decoding', 'error_rates'),
   ('losses', 'metrics'),
   ('table',),
   ('search', 'attempts'),

@@ -61,7 +61,11 @@ def test_what_was_left_out_stands_in_the_table(characters):
   assert part | {'minutes': 0} == {
     'split': 'train', 'rule': 'too_short', 'utterances': 1, 'minutes': 0,
   }  # fmt: skip
-  assert json.loads((out / 'run.json').read_text())['left_out'] == [part]
+  record = json.loads((out / 'run.json').read_text())
+  assert record['left_out'] == [part]
+  assert list(table.open(out).notes) == record['notes']
+  metadata = table.open(out).to_arrow().schema.metadata
+  assert json.loads(metadata[b'left_out']) == [part]
   assert table.open('experiments/tables/synthetic_timit').left_out == ()
 
 

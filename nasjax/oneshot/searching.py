@@ -18,9 +18,8 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
-from nasjax import checkpoints, plateau, population, recipes
+from nasjax import checkpoints, plateau, population, recipes, trainer
 from nasjax.data import batching
 from nasjax.losses import criterion
 from nasjax.oneshot import optimiser, training
@@ -448,30 +447,46 @@ def restore(search, prepared, fingerprint, out):
   name = search.name(fingerprint)
   place = pathlib.Path(out) / 'searches' / name
   with checkpoints.manager(place) as manager:
-    epoch, state, _ = _restored(manager, searcher, place, print)
+    target = jax.tree.map(np.asarray, searcher.initial())
+    epoch, state, _ = checkpoints.restore(manager, place, target, print)
   if not epoch:
     raise ValueError(
       f'{out} has no checkpoint of search {name} that can be restored; remove '
       f'{result_path(out, name)}, if it is there, to search again'
     )
-  return searcher, state
+  return searcher, state | {'search': searcher._on_device(state['search'])}
 
 
-def _restored(manager, searcher, place, say):
-  """Returns the last epoch saved, its state and what was saved with it.
+class _Trainable:
+  """A search as `trainer.run` takes it."""
 
-  Before the first, that is 0, the initial state and an empty dict.
-  """
-  initial = searcher.initial()
-  target = jax.tree.map(np.asarray, initial)
-  epoch, state, about = checkpoints.restore(manager, place, target, say)
-  if not epoch:
-    return 0, initial, {}
-  return (
-    epoch,
-    state | {'search': searcher._on_device(state['search'])},
-    about,
-  )
+  def __init__(self, searcher):
+    self._searcher, self._state = searcher, None
+
+  def target(self):
+    return jax.tree.map(np.asarray, self._searcher.initial())
+
+  def begin(self):
+    self._state = self._searcher.initial()
+
+  def resume(self, host):
+    found = self._searcher._on_device(host['search'])
+    self._state = host | {'search': found}
+
+  def epoch(self, epoch):
+    self._state, _ = self._searcher.epoch(self._state, epoch)
+
+  def host(self):
+    return _on_host(self._state)
+
+  def over(self, host, epoch):
+    loss = host['history']['held_out_loss'][epoch - 2]
+    number, in_stage = (int(n) for n in host['stage'])
+    stages = self._searcher.search.stages
+    judge = plateau.State(*(v.item() for v in host['judge']))
+    ended = judge.stopped or in_stage == stages[number].epochs
+    last = number + 1 == len(stages)
+    return not _alive(host['search'], loss) or bool(last and ended)
 
 
 def run(
@@ -503,29 +518,18 @@ def run(
   found = load(out, name)
   if found is not None:
     return found
-  searcher = Searcher(search, prepared)
   about = search.describe() | {'corpus': fingerprint}
   place = pathlib.Path(out) / 'searches' / name
-  with checkpoints.manager(place) as manager:
-    done, state, saved = _restored(manager, searcher, place, say)
-    over = False
-    for epoch in range(1, search.epochs + 1):
-      if epoch > done:
-        state, over = searcher.epoch(state, epoch)
-        host = _on_host(state)
-        with checkpoints.SAVING:
-          manager.save(
-            epoch,
-            args=ocp.args.StandardSave(host),
-            custom_metadata=about | {'over': bool(over)},
-          )
-      stage = search.stages[int(state['history']['stage'][epoch - 1])].name
-      on_epoch(Progress(search, epoch, stage, state['history'], epoch <= done))
-      if epoch == done:
-        over = bool(saved['over'])
-      if over:
-        break
-    manager.wait_until_finished()
+  epoch = 0
+
+  def tell(done, host, resumed):
+    nonlocal epoch
+    epoch = done
+    stage = search.stages[int(host['history']['stage'][epoch - 1])].name
+    on_epoch(Progress(search, epoch, stage, host['history'], resumed))
+
+  trainable = _Trainable(Searcher(search, prepared))
+  state = trainer.run(trainable, place, search.epochs, about, tell, say)
   loss = state['history']['held_out_loss'][epoch - 1]
   if not _alive(state['search'], loss) or _absurd(search, prepared, loss):
     raise DivergedError(_divergence(search, state, epoch, place))

@@ -133,9 +133,22 @@ class Table:
 
     A tuple of dicts: split, rule, utterances and minutes.
     """
+    # Published files that were converted left out whole trainings.
+    return tuple(p for p in self._told('left_out') if isinstance(p, dict))
+
+  @functools.cached_property
+  def notes(self):
+    """What was done to the audio of the corpora, a tuple of lines of text.
+
+    What was resampled, say, or clipped.
+    """
+    return self._told('notes')
+
+  def _told(self, key):
+    """What the marks say under a key, each thing once."""
     found = []
     for shard in self._held():
-      found += [p for p in shard.meta.get('left_out', ()) if p not in found]
+      found += [part for part in shard.meta.get(key, ()) if part not in found]
     return tuple(found)
 
   @functools.cached_property

@@ -1,6 +1,7 @@
 """Writing shards so that a kill never shows; setting damaged ones aside."""
 
 import hashlib
+import json
 import os
 import pathlib
 import re
@@ -13,6 +14,8 @@ from nasjax.table import checking, disk, schema, shards
 
 QUARANTINE = '_damaged'
 _OLD_QUARANTINE = 'damaged'
+# Of the meta of a shard, what others read in the Parquet file.
+_TOLD = ('left_out', 'notes')
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,127}')
 
 
@@ -29,8 +32,9 @@ def write_shard(directory, name, rows, meta=None):
     name: letters, digits, `.`, `_` and `-`, at most 128. One that begins with
       `latency-` is a shard of latencies, any other one of runs.
     rows: see `checking.from_rows`.
-    meta: a dict of plain values that is kept in the commit mark. The value of
-      `metric`, what the error rates are called, is in the Parquet file, too.
+    meta: a dict of plain values that is kept in the commit mark. `metric`, what
+      the error rates are called, is in the Parquet file, too, and so are
+      `left_out` and `notes`, of the corpus, as JSON.
 
   Returns:
     The Shard that stands.
@@ -45,8 +49,10 @@ def write_shard(directory, name, rows, meta=None):
       f'shard name {name!r}: use letters, digits, ".", "_" and "-"'
     )
   table = checking.from_rows(rows, name)
-  if isinstance((meta or {}).get('metric'), str):
-    table = table.replace_schema_metadata({'metric': meta['metric']})
+  meta = dict(meta or {})
+  if isinstance(meta.get('metric'), str):
+    told = {key: json.dumps(meta[key]) for key in _TOLD if meta.get(key)}
+    table = table.replace_schema_metadata({'metric': meta['metric']} | told)
   sink = pa.BufferOutputStream()
   pq.write_table(table, sink, compression='zstd', write_page_checksum=True)
   payload = sink.getvalue().to_pybytes()
@@ -56,7 +62,7 @@ def write_shard(directory, name, rows, meta=None):
     hashlib.sha256(payload).hexdigest(),
     len(payload),
     table.num_rows,
-    dict(meta or {}),
+    meta,
   )
   return put(pathlib.Path(directory), shard, payload, table)
 
