@@ -17,7 +17,6 @@ def _launch(tmp_path, *flags):
       *(sys.executable, 'experiments/benchmark.py', '--synth_utterances=100'),
       *('--macro=tiny', '--recipe=e5', '--batch=4', '--batch_long=4'),
       *('--buckets=1', '--random_cells=1', '--seeds=1,2,3,4'),
-      '--decoder=greedy',  # beams take a minute of the compiler
       f'--out={tmp_path}/out',
       f'--data_dir={tmp_path}/data',
       f'--compilation_cache={os.environ["NASJAX_TEST_CACHE"]}',
@@ -31,6 +30,8 @@ def _launch(tmp_path, *flags):
   )
 
 
+# In small: one program for a chip, in test_accelerators.
+@pytest.mark.slow
 @compilers.tpu
 def test_a_plan_for_a_chip_that_is_not_there(tmp_path):
   done = _launch(tmp_path, '--dry_run', '--plan_for=v5e', '--at_once=1')
