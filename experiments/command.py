@@ -110,6 +110,7 @@ _HEEDED = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'NVIDIA_TF32_OVERRIDE')
 _HARMLESS = (
   '--xla_force_host_platform_device_count',
   '--xla_backend_optimization_level',
+  '--xla_cpu_use_fusion_emitters',
 )
 
 

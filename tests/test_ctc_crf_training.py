@@ -185,10 +185,11 @@ def test_a_population_trains_as_a_plain_loop_does():
 # Populations.
 
 
-def test_a_member_trains_as_if_alone():
-  _, _, pair = _trained(PAIR)
+def test_a_member_trains_as_if_alone(emitters_of_users):
+  trained = _trained.__wrapped__
+  _, _, pair = trained(PAIR)
   for p, member_ in enumerate(PAIR):
-    _, _, single = _trained((member_,))
+    _, _, single = trained((member_,))
     for part in ('members', 'best', 'curves'):
       jax.tree.map(
         lambda one, two, p=p: np.testing.assert_array_equal(one[p], two[0]),

@@ -29,6 +29,8 @@ def _assert_same_rows(out, other):
   tiny_corpus.assert_same_rows(one, two, TOLERANCE)
 
 
+# In small, as XLA says it: wherever memory runs out, below.
+@pytest.mark.slow
 def test_a_process_that_runs_out_of_memory_ends_with_the_same_table(tmp_path):
   """XLA's allocator fails in earnest, in the middle of a run."""
   environment = os.environ | {

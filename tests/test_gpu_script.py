@@ -187,6 +187,8 @@ def test_mistakes_get_one_line(tmp_path):
   assert errors == f'absl-py not installed: {bare} -m pip install absl-py\n'
 
 
+# In small: the stages as stubs, and the ways that are raced, above.
+@pytest.mark.slow
 def test_rehearsal(tmp_path):
   """The race, and training, in tiny."""
   status, output, errors = _launch(

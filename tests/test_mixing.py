@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import native
 import numpy as np
 import pytest
+import tiny_run
 
 from nasjax import mixing, ops
 from nasjax.oneshot import gates
@@ -74,7 +75,8 @@ def _program(mode):
     y_btc = mixing.mix(mode, CANDIDATES, affine_k, rest_k, edge, x_btc, CONTEXT)
     return _loss(y_btc), y_btc
 
-  return jax.jit(jax.value_and_grad(objective, (0, 1, 2, 3), has_aux=True))
+  gradient = jax.value_and_grad(objective, (0, 1, 2, 3), has_aux=True)
+  return jax.jit(gradient, compiler_options=tiny_run.OF_USERS)
 
 
 def _found(mode, weight_k, arguments, index=INDEX, other=OTHER):
@@ -106,7 +108,8 @@ def _plain():
     y_btc = jnp.einsum('k,kbtc->btc', weight_k, o_kbtc)
     return _loss(y_btc), (y_btc, o_kbtc)
 
-  return jax.jit(jax.value_and_grad(objective, (0, 1, 2, 3), has_aux=True))
+  gradient = jax.value_and_grad(objective, (0, 1, 2, 3), has_aux=True)
+  return jax.jit(gradient, compiler_options=tiny_run.OF_USERS)
 
 
 def _expected(weight_k, arguments):

@@ -20,6 +20,8 @@ def _command(out):
   own = [f for f in tiny.flags if not f.startswith(_OF_THE_TABLE)]
   return (
     *own,
+    # Beams are those of the tiny run.
+    '--decoder=greedy',
     '--methods=st_nas',
     '--search_seeds=0',
     '--warm_up_epochs=1',
@@ -80,6 +82,8 @@ def test_parameters_rest_in_warm_up_and_move_in_the_search(whole):
   assert np.all(alpha[0] == 0) and np.any(alpha[2] != 0)
 
 
+# In small: test_oneshot_searching kills searches, test_killed_runs trainings.
+@pytest.mark.slow
 def test_a_killed_study_goes_on_to_the_same_report(whole):
   out = whole.with_name('killed')
   with tiny_run.start(*_command(out), launcher='oneshot') as process:
@@ -108,23 +112,35 @@ def test_other_flags_are_refused_and_named(whole):
     assert words in line
 
 
-@pytest.mark.parametrize(
-  'flags, words',
-  [
-    ('--methods=dart', "'dart'"),
-    ('--methods=', '--methods is empty'),
-    ('--search_seeds=', '--search_seeds is empty'),
-    ('--warm_up_epochs=x', '--warm_up_epochs=x'),
-    ('--schedule=st_nas', 'give --loss_norm=none'),
-    ('--ops=', 'no operation'),
-    ('--ops=conv5', 'two operations to choose from'),
-    ('--macro=st_nas', '--macro=st_nas is no network of --space=nb_asr'),
-  ],
-)
-def test_mistakes_are_one_line(tmp_path, flags, words):
-  status, _, errors = tiny_run.finish(
-    f'--out={tmp_path}', f'--data_dir={tmp_path}', flags, launcher='oneshot'
-  )
+_MISTAKES = {
+  '--methods=dart': "'dart'",
+  '--methods=': '--methods is empty',
+  '--search_seeds=': '--search_seeds is empty',
+  '--warm_up_epochs=x': '--warm_up_epochs=x',
+  '--schedule=st_nas': 'give --loss_norm=none',
+  '--ops=': 'no operation',
+  '--ops=conv5': 'two operations to choose from',
+  '--macro=st_nas': '--macro=st_nas is no network of --space=nb_asr',
+}
+
+
+@pytest.fixture(scope='module')
+def answers(tmp_path_factory):
+  """By mistake: status, output, errors."""
+  place = tmp_path_factory.mktemp('mistakes')
+  tries = [
+    (f'--out={place / str(n)}', f'--data_dir={place / str(n)}', flag)
+    for n, flag in enumerate(_MISTAKES)
+  ]
+  found = tiny_run.tried(tries, 'oneshot', ['nasjax.runs'])
+  # A fork ends as a process of its own does.
+  assert tiny_run.finish(*tries[0], launcher='oneshot') == found[0]
+  return dict(zip(_MISTAKES, found))
+
+
+@pytest.mark.parametrize('flag, words', _MISTAKES.items())
+def test_mistakes_are_one_line(answers, flag, words):
+  status, _, errors = answers[flag]
   assert status == 1
   (line,) = errors.strip().splitlines()
   assert line.startswith('oneshot.py: ') and words in line

@@ -30,6 +30,8 @@ def _launch(tmp_path, *flags):
   )
 
 
+# In small: one program for a chip, in test_accelerators.
+@pytest.mark.slow
 @compilers.tpu
 def test_a_plan_for_a_chip_that_is_not_there(tmp_path):
   done = _launch(tmp_path, '--dry_run', '--plan_for=v5e', '--at_once=1')

@@ -12,6 +12,7 @@ import numpy as np
 import planted_table
 import pytest
 import table_rows
+import tiny_run
 
 from nasjax import analysis, table
 
@@ -283,20 +284,20 @@ def test_uneven_recipes(tmp_path):
   assert study.main.recipe == 'e5' and len(study.found) == 2
 
 
-@pytest.mark.parametrize(
-  'flags, message',
-  [
-    (['--table=/nowhere'], '/nowhere'),
-    (['--out='], "--out='' is no name of a file"),
-    (['--search=SEARCH'], 'is not what search.py writes'),
-  ],
-)
-def test_what_is_wrong_is_said_in_a_line(place, tmp_path, flags, message):
+def test_what_is_wrong_is_said_in_a_line(place, tmp_path):
   (tmp_path / 'search.json').write_text('{"random": {"seconds": 1}}')
-  flags = [f.replace('SEARCH', str(tmp_path / 'search.json')) for f in flags]
-  done = launch(f'--table={place}', f'--out={tmp_path / "r.html"}', *flags)
-  assert done.returncode == 1
-  assert message in done.stderr and 'Traceback' not in done.stderr
+  mistakes = {
+    '--table=/nowhere': '/nowhere',
+    '--out=': "--out='' is no name of a file",
+    f'--search={tmp_path / "search.json"}': 'is not what search.py writes',
+  }
+  own = f'--table={place}', f'--out={tmp_path / "r.html"}'
+  found = tiny_run.tried(
+    [[*own, flag] for flag in mistakes], 'report', ['nasjax.table']
+  )
+  for (status, _, errors), message in zip(found, mistakes.values()):
+    assert status == 1
+    assert message in errors and 'Traceback' not in errors
   assert not (tmp_path / 'r.html').exists()
 
 

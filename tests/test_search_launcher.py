@@ -13,12 +13,12 @@ import tiny_run
 from nasjax import search, simulation, table
 
 SECONDS = 300
+_CACHE = f'--compilation_cache={os.environ["NASJAX_TEST_CACHE"]}'
 
 
 def _finish(*flags):
   """Runs the launcher; the caches are those of the tests."""
-  cache = f'--compilation_cache={os.environ["NASJAX_TEST_CACHE"]}'
-  return tiny_run.finish(cache, *flags, launcher='search')
+  return tiny_run.finish(_CACHE, *flags, launcher='search')
 
 
 @pytest.fixture(scope='module')
@@ -62,22 +62,26 @@ def test_searchers_are_compared_on_a_table(rows, tmp_path):
   np.testing.assert_allclose(found['evolution']['test_per_at_budget'], best)
 
 
-@pytest.mark.parametrize(
-  'flags, words',
-  [
-    ('--searchers=annealing', "'annealing'"),
-    ('--searchers=', '--searchers is empty'),
-    ('--table={tmp}/none', 'none'),
-    ('--budget=1 --searchers=hyperband', 'raise --budget=1'),
-  ],
-)
-def test_mistakes_are_one_line(rows, tmp_path, flags, words):
-  flags = flags.format(tmp=tmp_path).split()
-  own = [] if '--table=' in flags[0] else [f'--table={rows.path}']
-  status, _, errors = _finish(*own, f'--out={tmp_path}', '--repeats=2', *flags)
-  assert status == 1
-  (line,) = errors.strip().splitlines()
-  assert line.startswith('search.py: ') and words in line
+_MISTAKES = {
+  '--searchers=annealing': "'annealing'",
+  '--searchers=': '--searchers is empty',
+  '--table={tmp}/none': 'none',
+  '--budget=1 --searchers=hyperband': 'raise --budget=1',
+}
+
+
+def test_mistakes_are_one_line(rows, tmp_path):
+  own = f'--table={rows.path}', f'--out={tmp_path}', '--repeats=2', _CACHE
+  tries = [
+    [*own, *mistake.format(tmp=tmp_path).split()] for mistake in _MISTAKES
+  ]
+  found = tiny_run.tried(tries, 'search', ['nasjax.simulation'])
+  # A fork ends as a process of its own does.
+  assert tiny_run.finish(*tries[0], launcher='search') == found[0]
+  for (status, _, errors), words in zip(found, _MISTAKES.values()):
+    assert status == 1
+    (line,) = errors.strip().splitlines()
+    assert line.startswith('search.py: ') and words in line
 
 
 # Real training.
@@ -90,6 +94,8 @@ def _train(tiny, out):
   own = [f for f in tiny.flags if not f.startswith(_OF_THE_TABLE)]
   return (
     *own,
+    # Beams are those of the tiny run.
+    '--decoder=greedy',
     '--evaluate=train',
     '--searchers=successive_halving',
     '--ops=conv5,conv7',
@@ -155,6 +161,8 @@ def test_the_first_epochs_are_those_of_the_whole_training(trained):
     assert first == whole.query(arch, 'val_per', seed=3, epoch=1)
 
 
+# In small: what is known is not trained again, above; test_killed_runs.
+@pytest.mark.slow
 def test_a_killed_search_goes_on(trained):
   out = trained.with_name('killed')
   command = _train(tiny_run.finished(), out)

@@ -193,6 +193,8 @@ def _workers(monkeypatch, races):
   return rows, published
 
 
+# In small: a worker that fails, and rows of made answers.
+@pytest.mark.slow
 def test_workers_of_nasjax_and_loop(monkeypatch):
   if len(os.sched_getaffinity(0)) < 2:
     pytest.skip('two workers need two cores')

@@ -305,11 +305,13 @@ prepareds = [
 ]
 cell = [[2, 1], [0, 1, 1], [5, 0, 1, 1]]
 shards = runs.plan(job, [(cell, seed) for seed in range(32)], 8)
-met, start = threading.Barrier(2), runs.Runner.initial
-def initial(runner):
+met = threading.Barrier(2)
+def run_shard(job, shard, prepared, *rest):
+  # What follows has nothing to do with it.
+  runner = runs.Runner(job, shard, prepared)
   met.wait(200)
-  return start(runner)
-runs.Runner.initial = initial
+  jax.block_until_ready(runner.initial())
+runs.run_shard = run_shard
 
 class Watch:
   def begin(self, shard): pass
@@ -331,7 +333,6 @@ def test_orthogonal_starts_at_once_do_not_wait_for_each_other(tmp_path):
   )
   assert done.returncode == 0, done.stderr
   assert len(done.stdout.splitlines()) == 4
-  assert len(table.open(tmp_path)) == 32
 
 
 def test_tasks_are_shared_out_one_at_each_place_at_a_time():

@@ -1,6 +1,7 @@
 """The real launcher on a tiny corpus, run once for all who look at it."""
 
 import functools
+import json
 import os
 import pathlib
 import subprocess
@@ -8,8 +9,14 @@ import sys
 import tempfile
 from typing import NamedTuple
 
-# Compiling takes a test longer than running does.
-UNOPTIMISED = '--xla_backend_optimization_level=0'
+# Compiling takes a test longer than running does: LLVM shall not optimise, and
+# XLA shall take its older emitters of loops, which need half the time.
+UNOPTIMISED = (
+  '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
+)
+# Options of `jax.jit` where bounds on rounding are those of sums as users have
+# them.
+OF_USERS = {'xla_cpu_use_fusion_emitters': True}
 ROOT = pathlib.Path(__file__).parent.parent
 # Four networks in two shards that share a program.
 CELLS = """
@@ -37,14 +44,17 @@ class TinyRun(NamedTuple):
   output: str
 
 
+def _environment():
+  """That of launchers; --cpu_devices says how many devices there are."""
+  return os.environ | {'PYTHONUNBUFFERED': '1', 'XLA_FLAGS': UNOPTIMISED}
+
+
 def start(*flags, launcher='benchmark'):
   """Starts a launcher as a process of its own, with pipes for its output."""
-  environment = dict(os.environ, PYTHONUNBUFFERED='1')
-  environment['XLA_FLAGS'] = UNOPTIMISED  # --cpu_devices says how many
   return subprocess.Popen(
     [sys.executable, f'experiments/{launcher}.py', *flags],
     cwd=ROOT,
-    env=environment,
+    env=_environment(),
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
@@ -56,6 +66,35 @@ def finish(*flags, launcher='benchmark'):
   with start(*flags, launcher=launcher) as process:
     output, errors = process.communicate(timeout=300)
   return process.returncode, output, errors
+
+
+def tried(tries, launcher='benchmark', modules=(), environment=None):
+  """Runs a launcher with every list of flags, in forks of one process.
+
+  For what ends before any computation: much of the time of such a start is
+  Python's and its libraries'.
+
+  Args:
+    tries: lists of flags.
+    launcher: its name.
+    modules: names of what is imported once for all.
+    environment: if not that of `finish`.
+
+  Returns:
+    what `finish` returns, for each.
+  """
+  script = ROOT / 'tests' / 'tried_flags.py'
+  done = subprocess.run(
+    [sys.executable, script, f'experiments/{launcher}.py', *modules],
+    input=json.dumps([list(flags) for flags in tries]),
+    cwd=ROOT,
+    env=environment or _environment(),
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert done.returncode == 0, done.stderr
+  return [tuple(answer) for answer in json.loads(done.stdout)]
 
 
 @functools.cache
