@@ -217,7 +217,9 @@ def test_layer_norm_leaves_spare_lanes_out(dtype):
     assert not one[..., ~real].any()
 
 
-@pytest.mark.parametrize('kernels', ['tpu', 'gpu'])
+@pytest.mark.parametrize(
+  'kernels', [pytest.param('tpu', marks=pytest.mark.slow), 'gpu']
+)
 def test_a_population_trains_as_on_a_cpu(kernels, monkeypatch):
   members = (
     ([[2, 1], [0, 1, 1], [5, 0, 1, 1]], 7),

@@ -124,6 +124,7 @@ def _launch(launcher, *flags):
   return done.stdout
 
 
+@pytest.mark.slow
 def test_launchers_train_and_search_it(tmp_path):
   given = tiny_run.finished().flags
   dropped = ('--cells=', '--macro=', '--seeds=', '--members_per_shard=')

@@ -41,6 +41,7 @@ def test_a_size_below_one_is_refused():
     planted.corpus(0, held_out=0)
 
 
+@pytest.mark.slow
 def test_st_nas_finds_the_operation(tmp_path):
   # Ten seeds: experiments/planted.py. One here, soon learnt.
   method = dataclasses.replace(methods.ST_NAS, alpha_lr=3e-3)
