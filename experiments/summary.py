@@ -41,8 +41,8 @@ def print_extremes(table, count=3):
     title=f'{len(rows)} cells by test {table.metric}, mean of their seeds'
   )
   for column in (
-    'rank', 'cell', 'seeds', 'validation', 'test\nWER' if worded else 'test',
-    'S/D/I %', 'parameters', 'MMACs', 'diverged',
+    'rank', 'cell', 'seeds', 'valid', 'test\nWER' if worded else 'test',
+    'S/D/I %', 'params', 'MMACs', 'diverged',
   ):  # fmt: skip
     left = column == 'cell'
     view.add_column(column, justify='left' if left else 'right', no_wrap=left)
