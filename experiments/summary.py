@@ -79,8 +79,17 @@ def _kinds(table):
   return edits_rk / total_r1 * table.column('test_per')[:, None]
 
 
-def print_silent(table):
-  """Names the networks that emit (almost) only blanks on the test split."""
+def print_unlearnt(table):
+  """Says how many networks diverged, and names those that emit only blanks.
+
+  Almost only blanks, on the test split.
+  """
+  diverged = int((np.asarray(table.column('status')) == 'diverged').sum())
+  if diverged:
+    CONSOLE.print(
+      f'{diverged} of {len(table)} networks diverged. Usual remedies: a lower '
+      '--lr, a smaller --clip'
+    )
   _, deleted_r, inserted_r = _kinds(table).T
   silent_r = 1 - deleted_r + inserted_r < SILENT
   if not silent_r.any():
@@ -188,7 +197,7 @@ def write(table, out):
   """Prints and draws everything."""
   print_extremes(table)
   print_separation(table)
-  print_silent(table)
+  print_unlearnt(table)
   paths = draw(table, out)
   CONSOLE.print(f'table: {out / "table"}, {len(table)} rows')
   for path in paths:
