@@ -301,7 +301,7 @@ class Searcher:
     alive = _alive(found, held_out_loss)
     if over and alive and stage_number + 1 < len(self.search.stages):
       found, judge = self._next_stage(state, found, judge, stage_number + 1)
-      stage_number, in_stage, over = stage_number + 1, 0, False
+      stage_number, in_stage = stage_number + 1, 0
     values['seconds'] = time.perf_counter() - started
     history = {name: v.copy() for name, v in state['history'].items()}
     for name, value in values.items():
@@ -312,7 +312,16 @@ class Searcher:
       'stage': np.array([stage_number, in_stage]),
       'judge': _judge(*judge),
     }
-    return state, over or not alive
+    return state, self.over(state, epoch + 1)
+
+  def over(self, state, epoch):
+    """Tells whether a search ended before an epoch, from the state before."""
+    loss = state['history']['held_out_loss'][epoch - 2]
+    number, in_stage = (int(n) for n in state['stage'])
+    judge = plateau.State(*(v.item() for v in state['judge']))
+    ended = judge.stopped or in_stage == self.search.stages[number].epochs
+    last = number + 1 == len(self.search.stages)
+    return not _alive(state['search'], loss) or bool(last and ended)
 
   def _next_stage(self, state, found, judge, number):
     """Returns the state and the scheduler with which a stage begins."""
@@ -480,13 +489,7 @@ class _Trainable:
     return _on_host(self._state)
 
   def over(self, host, epoch):
-    loss = host['history']['held_out_loss'][epoch - 2]
-    number, in_stage = (int(n) for n in host['stage'])
-    stages = self._searcher.search.stages
-    judge = plateau.State(*(v.item() for v in host['judge']))
-    ended = judge.stopped or in_stage == stages[number].epochs
-    last = number + 1 == len(stages)
-    return not _alive(host['search'], loss) or bool(last and ended)
+    return self._searcher.over(host, epoch)
 
 
 def run(
