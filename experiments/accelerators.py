@@ -7,15 +7,18 @@ XLA's compilers for TPUs (pip install libtpu) and for an H100 (--topology=h100;
 its packages are named where they are missing) need no accelerator. The program
 is that of a run, for two groups of networks that take turns on every device.
 Nothing runs: the least time of a step is what the chip's published peaks allow
-(`nasjax.chips`), and what the compiler says of memory is what it will allocate.
+(`nasjax.programs.chips`), and what the compiler says of memory is what it will
+allocate.
 """
 
 import json
 import os
 import pathlib
 
-import command
 from absl import flags
+from common import command
+
+from nasjax.models import macros
 
 FLAGS = flags.FLAGS
 
@@ -51,9 +54,7 @@ flags.DEFINE_integer(
   'of several hosts two as well, to show their messages.',
   lower_bound=1,
 )
-flags.DEFINE_bool(
-  'checkpoint', True, 'Compute cells again for their gradient.'
-)
+flags.DEFINE_bool('checkpoint', True, 'Compute cells again for their gradient.')
 flags.DEFINE_string('json', None, 'Where the rows go, kept up to date.')
 
 
@@ -63,16 +64,16 @@ _HOST = 8
 
 def _jobs():
   """Returns what the flags ask for, in order."""
-  import accelerator_programs as programs
+  from studies import accelerator_programs as programs
 
-  from nasjax import chips, models
+  from nasjax.programs import chips
 
   cells = []
   for name in FLAGS.cells:
     whole = name in ('signatures', 'all')
     cells += programs.SIGNATURES if whole else [name]
   _check('cells', cells, programs.CELLS | programs.SIGNATURES)
-  _check('macro', FLAGS.macro, models.MACROS)
+  _check('macro', FLAGS.macro, macros.BY_SPACE['nb_asr'])
   for value in FLAGS.members:
     if not value.isdecimal() or int(value) < 1:
       raise ValueError(f'--members: {value!r} is no number from 1 on')
@@ -116,7 +117,7 @@ def _check(flag, values, known):
 
 def run():
   """Compiles one program after another, and shows and keeps their costs."""
-  from nasjax import chips
+  from nasjax.programs import chips
 
   # JAX reads them when it is imported.
   os.environ.update(chips.environment(FLAGS.topology))
@@ -127,10 +128,10 @@ def run():
   # More than there are is refused before anything is compiled.
   chips.devices(FLAGS.topology, jobs[0].devices)
 
-  import accelerator_programs as programs
-  import accelerator_report as report
+  from studies import accelerator_programs as programs
+  from summaries import accelerator_report as report
 
-  from nasjax.table import disk
+  from nasjax.storage import disk
 
   out = report.console()
   for share in sorted({job.data_devices for job in jobs}):

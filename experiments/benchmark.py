@@ -11,13 +11,15 @@ import os
 import pathlib
 import sys
 
-import command
-import corpora
-import devices
-import jobs
-import planning
-import training
 from absl import flags
+from common import (
+  command,
+  corpus_flags,
+  device_flags,
+  jobs,
+  planning,
+  training_flags,
+)
 
 FLAGS = flags.FLAGS
 
@@ -41,10 +43,10 @@ flags.DEFINE_string(
   'With --dry_run: plan for accelerators that are not there, such as v5e:2x2 '
   'or h100 (see accelerators.py).',
 )
-flags.adopt_module_key_flags(corpora)
-flags.adopt_module_key_flags(devices)
+flags.adopt_module_key_flags(corpus_flags)
+flags.adopt_module_key_flags(device_flags)
 flags.adopt_module_key_flags(planning)
-flags.adopt_module_key_flags(training)
+flags.adopt_module_key_flags(training_flags)
 
 
 def sizes(job, shards, done, prepareds):
@@ -53,10 +55,10 @@ def sizes(job, shards, done, prepareds):
   Where CPUs train shards of a size that the user chose, all of a shard does.
 
   Args:
-    job: `runs.Job`.
+    job: `running.Job`.
     shards: those that are to be trained.
     done: names of those whose rows stand.
-    prepareds: of `runs.prepare`, one for each worker.
+    prepareds: of `running.prepare`, one for each worker.
 
   Returns:
     what `workers.run` takes last: the networks which run as one program (None
@@ -67,7 +69,7 @@ def sizes(job, shards, done, prepareds):
   todo = any(shard.name not in done for shard in shards)
   if on_cpu and (FLAGS.members_per_shard or not todo):
     return (None, True, None), '', ()
-  from nasjax import sizing
+  from nasjax.benchmark import sizing
 
   size = sizing.choose(job, shards, prepareds[0], FLAGS.at_once)
   together = None if on_cpu else size.together
@@ -81,11 +83,11 @@ def write_record(job, builder, planned, out):
   """
   if FLAGS.shard and (out / 'run.json').exists():
     return
-  from nasjax import provenance, runs
-  from nasjax.table import disk
+  from nasjax.benchmark import running
+  from nasjax.storage import disk, provenance
 
   own_flags = FLAGS.get_key_flags_for_module(sys.argv[0])
-  record = runs.describe(job) | {
+  record = running.describe(job) | {
     'flags': {f.name: f.value for f in own_flags if f.name != 'shard'},
     'metric': job.metric,
     'members_per_shard': planned.plan.members_per_shard,
@@ -106,7 +108,7 @@ def _plan_for():
     raise ValueError(
       f'--plan_for={FLAGS.plan_for} is for planning; give --dry_run, too'
     )
-  from nasjax import chips
+  from nasjax.programs import chips
 
   os.environ.update(chips.environment(FLAGS.plan_for))
 
@@ -114,8 +116,8 @@ def _plan_for():
 def run():
   """The whole way: corpus, plan, shards, table, figures."""
   # What can be wrong is looked for before anything slow is imported.
-  recipe, members = training.recipe(), training.members()
-  corpora.check()
+  recipe, members = training_flags.recipe(), training_flags.members()
+  corpus_flags.check()
   if FLAGS.plan_for:
     _plan_for()
   out = command.directory('out')
@@ -123,30 +125,31 @@ def run():
   with planning.hold(out):
     most = len(FLAGS.shard or ()) or FLAGS.members_per_shard or len(members)
     work = jobs.prepare(recipe, most, topology=FLAGS.plan_for)
-    import monitor
+    from common import console
 
-    from nasjax import runs, table
+    from nasjax import table
+    from nasjax.benchmark import running
 
     job, prepareds = work.job, work.prepareds
     planned = planning.plan(job, members, out, work.mesh.shape['member'])
     shards = planned.chosen
-    runs.check_table(job, planned.plan.shards, out)
+    running.check_table(job, planned.plan.shards, out)
     if FLAGS.plan_only:
       planning.write(job, planned)
-      monitor.CONSOLE.print(f'{len(shards)} shards in {planned.path}')
+      console.CONSOLE.print(f'{len(shards)} shards in {planned.path}')
       return
     done = table.committed(out / 'table')
     way, reason, steps = sizes(job, shards, done, prepareds)
     reason = planned.reason + reason
-    monitor.print_plan(job, work.corpus, shards, prepareds, reason)
-    monitor.print_steps(steps)
+    console.print_plan(job, work.corpus, shards, prepareds, reason)
+    console.print_steps(steps)
     if FLAGS.plan_for:
-      monitor.print_absent(job, shards, prepareds[0], *way[:2])
+      console.print_absent(job, shards, prepareds[0], *way[:2])
       return
     if FLAGS.dry_run:
       planning.print_todo(planned, done)
       todo = [shard for shard in shards if shard.name not in done]
-      monitor.print_projection(job, todo, prepareds)
+      console.print_projection(job, todo, prepareds)
       return
     with planning.hold_shards(out):
       train(work, planned, way, out)
@@ -154,15 +157,16 @@ def run():
 
 def train(work, planned, way, out):
   """Trains what is planned; figures are for who has all of it."""
-  import monitor
-  import summary
+  from common import console
+  from summaries import summary
 
-  from nasjax import table, workers
+  from nasjax import table
+  from nasjax.benchmark import workers
 
   planning.write(work.job, planned)
   write_record(work.job, work.builder, planned, out)
-  with monitor.Bar(planned.chosen, work.job) as bar:
-    say = monitor.CONSOLE.print
+  with console.Bar(planned.chosen, work.job) as bar:
+    say = console.CONSOLE.print
     workers.run(work.job, planned.chosen, work.prepareds, out, bar, say, *way)
   if FLAGS.shard:
     planning.print_done(planned, table.committed(out / 'table'))

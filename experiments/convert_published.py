@@ -16,8 +16,8 @@ if their numbers are NumPy's, 17 s if Python's; the table has 4 MB.
 import pathlib
 import re
 
-import command
 from absl import flags
+from common import command
 
 FLAGS = flags.FLAGS
 

@@ -18,8 +18,8 @@ import json
 import pathlib
 import time
 
-import command
 from absl import flags
+from common import command
 
 FLAGS = flags.FLAGS
 

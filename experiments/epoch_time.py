@@ -11,21 +11,17 @@ import pathlib
 import tempfile
 import time
 
-import command
-import corpora
-import devices
-import jobs
-import training
 from absl import flags
+from common import command, corpus_flags, device_flags, jobs, training_flags
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string('out', None, 'Ignored, for the flagfiles of benchmark.py.')
 flags.DEFINE_integer('members_per_shard', 2, 'Networks.', lower_bound=1)
 flags.DEFINE_string('json', None, 'Where the seconds of each part go.')
-flags.adopt_module_key_flags(corpora)
-flags.adopt_module_key_flags(devices)
-flags.adopt_module_key_flags(training)
+flags.adopt_module_key_flags(corpus_flags)
+flags.adopt_module_key_flags(device_flags)
+flags.adopt_module_key_flags(training_flags)
 
 
 class Clock:
@@ -55,29 +51,29 @@ def measure(job, shard, prepared):
 
   import orbax.checkpoint as ocp
 
-  from nasjax import runs
+  from nasjax.benchmark import running
 
   greedy = dataclasses.replace(
     job, recipe=dataclasses.replace(job.recipe, decoder='greedy')
   )
-  runner, quick = (runs.Runner(j, shard, prepared) for j in (job, greedy))
-  state = runner.epoch(runner.initial(), 1)
+  trainer, quick = (running.Trainer(j, shard, prepared) for j in (job, greedy))
+  state = trainer.epoch(trainer.initial(), 1)
   quick.evaluate(state['members'].params, 'validation')
   clock = Clock()
   arguments = clock.time(
     'data',
-    lambda: runner.train_arguments(
-      state['members'], runner.plan(2), job.recipe.lr
+    lambda: trainer.train_arguments(
+      state['members'], trainer.plan(2), job.recipe.lr
     ),
   )
-  members_p, _ = clock.time('training', runner.programs.train, *arguments)
+  members_p, _ = clock.time('training', trainer.programs.train, *arguments)
   clock.time('evaluation', quick.evaluate, members_p.params, 'validation')
-  clock.time('both', runner.evaluate, members_p.params, 'validation')
+  clock.time('both', trainer.evaluate, members_p.params, 'validation')
   clock.parts['decoding'] = max(
     0.0, clock.parts.pop('both') - clock.parts['evaluation']
   )
   state = state | {'members': members_p}
-  host = clock.time('logging', runner.unload, state)
+  host = clock.time('logging', trainer.unload, state)
   with tempfile.TemporaryDirectory() as directory:
     path = pathlib.Path(directory).absolute() / 'checkpoints'
     with ocp.CheckpointManager(path) as manager:
@@ -91,7 +87,7 @@ def measure(job, shard, prepared):
 
 def show(parts):
   """Prints seconds and shares."""
-  from monitor import CONSOLE
+  from common.console import CONSOLE
   from rich.table import Table
 
   total = sum(parts.values())
@@ -107,14 +103,14 @@ def show(parts):
 
 def run():
   """The way of benchmark.py up to its first shard."""
-  recipe, members = training.recipe(), training.members()
-  corpora.check()
+  recipe, members = training_flags.recipe(), training_flags.members()
+  corpus_flags.check()
   work = jobs.prepare(recipe, 1)
   import json
 
-  from nasjax import runs
+  from nasjax.benchmark import running
 
-  shard = runs.plan(work.job, members, FLAGS.members_per_shard)[0]
+  shard = running.plan(work.job, members, FLAGS.members_per_shard)[0]
   parts = measure(work.job, shard, work.prepareds[0])
   show(parts)
   if FLAGS.json:

@@ -15,9 +15,9 @@ import os
 import subprocess
 import sys
 
-import command
-import gpu_plan
 from absl import flags
+from card import gpu_plan
+from common import command
 
 FLAGS = flags.FLAGS
 
@@ -84,7 +84,7 @@ def run():
     results = gpu_plan.run(
       names, out, FLAGS.seconds, FLAGS.rehearse, lambda s: print(s, flush=True)
     )
-    import gpu_report
+    from card import gpu_report
 
     gpu_report.show(results)
     print(f'results in {out / "gpu.json"}')

@@ -10,11 +10,13 @@ best: training beside it makes everything look slow.
 
 import os
 
-import command
-import devices  # noqa: F401  (--compilation_cache)
 from absl import flags
+from common import (
+  command,
+  device_flags,  # noqa: F401  (--compilation_cache)
+)
 
-from nasjax import macros
+from nasjax.models import macros
 
 FLAGS = flags.FLAGS
 
@@ -101,15 +103,16 @@ def run():
   t = table.open(FLAGS.table)
   archs = chosen(t)
   configure()
-  import monitor
+  from common import console
 
-  from nasjax import latency, networks
+  from nasjax.benchmark import latency
+  from nasjax.models import families
 
-  named = networks.family(t.space).macros.get(FLAGS.macro)
+  named = families.family(t.space).macros.get(FLAGS.macro)
   macro = named or latency.macro_of(t)
   device = FLAGS.device or latency.device_name()
   setting = table.Setting(device, FLAGS.batch, FLAGS.frames, macro.name)
-  with monitor.counter(f'measuring on {device}') as tick:
+  with console.counter(f'measuring on {device}') as tick:
     count = latency.measure(
       t,
       archs,

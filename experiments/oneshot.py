@@ -13,11 +13,8 @@ at any moment and started again, the same command goes on.
 
 import dataclasses
 
-import command
-import corpora
-import devices
-import training
 from absl import flags
+from common import command, corpus_flags, device_flags, training_flags
 
 FLAGS = flags.FLAGS
 
@@ -82,7 +79,7 @@ flags.DEFINE_list(
 )
 flags.DEFINE_string('out', 'results/oneshot', 'Where all results go.')
 flags.DEFINE_string('json', None, 'Where the numbers of the report go.')
-for _module in corpora, devices, training:
+for _module in corpus_flags, device_flags, training_flags:
   flags.adopt_module_key_flags(_module)
 
 
@@ -119,7 +116,7 @@ def stages():
   """Returns the stages of every number of warm-up epochs, by that number."""
   from nasjax.oneshot import stages as stages_lib
 
-  recipe = training.recipe()
+  recipe = training_flags.recipe()
   if FLAGS.schedule == 'st_nas' and recipe.loss_norm != 'none':
     raise ValueError(
       f'--schedule=st_nas judges losses in nats an utterance, but the loss is '
@@ -129,7 +126,9 @@ def stages():
   make = getattr(stages_lib, FLAGS.schedule)
   found = {
     warm_up: make(warm_up, FLAGS.search_epochs, lr)
-    for warm_up in training.integers('--warm_up_epochs', FLAGS.warm_up_epochs)
+    for warm_up in training_flags.integers(
+      '--warm_up_epochs', FLAGS.warm_up_epochs
+    )
   }
   if not found:
     raise ValueError('--warm_up_epochs is empty; name at least one number')
@@ -138,18 +137,18 @@ def stages():
 
 def run():
   """Searches, baselines, retraining, report."""
-  training.recipe(), training.space()
-  search_seeds = training.integers('--search_seeds', FLAGS.search_seeds)
+  training_flags.recipe(), training_flags.space()
+  search_seeds = training_flags.integers('--search_seeds', FLAGS.search_seeds)
   if not search_seeds:
     raise ValueError('--search_seeds is empty; name at least one')
-  corpora.check()
+  corpus_flags.check()
   out = command.directory('out')
   with command.exclusive(out):
     record = command.Record(out, _GROWING, _FREE)
-    import oneshot_study
+    from studies import oneshot_study
 
     study = oneshot_study.run(methods(), search_seeds, stages(), out, record)
-    import oneshot_summary
+    from summaries import oneshot_summary
 
     oneshot_summary.write(study, out, FLAGS.json)
 

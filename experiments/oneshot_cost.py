@@ -16,9 +16,11 @@ import pathlib
 import subprocess
 import sys
 
-import command
 import numpy as np
 from absl import flags
+from common import command
+
+from nasjax.models import macros
 
 FLAGS = flags.FLAGS
 
@@ -59,17 +61,18 @@ def build(name, k):
   import jax
   import jax.numpy as jnp
 
-  from nasjax import member, recipes, spaces, tdnn
-  from nasjax.oneshot import methods, training
+  from nasjax import spaces
+  from nasjax.oneshot import methods, steps
   from nasjax.oneshot.supernet import Supernet
+  from nasjax.training import member, recipes
 
   method, kind = CASES[name]
   space = spaces.ST_NAS if k == 4 else spaces.ST_NAS_SWBD
   recipe = dataclasses.replace(
     recipes.E5, l2=0.0, dropout=0.5, loss_norm='none'
   )
-  macro = tdnn.Macro('cost', FLAGS.width)
-  weights = training.Weights('adam', recipe)
+  macro = macros.Tdnn('cost', FLAGS.width)
+  weights = steps.Weights('adam', recipe)
   rng = np.random.default_rng(0)
   shape = FLAGS.batch, FLAGS.frames, macro.features
   full_b = jnp.full(FLAGS.batch, FLAGS.frames)
@@ -88,19 +91,19 @@ def build(name, k):
     return _single(space, arch, macro, recipe, batch)
   supernet = Supernet(space, macro, space.ops, ())
   found = methods.METHODS[method]
-  state = training.init(supernet, found, weights, jax.random.key(0))
+  state = steps.init(supernet, found, weights, jax.random.key(0))
   if kind != 'architecture':
     # Candidates that run are data; timed are the most expensive ones.
     alpha_e = tuple(a.at[k - 1].set(30.0) for a in state.alpha_e)
     if found.sampled:
       state = state._replace(alpha_e=alpha_e)
   if kind == 'weights':
-    step = training.make_weight_step(supernet, found, weights)
+    step = steps.make_weight_step(supernet, found, weights)
     return lambda s, b: step(s, b, 1e-3, 1.0)[0], state, batch
   if kind == 'joint':
-    step = training.make_joint_step(supernet, found, weights)
+    step = steps.make_joint_step(supernet, found, weights)
     return lambda s, b: step(s, b, 1e-3, 1.0)[0], state, batch
-  step = training.make_arch_step(supernet, found, weights)
+  step = steps.make_arch_step(supernet, found, weights)
   return lambda s, b: step(s, b, b, 1e-3, 1.0)[0], state, batch
 
 
@@ -108,12 +111,13 @@ def _single(space, arch, macro, recipe, batch):
   """Returns the weight step of one network, with the same optimiser."""
   import jax
 
-  from nasjax import member, models, networks
-  from nasjax.oneshot import optimiser
+  from nasjax.models import common, families
+  from nasjax.training import member
+  from nasjax.training.optimisers import per_candidate
 
-  network = networks.single(space, arch, macro, recipe.dropout)
-  gates = networks.gates(space, arch)
-  params = models.initial_params(network, jax.random.key(0), gates)
+  network = families.single(space, arch, macro, recipe.dropout)
+  gates = families.gates(space, arch)
+  params = common.initial_params(network, jax.random.key(0), gates)
   groups = jax.tree.map(lambda leaf: -1, params)
 
   def step(state, batch):
@@ -125,11 +129,11 @@ def _single(space, arch, macro, recipe, batch):
 
     grads = jax.grad(loss)(params)
     active_g = jax.numpy.zeros(0, bool)
-    return optimiser.update(
+    return per_candidate.update(
       'adam', (recipe, 0, 0), grads, opt, params, 1e-3, groups, active_g, True
     )[:2]
 
-  return step, (params, optimiser.init('adam', params, 0)), batch
+  return step, (params, per_candidate.init('adam', params, 0)), batch
 
 
 def measure(name, k):
@@ -139,7 +143,7 @@ def measure(name, k):
 
   import jax
 
-  from nasjax import memory
+  from nasjax.programs import memory
 
   step, state, batch = build(name, k)
   state = jax.block_until_ready(jax.tree.map(jax.numpy.array, state))
@@ -187,7 +191,7 @@ def _pair(value, one, unit, digits=0):
 
 def show(rows):
   """Prints memory and time of every case, beside one network."""
-  import monitor
+  from common import console
   from rich.table import Table
 
   for k in sorted({row['candidates'] for row in rows}):
@@ -207,7 +211,7 @@ def show(rows):
         cells += _pair(row[name], one[name], 2**20)
       cells += _pair(row['step_s'], one['step_s'], 1, 2)
       view.add_row(*cells)
-    monitor.CONSOLE.print(view)
+    console.CONSOLE.print(view)
 
 
 def run():
@@ -220,13 +224,13 @@ def run():
     return
   if set(FLAGS.candidates) - {'4', '6'}:
     raise ValueError(f'--candidates={",".join(FLAGS.candidates)}: want 4, 6')
-  import monitor
+  from common import console
 
   wanted = [
     (name, int(k)) for k in FLAGS.candidates for name in FLAGS.cases or CASES
   ]
   rows = []
-  with monitor.counter('cases') as tick:
+  with console.counter('cases') as tick:
     for name, k in wanted:
       done = subprocess.run(
         [sys.executable, *sys.argv, f'--case={name}', f'--k={k}'],
@@ -239,7 +243,7 @@ def run():
       tick(len(rows), len(wanted))
   show(rows)
   if FLAGS.json:
-    from nasjax.table import disk
+    from nasjax.storage import disk
 
     text = json.dumps(
       {'outputs_bytes': outputs_bytes(), 'rows': rows}, indent=1

@@ -2,8 +2,8 @@
 
   python experiments/planted.py --methods=st_nas --json=results/planted.json
 
-The task (`nasjax.data.planted`) needs the receptive field of one candidate of
-four; every seed draws another corpus. Printed is how often each method finds
+The task (`data.synthetic.planted`) needs the receptive field of one candidate
+of four; every seed draws another corpus. Printed is how often each method finds
 it; a random draw does so once in four times.
 """
 
@@ -11,9 +11,8 @@ import dataclasses
 import json
 import pathlib
 
-import command
-import devices
 from absl import flags
+from common import command, device_flags
 
 FLAGS = flags.FLAGS
 
@@ -26,7 +25,7 @@ flags.DEFINE_float(
 )
 flags.DEFINE_string('out', 'results/planted', 'Where searches are kept.')
 flags.DEFINE_string('json', None, 'Where the numbers go.')
-flags.adopt_module_key_flags(devices)
+flags.adopt_module_key_flags(device_flags)
 
 
 def methods():
@@ -44,7 +43,7 @@ def methods():
 
 def search_all(method, meshes, out, tick):
   """Returns for each seed what was found, and whether it is the solution."""
-  from nasjax import workers
+  from nasjax.benchmark import workers
   from nasjax.oneshot import planted
 
   def one(seed, mesh, check):
@@ -66,16 +65,16 @@ def run():
   out = command.directory('out')
   with command.exclusive(out):
     chosen = methods()
-    devices.configure(FLAGS.searches)
-    import monitor
+    device_flags.configure(FLAGS.searches)
+    from common import console
 
     from nasjax import analysis
-    from nasjax.table import disk
+    from nasjax.storage import disk
 
     numbers = {}
     for method in chosen:
-      with monitor.counter(f'{method.name}, searches') as tick:
-        found = search_all(method, devices.meshes(), out, tick)
+      with console.counter(f'{method.name}, searches') as tick:
+        found = search_all(method, device_flags.meshes(), out, tick)
       solved = sum(solution for _, solution in found)
       share = analysis.share(solved, len(found))
       print(

@@ -13,13 +13,9 @@ import json
 import pathlib
 import tempfile
 
-import command
-import corpora
-import devices
-import jobs
 import numpy as np
-import training
 from absl import flags
+from common import command, corpus_flags, device_flags, jobs, training_flags
 
 FLAGS = flags.FLAGS
 
@@ -35,7 +31,7 @@ flags.DEFINE_float(
   'Fail if a phoneme error rate differs by more than this fraction.',
 )
 flags.DEFINE_string('out', None, 'Ignored, for the flagfiles of benchmark.py.')
-for _module in corpora, devices, training:
+for _module in corpus_flags, device_flags, training_flags:
   flags.adopt_module_key_flags(_module)
 COMPARED = ('train_loss', 'val_loss', 'val_per', 'test_loss', 'test_per')
 
@@ -72,12 +68,15 @@ def again(row):
   Raises:
     ValueError: the corpus of the flags is not that of the row.
   """
-  from nasjax import networks, recipes, runs, table
+  from nasjax import table
+  from nasjax.benchmark import running
+  from nasjax.models import families
+  from nasjax.training import recipes
 
   values = json.loads(row['recipe_json'])
   values['curriculum'] = tuple(values['curriculum'])
   recipe = recipes.Recipe(**values)
-  known = networks.FAMILIES[row['space']].macros
+  known = families.FAMILIES[row['space']].macros
   if row['macro'] not in known:
     raise ValueError(f'the row has macro {row["macro"]!r}, unknown here')
   work = jobs.prepare(recipe, 1, known[row['macro']])
@@ -86,13 +85,13 @@ def again(row):
       f'the flags make corpus {work.job.corpus_fingerprint}, the row was '
       f'trained on {row["corpus_fingerprint"]}; give the flagfile of the table'
     )
-  import monitor
+  from common import console
 
   member = (np.array(row['arch'], np.int8), row['seed'])
-  shards = runs.plan(work.job, [member], 1)
+  shards = running.plan(work.job, [member], 1)
   with tempfile.TemporaryDirectory() as out:
-    with monitor.Bar(shards, work.job) as bar:
-      runs.run_shard(work.job, shards[0], work.prepareds[0], out, bar.update)
+    with console.Bar(shards, work.job) as bar:
+      running.run_shard(work.job, shards[0], work.prepareds[0], out, bar.update)
     return table.open(out).to_arrow().to_pylist()[0]
 
 
@@ -106,10 +105,10 @@ def _apart(old, new):
 
 def run():
   """Finds the row, trains it and shows both."""
-  corpora.check()
+  corpus_flags.check()
   old = find()
   new = again(old)
-  from monitor import CONSOLE
+  from common.console import CONSOLE
   from rich.table import Table
 
   view = Table(title=f'{FLAGS.cell}, seed {FLAGS.cell_seed}')

@@ -9,8 +9,8 @@ The page needs nothing else, neither files nor a network.
 import json
 import pathlib
 
-import command
 from absl import flags
+from common import command
 
 FLAGS = flags.FLAGS
 
@@ -63,13 +63,12 @@ def run():
   search = read_search(FLAGS.search) if FLAGS.search else None
 
   from nasjax import table
-  from nasjax.table import disk
+  from nasjax.storage import disk
 
   t = table.open(FLAGS.table)
   if FLAGS.macro or FLAGS.corpus_fingerprint:
     t = t.select(macro=FLAGS.macro, corpus_fingerprint=FLAGS.corpus_fingerprint)
-  import report_page
-  import report_sections
+  from summaries import report_page, report_sections
 
   study = report_sections.study(t, FLAGS.recipe, FLAGS.resamples)
   sections = report_sections.build(study, search)

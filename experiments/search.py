@@ -14,11 +14,8 @@ import json
 import pathlib
 import time
 
-import command
-import corpora
-import devices
-import training
 from absl import flags
+from common import command, corpus_flags, device_flags, training_flags
 
 FLAGS = flags.FLAGS
 
@@ -49,7 +46,7 @@ flags.DEFINE_string('out', 'results/search', 'Where figures and tables go.')
 flags.DEFINE_string(
   'json', None, 'Where the test error rate at the budget of every repeat goes.'
 )
-for _module in corpora, devices, training:
+for _module in corpus_flags, device_flags, training_flags:
   flags.adopt_module_key_flags(_module)
 
 
@@ -71,19 +68,20 @@ def searchers():
 
 def in_table(names, bars):
   """Searches in the table; returns a `search_summary.Study`."""
-  import search_summary
+  from summaries import search_summary
 
-  from nasjax import search, simulation, table
-  from nasjax.search import gcn
+  from nasjax import search, table
+  from nasjax.predictors import gcn
+  from nasjax.search import landscape
 
   rows = table.open(pathlib.Path(FLAGS.table).expanduser())
-  scape = simulation.landscape(rows, FLAGS.table_recipe)
+  scape = landscape.landscape(rows, FLAGS.table_recipe)
   search_summary.say_landscape(rows, scape)
   traces, seconds = {}, {}
   for name in names:
     own = {}
     if name == 'gcn':
-      vectors = simulation.candidates(scape)
+      vectors = landscape.candidates(scape)
       graphs = gcn.graphs(rows.space, scape.archs(vectors))
       own = {'candidates': vectors, 'graphs': graphs}
     searcher = search.SEARCHERS[name](
@@ -91,7 +89,7 @@ def in_table(names, bars):
     )
     started = time.perf_counter()
     with bars(f'{name}, models trained') as tick:
-      traces[name] = simulation.simulate(
+      traces[name] = landscape.simulate(
         searcher,
         scape,
         FLAGS.search_seed,
@@ -110,17 +108,17 @@ def run():
   names, out = searchers(), command.directory('out')
   with command.exclusive(out):
     if FLAGS.evaluate == 'train':
-      import search_training
+      from studies import search_training
 
       study = search_training.study(names, out)
     else:
-      devices.configure(FLAGS.repeats)
-      import monitor
+      device_flags.configure(FLAGS.repeats)
+      from common import console
 
-      study = in_table(names, monitor.counter)
-    import search_summary
+      study = in_table(names, console.counter)
+    from summaries import search_summary
 
-    from nasjax.table import disk
+    from nasjax.storage import disk
 
     search_summary.write(study, out)
     if FLAGS.json:

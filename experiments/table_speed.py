@@ -16,8 +16,8 @@ import pathlib
 import sys
 import tempfile
 
-import command
 from absl import flags
+from common import command
 
 FLAGS = flags.FLAGS
 
@@ -65,7 +65,7 @@ def run():
     else:
       made = tempfile.TemporaryDirectory(prefix='nasjax-table-')
       directory = pathlib.Path(stack.enter_context(made))
-    import table_questions
+    from races import table_questions
 
     from nasjax import table
 

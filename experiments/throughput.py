@@ -20,8 +20,8 @@ import sys
 import tempfile
 import time
 
-import command
 from absl import flags
+from common import command
 
 FLAGS = flags.FLAGS
 
@@ -49,12 +49,12 @@ flags.DEFINE_integer(
   lower_bound=1,
 )
 
-WORKER = pathlib.Path(__file__).with_name('throughput_worker.py')
+_HERE = pathlib.Path(__file__).parent
 
 
 def races(engines, cells, populations, quick):
   """Returns the races in the order of a round: engines alternate."""
-  from throughput_cells import CELLS, Race
+  from races.throughput_cells import CELLS, Race
 
   kinds = [('full', c, 'single', 1) for c in CELLS]
   if quick:
@@ -88,7 +88,13 @@ def measure(race, settings, cache):
   job = race._asdict() | settings
   machine = {'cache': str(cache), 'started': time.time()}
   done = subprocess.run(
-    [sys.executable, WORKER, json.dumps(job | machine)],
+    [
+      sys.executable,
+      '-m',
+      'races.throughput_worker',
+      json.dumps(job | machine),
+    ],
+    cwd=_HERE,
     capture_output=True,
     text=True,
   )
@@ -112,7 +118,7 @@ def run_rounds(plan, settings, rounds, publish):
   Returns:
     the rows (`throughput_report.rows`).
   """
-  import throughput_report as report
+  from races import throughput_report as report
 
   answers = {race: [] for race in plan}
   with tempfile.TemporaryDirectory(prefix='nasjax-throughput-') as caches:
@@ -159,7 +165,7 @@ def _file(flag):
 
 def run():
   """Checks the flags, runs the races, prints and draws the rows."""
-  import throughput_cells as race_lib
+  from races import throughput_cells as race_lib
 
   engines = _chosen('engines', race_lib.ENGINES)
   cells = _chosen('cells', tuple(race_lib.CELLS))
@@ -183,7 +189,7 @@ def run():
     if path:
       path.write_text(json.dumps(rows, indent=1) + '\n')
 
-  import throughput_report as report
+  from races import throughput_report as report
 
   try:
     rows = run_rounds(plan, settings, rounds, publish)

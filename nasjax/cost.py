@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nasjax import networks
+from nasjax.models import families
 
 
 def params(space, arch, macro):
@@ -14,17 +14,17 @@ def params(space, arch, macro):
   Args:
     space: search space.
     arch: one architecture of `space`, in any form that `space.parse` takes.
-    macro: macro network of the space (`networks.MACROS`).
+    macro: macro network of the space (`families.MACROS`).
 
   Returns:
     int. 26,338,848 for [[1,0],[1,0,0],[1,0,0,0]] on `models.NB_ASR`, 7,662,792
-    for `spaces.TDNN_D` on `tdnn.ST_NAS`.
+    for `spaces.TDNN_D` on `macros.ST_NAS`.
 
   Raises:
     ValueError: the macro network is of another space.
   """
-  networks.check(space, macro)
-  return networks.family(space).params(space, space.parse(arch), macro)
+  families.check(space, macro)
+  return families.family(space).params(space, space.parse(arch), macro)
 
 
 def macs(space, arch, macro, frames=200):
@@ -48,9 +48,9 @@ def macs(space, arch, macro, frames=200):
     raise ValueError(f'frames is {frames!r}; want a whole number')
   if frames < 1:
     raise ValueError(f'frames is {frames}; want at least 1')
-  networks.check(space, macro)
+  families.check(space, macro)
   return int(
-    networks.family(space).macs(space, space.parse(arch), macro, frames)
+    families.family(space).macs(space, space.parse(arch), macro, frames)
   )
 
 

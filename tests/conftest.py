@@ -62,7 +62,7 @@ def emitters_of_users(monkeypatch):
 
   By the older emitters a member is rounded otherwise in another population.
   """
-  from nasjax import population
+  from nasjax.training import population
 
   population._programs.cache_clear()
   monkeypatch.setitem(population._COMPILER, 'cpu', tiny_run.OF_USERS)

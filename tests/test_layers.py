@@ -14,42 +14,43 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-# Modules and packages of nasjax from the bottom up. A module may import those
-# of lower rows, and a package its own parts. A new module joins the row above
-# the highest that it needs; WORKSPACE.md tells what each layer is for.
-LAYERS = (
-  ('plateau', 'chips', 'hlo', 'macros'),
-  (
-    *('spaces', 'recipes', 'dropout', 'provenance', 'taps', 'memory'),
-    'program_costs',
+# What each package (or module) of nasjax may import of the others. A new one
+# joins with a line; WORKSPACE.md tells what each is for.
+MAY_USE = {
+  'spaces': (),
+  'kernels': (),
+  'programs': (),
+  'decoding': (),
+  'analysis': (),
+  'predictors': ('spaces',),
+  'data': ('spaces',),
+  'layers': ('kernels',),
+  'storage': ('programs',),
+  'losses': ('kernels', 'decoding'),
+  'models': ('spaces', 'kernels', 'layers'),
+  'cells': ('models',),
+  'cost': ('models',),
+  'table': ('spaces', 'storage'),
+  'plots': ('analysis', 'data', 'spaces'),
+  'search': ('spaces', 'predictors', 'table'),
+  'published': ('table', 'cost', 'models', 'spaces'),
+  'training': (
+    *('models', 'losses', 'decoding', 'data', 'layers', 'kernels'),
+    *('programs', 'storage'),
   ),
-  ('kernels', 'checkpoints'),
-  ('data', 'adam', 'functions', 'mixing', 'trainer', 'decoding', 'error_rates'),
-  ('losses', 'metrics'),
-  ('table',),
-  ('search', 'attempts'),
-  ('simulation',),
-  ('ops', 'accelerated'),
-  ('cells',),
-  ('models', 'tdnn', 'cells_cost'),
-  ('tdnn_cost',),
-  ('networks',),
-  ('cost', 'shards'),
-  ('member', 'latency', 'published'),
-  ('population',),
-  ('runner',),
-  ('parts', 'rows'),
-  ('runs',),
-  ('sizing', 'workers'),
-  ('oneshot',),
-  ('analysis',),
-  ('plots',),
-)
-RANKS = {unit: rank for rank, row in enumerate(LAYERS) for unit in row}
+  'benchmark': (
+    *('training', 'table', 'cost', 'models', 'storage', 'kernels'),
+    'programs',
+  ),
+  'oneshot': (
+    *('training', 'models', 'layers', 'losses', 'data', 'decoding', 'storage'),
+    'spaces',
+  ),
+}
 
-# Units that may import less than their layer allows. A search algorithm sees
+# Parts of a package that may import less than it. A search algorithm sees
 # architectures and scores, not where the scores come from.
-NARROWER = {'search': {'spaces'}}
+NARROWER = {'search.algorithms': ('spaces', 'predictors')}
 
 FOREIGN = {
   'tensorflow': 'data is prepared and read without TensorFlow',
@@ -63,7 +64,7 @@ FOREIGN = {
 }
 
 # launch/ builds command lines: it may read names and tables, and runs no model.
-LAUNCH_MAY_USE = {'spaces', 'recipes', 'table'}
+LAUNCH_MAY_USE = {'spaces', 'training.recipes', 'table'}
 MODEL_CODE = ('jax', 'flax', 'optax', 'orbax', 'experiments')
 
 
@@ -119,13 +120,14 @@ def _unit(name):
 def library_faults(module, source, is_package=False):
   """What is wrong with the imports of one module of nasjax, as lines."""
   unit = _unit(module)
-  if unit is not None and unit not in RANKS:
+  if unit is not None and unit not in MAY_USE:
     return [
-      f'{module}: unknown module; add {unit!r} to LAYERS in '
-      'tests/test_layers.py, in the row above all that it imports'
+      f'{module}: unknown package; add {unit!r} to MAY_USE in '
+      'tests/test_layers.py'
     ]
   faults = []
   package = module if is_package else module.rpartition('.')[0]
+  part = '.'.join(module.split('.')[1:3])
   for name, line in imports_of(source, package):
     where = f'{module}, line {line}: imports {name}'
     for foreign, why in FOREIGN.items():
@@ -135,20 +137,23 @@ def library_faults(module, source, is_package=False):
       continue
     other = _unit(name)
     if other is None or other == unit:
+      if part in NARROWER and other and not _under(name, f'nasjax.{part}'):
+        faults.append(f'{where}; {part} uses nothing of {unit} but itself')
       continue
-    if other not in RANKS:
+    if other not in MAY_USE:
       faults.append(
-        f'{where}, an unknown module; add {other!r} to LAYERS in '
+        f'{where}, an unknown package; add {other!r} to MAY_USE in '
         'tests/test_layers.py'
       )
     elif unit is None:
       faults.append(f'{where}; nasjax itself imports nothing')
-    elif RANKS[other] >= RANKS[unit]:
-      faults.append(f'{where}; {other} does not lie below {unit}')
-    elif other not in NARROWER.get(unit, RANKS):
-      faults.append(
-        f'{where}; {unit} may use only {", ".join(sorted(NARROWER[unit]))}'
-      )
+    else:
+      allowed = NARROWER.get(part, MAY_USE[unit])
+      if other not in allowed:
+        faults.append(
+          f'{where}; {part if part in NARROWER else unit} may use only '
+          f'{", ".join(allowed) or "itself"}'
+        )
   return faults
 
 
@@ -157,8 +162,10 @@ def launch_faults(path, source):
   faults = []
   for name, line in imports_of(source):
     model = any(_under(name, module) for module in MODEL_CODE)
-    other = _unit(name) if _under(name, 'nasjax') else None
-    if model or (other is not None and other not in LAUNCH_MAY_USE):
+    ours = _under(name, 'nasjax') and _unit(name) is not None
+    if model or (
+      ours and not any(_under(name, f'nasjax.{m}') for m in LAUNCH_MAY_USE)
+    ):
       faults.append(
         f'{path}, line {line}: imports {name}; launch/ builds command lines '
         f'and may use of nasjax only {", ".join(sorted(LAUNCH_MAY_USE))}'
@@ -175,7 +182,7 @@ def _modules():
     yield '.'.join(parts), path
 
 
-def test_imports_point_down():
+def test_packages_import_what_they_may():
   modules = list(_modules())
   assert 'nasjax.spaces.nb_asr' in dict(modules)
   faults = []
@@ -201,11 +208,13 @@ def test_launch_imports_no_model_code():
   assert not faults, '\n' + '\n'.join(faults)
 
 
-def test_each_module_has_one_layer():
-  units = [unit for row in LAYERS for unit in row]
-  assert len(units) == len(set(units))
-  for unit, allowed in NARROWER.items():
-    assert all(RANKS[other] < RANKS[unit] for other in allowed)
+def test_no_package_imports_itself_by_a_detour():
+  done = set()
+  while len(done) < len(MAY_USE):
+    ready = {u for u, allowed in MAY_USE.items() if done.issuperset(allowed)}
+    assert ready > done, f'a circle among {set(MAY_USE) - done}'
+    done = ready
+  assert {_unit(m) for m, _ in _modules()} - {None} == done
 
 
 # The checks themselves, on planted faults.
@@ -214,29 +223,37 @@ def test_each_module_has_one_layer():
 @pytest.mark.parametrize(
   'module, source, part',
   [
-    ('nasjax.cells', 'from nasjax import models', 'does not lie below'),
-    ('nasjax.cells', 'import nasjax.models as m', 'does not lie below'),
-    ('nasjax.ops', 'from nasjax.cells import Cell', 'does not lie below'),
-    ('nasjax.losses.ctc', 'from .. import population', 'does not lie below'),
-    ('nasjax.losses.ctc', 'from ..cells import Cell', 'does not lie below'),
-    ('nasjax.decoding', 'from nasjax import losses', 'does not lie below'),
+    ('nasjax.models.base', 'from nasjax import training', 'may use only'),
+    ('nasjax.models.base', 'import nasjax.training.step as s', 'may use only'),
+    ('nasjax.layers.modules', 'from nasjax.models import base', 'only kernels'),
+    ('nasjax.losses.ctc', 'from .. import training', 'may use only'),
+    ('nasjax.losses.ctc', 'from ..models.base import Family', 'may use only'),
+    ('nasjax.decoding.ctc', 'from nasjax import losses', 'only itself'),
     ('nasjax.spaces.base', 'def f():\n  from nasjax import cost', 'line 2'),
-    ('nasjax.search.evolution', 'from nasjax import table', 'may use only'),
-    ('nasjax.search.evolution', 'from nasjax.data import text', 'only spaces'),
-    ('nasjax.search.evolution', 'from nasjax import population', 'below'),
+    (
+      'nasjax.search.algorithms.evolution',
+      'from nasjax import table',
+      'search.algorithms may use only',
+    ),
+    (
+      'nasjax.search.algorithms.evolution',
+      'from nasjax.search import landscape',
+      'nothing of search but itself',
+    ),
+    ('nasjax.search.landscape', 'from nasjax import training', 'may use only'),
     ('nasjax', 'from nasjax import spaces', 'imports nothing'),
-    ('nasjax.helpers', 'import numpy', "add 'helpers' to LAYERS"),
-    ('nasjax.cells', 'from nasjax import helpers', "add 'helpers' to LAYERS"),
+    ('nasjax.helpers', 'import numpy', "add 'helpers' to MAY_USE"),
+    ('nasjax.cost', 'from nasjax import helpers', "add 'helpers' to MAY_USE"),
     ('nasjax.data.timit', 'import tensorflow as tf', 'without TensorFlow'),
     ('nasjax.data.timit', 'from tensorflow.io import x', 'TensorFlow'),
     ('nasjax.losses.ctc', 'def f():\n  import torch.nn', 'JAX'),
-    ('nasjax.runs', 'try:\n  import ray\nexcept ImportError: pass', 'launch/'),
-    ('nasjax.runs', "__import__('ray')", 'launch/'),
-    ('nasjax.runs', "importlib.import_module('torch')", 'JAX'),
-    ('nasjax.runs', 'from absl import flags', 'arguments'),
-    ('nasjax.runs', 'from absl import app, logging', 'arguments'),
-    ('nasjax.runs', 'import absl.flags', 'arguments'),
-    ('nasjax.runs', 'from absl.flags import FLAGS', 'arguments'),
+    ('nasjax.table', 'try:\n  import ray\nexcept ImportError: pass', 'launch/'),
+    ('nasjax.table', "__import__('ray')", 'launch/'),
+    ('nasjax.table', "importlib.import_module('torch')", 'JAX'),
+    ('nasjax.table', 'from absl import flags', 'arguments'),
+    ('nasjax.table', 'from absl import app, logging', 'arguments'),
+    ('nasjax.table', 'import absl.flags', 'arguments'),
+    ('nasjax.table', 'from absl.flags import FLAGS', 'arguments'),
     ('nasjax.plots', 'from experiments import benchmark', 'never the reverse'),
   ],
 )
@@ -249,12 +266,18 @@ def test_a_planted_fault_is_found(module, source, part):
 @pytest.mark.parametrize(
   'module, source',
   [
-    ('nasjax.models', 'from nasjax import cells, ops\nimport flax.linen as nn'),
+    ('nasjax.models.x', 'from nasjax.layers import modules\nimport flax.linen'),
     ('nasjax.data.timit', 'from nasjax.data import phones\nfrom . import text'),
     ('nasjax.data.timit', 'import tensorflow_datasets as tfds'),
-    ('nasjax.runs', 'from nasjax import __version__\nfrom absl import logging'),
-    ('nasjax.search.evolution', 'from nasjax import spaces\nimport jax'),
-    ('nasjax.cells', '"""import torch"""\n# import ray'),
+    (
+      'nasjax.benchmark.rows',
+      'from nasjax import __version__\nfrom absl import logging',
+    ),
+    (
+      'nasjax.search.algorithms.evolution',
+      'from nasjax import spaces\nimport jax',
+    ),
+    ('nasjax.models.x', '"""import torch"""\n# import ray'),
   ],
 )
 def test_a_proper_import_is_let_through(module, source):
@@ -262,10 +285,10 @@ def test_a_proper_import_is_let_through(module, source):
 
 
 def test_relative_imports_of_a_package_start_at_itself():
-  source = 'from .base import Space\nfrom ..cells import Cell'
+  source = 'from .base import Space\nfrom ..models import Cell'
   faults = library_faults('nasjax.spaces', source, is_package=True)
   assert len(faults) == 1
-  assert 'nasjax.cells' in faults[0]
+  assert 'nasjax.models' in faults[0]
 
 
 @pytest.mark.parametrize(
@@ -273,7 +296,8 @@ def test_relative_imports_of_a_package_start_at_itself():
   [
     ('import jax.numpy as jnp', 1),
     ('from nasjax import models', 1),
-    ('from nasjax.population import pack', 1),
+    ('from nasjax.training.population import pack', 1),
+    ('from nasjax.training.recipes import E40', 0),
     ('from experiments.benchmark import main', 1),
     ('import ray\nimport submitit\nfrom absl import app, flags', 0),
     ('from nasjax import table', 0),
@@ -327,7 +351,13 @@ def _measure(statement, tries=3):
 
 
 @pytest.mark.parametrize(
-  'statement', ['import nasjax', 'from nasjax import spaces']
+  'statement',
+  [
+    'import nasjax',
+    'from nasjax import spaces',
+    'from nasjax.models import macros',
+    'from nasjax.training import recipes',
+  ],
 )
 def test_import_is_quick_and_light(statement):
   seconds, jax_came, tried = _measure(statement)

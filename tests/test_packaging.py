@@ -8,7 +8,7 @@ import tomllib
 import yaml
 from packaging.requirements import Requirement
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())
 
 
@@ -96,8 +96,8 @@ def test_the_page_names_flags_that_there_are():
     flags = set(re.findall(r'--(\w+)', line)) - {'flagfile'}
     own = (ROOT / f'experiments/{name}.py').read_text()
     shared = ''.join(
-      (ROOT / f'experiments/{m}.py').read_text()
-      for m in ('corpora', 'devices', 'training')
+      (ROOT / f'experiments/common/{m}_flags.py').read_text()
+      for m in ('corpus', 'device', 'training')
     )
     for flag in flags:
       assert f"'{flag}'" in own + shared, (name, flag)

@@ -22,7 +22,8 @@ from collections.abc import Callable
 
 import tensorflow_datasets as tfds
 
-from nasjax.data import corpus, phones, synthesis
+from nasjax.data import corpus, phones
+from nasjax.data.synthetic import synthesis
 
 
 @dataclasses.dataclass(eq=False)

@@ -96,7 +96,7 @@ def require():
     KernelError: they cannot be had.
   """
   if why_not('cpu'):
-    raise KernelError(f"no native kernels: {why_not('cpu')}")
+    raise KernelError(f'no native kernels: {why_not("cpu")}')
 
 
 def _build():

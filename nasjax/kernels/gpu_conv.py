@@ -24,9 +24,9 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from nasjax.dropout import stays
 from nasjax.kernels import node
-from nasjax.taps import MAX_TAPS
+from nasjax.kernels.bits import stays
+from nasjax.kernels.taps import MAX_TAPS
 
 _NARROW = 2  # channels of a group
 

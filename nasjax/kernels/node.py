@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import pallas as pl
 
-from nasjax.taps import MAX_TAPS, UNION
+from nasjax.kernels.taps import MAX_TAPS, UNION
 
 FEW_TAPS = 5  # convolutions have five or seven
 

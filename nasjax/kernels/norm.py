@@ -21,7 +21,7 @@ def layer_norm(x_btc, scale_c, bias_c, epsilon):
     epsilon: added to the variance.
 
   Returns:
-    y_btc, what `cells.LayerNorm` says.
+    y_btc, what `modules.LayerNorm` says.
   """
   return _forward(x_btc, scale_c, bias_c, epsilon)[0]
 

@@ -25,9 +25,9 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from nasjax.dropout import stays
 from nasjax.kernels import node
-from nasjax.taps import MAX_TAPS
+from nasjax.kernels.bits import stays
+from nasjax.kernels.taps import MAX_TAPS
 
 LANES = 128
 ROWS = 16  # utterances of a block: the rows of a tile of bfloat16
@@ -138,9 +138,7 @@ def _dot(a, b):
   precision = (
     lax.Precision.HIGHEST if a.dtype == jnp.float32 else lax.Precision.DEFAULT
   )
-  return jnp.dot(
-    a, b, preferred_element_type=jnp.float32, precision=precision
-  )
+  return jnp.dot(a, b, preferred_element_type=jnp.float32, precision=precision)
 
 
 def _expanded(kernel_il, shape, dtype):
@@ -305,9 +303,7 @@ def _forward_kernel(
     )
     y = jnp.clip(z + bias_ref[...], 0, shape.cap).reshape(size, rows, LANES)
     if shape.rate:
-      keep = _keep(
-        key_ref, t0, part * rows, block, y.shape, frames, shape
-      )
+      keep = _keep(key_ref, t0, part * rows, block, y.shape, frames, shape)
       y = jnp.where(keep, y * (1 / (1 - shape.rate)), 0)
     y_ref[pl.ds(t0, size)] = y.astype(y_ref.dtype)
 
@@ -450,9 +446,7 @@ def _forward(x_tbl, kernel_kil, bias_l, taps_n, len_b, key_3, shape):
     out_specs=activation,
     scratch_shapes=_scratch(x_tbl, 1),
     name='conv_node_forward',
-  )(
-    taps_n[None], key_3[None], _lengths(len_b), x_tbl, kernel_kil, bias_l[None]
-  )
+  )(taps_n[None], key_3[None], _lengths(len_b), x_tbl, kernel_kil, bias_l[None])
   return y_tbl, (x_tbl, kernel_kil, y_tbl, taps_n, len_b)
 
 

@@ -7,7 +7,8 @@ losses: who adds one writes a `Criterion` and a line in `CRITERIA`.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from nasjax import decoding, error_rates
+from nasjax import decoding
+from nasjax.decoding import error_rates
 from nasjax.losses import ctc, ctc_crf, ngram
 
 
@@ -77,7 +78,7 @@ def _ctc_crf(outputs, batch, constants, recipe, kernels, axis):
   if constants is None:
     raise ValueError(
       "loss 'ctc_crf' needs a denominator; give the constants of "
-      '`runner.Prepared`, prepared for the same recipe'
+      '`trainer.Prepared`, prepared for the same recipe'
     )
   return ctc_crf.mean_ctc_crf_loss(
     *_scored(outputs, batch),

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from nasjax.oneshot import gates
+from nasjax.oneshot import estimators
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Method:
       code of DARTS does, for the exact product.
     warm_up: estimator of the weight steps of warm-up.
     temperature: first and last temperature.
-    cooling: `gates.exponential` or `gates.linear`.
+    cooling: `estimators.exponential` or `estimators.linear`.
     alpha_lr, alpha_betas, alpha_decay: Adam of the architecture parameters;
       decay is added to the gradient.
     alpha_init: standard deviation of their first values.
@@ -48,9 +48,9 @@ class Method:
   single_level: bool = False
   order: int = 1
   differences: bool = False
-  warm_up: Callable = gates.uniform
+  warm_up: Callable = estimators.uniform
   temperature: tuple[float, float] = (1.0, 1.0)
-  cooling: Callable = gates.exponential
+  cooling: Callable = estimators.exponential
   alpha_lr: float = 3e-4
   alpha_betas: tuple[float, float] = (0.5, 0.999)
   alpha_decay: float = 1e-3
@@ -98,10 +98,10 @@ class Method:
 
 DARTS = Method(
   'darts',
-  gates.softmax,
+  estimators.softmax,
   'mixed',
   'mixed',
-  warm_up=gates.softmax,
+  warm_up=estimators.softmax,
   derive_zero=False,
 )
 DARTS_SECOND = dataclasses.replace(DARTS, name='darts_second', order=2)
@@ -110,17 +110,17 @@ DARTS_DIFFERENCES = dataclasses.replace(
 )
 SNAS = Method(
   'snas',
-  gates.gumbel_softmax,
+  estimators.gumbel_softmax,
   'mixed',
   'mixed',
   single_level=True,
-  warm_up=gates.softmax,
+  warm_up=estimators.softmax,
   temperature=(1.0, 0.03),
   held_out=0.1,
 )
 PROXYLESS = Method(
   'proxyless',
-  gates.binary,
+  estimators.binary,
   'recomputed',
   'path',
   alpha_lr=1e-3,
@@ -135,24 +135,24 @@ PROXYLESS_FULL = dataclasses.replace(
 PROXYLESS_TWO = dataclasses.replace(
   PROXYLESS,
   name='proxyless_two',
-  estimator=gates.binary_pair,
+  estimator=estimators.binary_pair,
   arch_mode='pair',
 )
 GDAS = Method(
   'gdas',
-  gates.gdas,
+  estimators.gdas,
   'scaled',
   'path',
   temperature=(10.0, 0.1),
-  cooling=gates.linear,
+  cooling=estimators.linear,
 )
 # With the weights of candidates that do not run, which the released code adds.
 GDAS_CODE = dataclasses.replace(
-  GDAS, name='gdas_code', estimator=gates.gdas_all, arch_mode='scaled_sum'
+  GDAS, name='gdas_code', estimator=estimators.gdas_all, arch_mode='scaled_sum'
 )
 ST_NAS = Method(
   'st_nas',
-  gates.straight_through,
+  estimators.straight_through,
   'straight',
   'path',
   alpha_lr=1e-3,
@@ -172,7 +172,7 @@ ST_NAS_CODE = dataclasses.replace(
   derive_improved=True,
 )
 # Weights alone: a supernet that is trained and never searched.
-UNIFORM = Method('uniform', gates.uniform, 'path', 'path', arch_every=0)
+UNIFORM = Method('uniform', estimators.uniform, 'path', 'path', arch_every=0)
 
 METHODS = {
   m.name: m

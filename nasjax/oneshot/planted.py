@@ -2,10 +2,12 @@
 
 import dataclasses
 
-from nasjax import recipes, runner, spaces, tdnn
-from nasjax.data import planted
-from nasjax.oneshot import searching, stages, training
+from nasjax import spaces
+from nasjax.data.synthetic import planted
+from nasjax.models import macros
+from nasjax.oneshot import searching, stages, steps
 from nasjax.oneshot.supernet import Supernet
+from nasjax.training import recipes, trainer
 
 SOLUTION = 'tdnn_c2d2'
 RECIPE = recipes.Recipe(
@@ -38,14 +40,14 @@ def search(method, seed, warm_up=80, epochs=25, width=64, symbols=3):
   """
   corpus = planted.corpus(seed, symbols=symbols)
   space = dataclasses.replace(spaces.ST_NAS, skips=(0,))
-  macro = tdnn.Macro(
+  macro = macros.Tdnn(
     'planted', width, before=0, after=1, outputs=symbols + 1,
     features=symbols + 1,
   )  # fmt: skip
   return corpus, searching.Search(
     Supernet(space, macro, space.ops, ()),
     method,
-    training.Weights('adam', RECIPE),
+    steps.Weights('adam', RECIPE),
     stages.fixed(warm_up, epochs, RECIPE.lr),
     seed,
   )
@@ -60,6 +62,6 @@ def run(method, seed, mesh, out, on_epoch=lambda progress: None, **sizes):
     the result (`searching.run`), and whether it found the solution.
   """
   corpus, own = search(method, seed, **sizes)
-  prepared = runner.prepare(corpus, RECIPE, mesh)
+  prepared = trainer.prepare(corpus, RECIPE, mesh)
   result = searching.run(own, prepared, corpus.fingerprint, out, on_epoch)
   return result, result['names'] == SOLUTION

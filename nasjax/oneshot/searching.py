@@ -19,11 +19,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from nasjax import checkpoints, plateau, population, recipes, trainer
 from nasjax.data import batching
 from nasjax.losses import criterion
-from nasjax.oneshot import optimiser, training
-from nasjax.table import disk
+from nasjax.oneshot import steps as steps_lib
+from nasjax.storage import checkpoints, disk
+from nasjax.training import loop, plateau, population, recipes
+from nasjax.training.optimisers import per_candidate
 
 # Raise when a change of the code changes what a search finds.
 SEARCH_VERSION = 2
@@ -42,7 +43,7 @@ class Search:
   Attributes:
     supernet: `Supernet`.
     method: `Method`.
-    weights: `training.Weights`.
+    weights: `steps.Weights`.
     stages: tuple of `stages.Stage`.
     seed: of weights, draws, data order and the held-out utterances.
   """
@@ -133,8 +134,8 @@ def _programs(supernet, method, weights, buckets, train_buckets):
   shape = (supernet, method, weights, train_buckets)
   one = supernet.network(weights.recipe, 'path')
   return _Programs(
-    jax.jit(training.make_pass(*shape), donate_argnums=(0,)),
-    jax.jit(training.make_expected(*shape)),
+    jax.jit(steps_lib.make_pass(*shape), donate_argnums=(0,)),
+    jax.jit(steps_lib.make_expected(*shape)),
     jax.jit(population.make_eval_pass(one, weights.recipe, buckets)),
   )
 
@@ -171,7 +172,7 @@ class Searcher:
   def initial(self):
     """Returns the state before the first epoch."""
     key = jax.random.key(self.search.seed)
-    state = training.init(self.supernet, self.method, self.search.weights, key)
+    state = steps_lib.init(self.supernet, self.method, self.search.weights, key)
     epochs, edges = self.search.epochs, self.supernet.edges
     history = {name: np.full(epochs, np.nan) for name in _SCALARS}
     history['stage'] = np.full(epochs, -1, np.int64)
@@ -331,7 +332,9 @@ class Searcher:
         found = self._on_device(state['kept'])._replace(step=found.step)
       return found, judge._replace(bad=0, improved=False, stopped=False)
     weights = self.search.weights
-    opt = optimiser.init(weights.kind, found.params, self.supernet.group_count)
+    opt = per_candidate.init(
+      weights.kind, found.params, self.supernet.group_count
+    )
     return (
       found._replace(opt=self._on_device(opt)),
       plateau.State(self.search.stages[number].lr),
@@ -467,7 +470,7 @@ def restore(search, prepared, fingerprint, out):
 
 
 class _Trainable:
-  """A search as `trainer.run` takes it."""
+  """A search as `loop.run` takes it."""
 
   def __init__(self, searcher):
     self._searcher, self._state = searcher, None
@@ -504,7 +507,7 @@ def run(
 
   Args:
     search: `Search`.
-    prepared: of `runner.prepare`.
+    prepared: of `trainer.prepare`.
     fingerprint: of the corpus.
     out: directory of the run.
     on_epoch: called with a `Progress` after every epoch.
@@ -532,7 +535,7 @@ def run(
     on_epoch(Progress(search, epoch, stage, host['history'], resumed))
 
   trainable = _Trainable(Searcher(search, prepared))
-  state = trainer.run(trainable, place, search.epochs, about, tell, say)
+  state = loop.run(trainable, place, search.epochs, about, tell, say)
   loss = state['history']['held_out_loss'][epoch - 1]
   if not _alive(state['search'], loss) or _absurd(search, prepared, loss):
     raise DivergedError(_divergence(search, state, epoch, place))

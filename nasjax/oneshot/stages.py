@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from nasjax import plateau as plateau_lib
+from nasjax.training import plateau as plateau_lib
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nasjax import networks
-from nasjax.oneshot import gates
+from nasjax.models import families
+from nasjax.oneshot import estimators
 from nasjax.spaces import Chain
 
 
@@ -33,7 +33,7 @@ class Supernet:
   skips: tuple[str, ...] = ()
 
   def __post_init__(self):
-    networks.check(self.space, self.macro)
+    families.check(self.space, self.macro)
     if not self._is_chain:
       if self.ops or self.skips:
         raise ValueError(
@@ -115,23 +115,23 @@ class Supernet:
     return np.array([*mains, *skips], np.int32)
 
   def gates(self, edge_e):
-    """Returns the gates of the network from one `mixing.Edge` an edge."""
-    family = networks.family(self.space)
+    """Returns the gates of the network from one `mixed_op.Edge` an edge."""
+    family = families.family(self.space)
     return family.supernet_gates(self.space, self.edges, edge_e)
 
   def gates_of(self, index_e):
     """Returns the gates of one architecture, from its choices."""
     return self.gates(
       tuple(
-        gates.fixed(index, len(names))
+        estimators.fixed(index, len(names))
         for index, (_, names) in zip(index_e, self.edges)
       )
     )
 
   def network(self, recipe, mode, twice=False):
-    """Returns the network of all candidates, as `networks.supernet` does."""
+    """Returns the network of all candidates, as `families.supernet` does."""
     ops = tuple(names for _, names in self.mains)
-    return networks.supernet(self.space, ops, self.macro, recipe, mode, twice)
+    return families.supernet(self.space, ops, self.macro, recipe, mode, twice)
 
   def groups(self, params):
     """Says which candidate each parameter belongs to.
@@ -140,7 +140,7 @@ class Supernet:
       a tree like `params` of ints: candidates are numbered through the nodes;
       -1 for what every network has.
     """
-    return networks.groups(self.space, self.edges, params)
+    return families.groups(self.space, self.edges, params)
 
   @property
   def group_count(self):

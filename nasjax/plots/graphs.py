@@ -59,7 +59,7 @@ def derived(space, archs, labels, before=3, subsampling=3, title=''):
     space: the search space.
     archs: architectures, in any form that `space.parse_all` reads.
     labels: one an architecture.
-    before: blocks before the subsampling layer, as `tdnn.Macro` has it; not
+    before: blocks before the subsampling layer, as `macros.Tdnn` has it; not
       used for cells.
     subsampling: taps and stride of that layer; not used for cells.
     title: of the figure.

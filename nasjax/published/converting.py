@@ -28,6 +28,7 @@ import numpy as np
 
 import nasjax
 from nasjax import table
+from nasjax.models import macros
 from nasjax.published import files as files_lib
 from nasjax.published import together
 from nasjax.published.files import SPACE
@@ -243,7 +244,7 @@ def _costs(records, trainings):
   are what the formula gives.
   """
   # They bring JAX, which reading does without.
-  from nasjax import cost, models
+  from nasjax import cost
 
   released = None
   for info in (r for r in records if r.kind == 'static'):
@@ -259,8 +260,8 @@ def _costs(records, trainings):
     for h, arch in zip(record.hashes, record.columns['arch_vec']):
       if h not in costs:
         # Skips cost nothing, nor does dilation: both conventions agree.
-        counted = cost.params(SPACE, arch, models.NB_ASR)
-        macs = cost.macs(SPACE, arch, models.NB_ASR, frames=200)
+        counted = cost.params(SPACE, arch, macros.NB_ASR)
+        macs = cost.macs(SPACE, arch, macros.NB_ASR, frames=200)
         params = counted if released is None else released[h]
         known, agrees = released is not None, params == counted
         costs[h] = (params, macs, known, agrees)

@@ -1,6 +1,6 @@
 """Searchers: init, ask and tell over vectors of integers, one file each."""
 
-from nasjax.search import (
+from nasjax.search.algorithms import (
   brp_nas,
   evolution,
   hyperband,
@@ -9,7 +9,7 @@ from nasjax.search import (
   random,
   reinforce,
 )
-from nasjax.search.base import Searcher, Suggestion
+from nasjax.search.algorithms.base import Searcher, Suggestion
 
 # By the names that flags give them.
 SEARCHERS = {

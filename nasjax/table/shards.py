@@ -26,7 +26,8 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nasjax.table import disk, schema
+from nasjax.storage import disk
+from nasjax.table import schema
 
 FORMAT = 'nasjax-table'
 LATENCIES, LATENCY_SUFFIX = '_latency', '.pq'

@@ -10,7 +10,8 @@ import secrets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nasjax.table import checking, disk, schema, shards
+from nasjax.storage import disk
+from nasjax.table import checking, schema, shards
 
 QUARANTINE = '_damaged'
 _OLD_QUARANTINE = 'damaged'

@@ -1,0 +1,111 @@
+"""The way from flags to a corpus in memory and the workers that train on it."""
+
+from typing import NamedTuple
+
+from common import corpus_flags, device_flags, training_flags
+
+
+class Work(NamedTuple):
+  """What launchers that train have in common.
+
+  Attributes:
+    job: `running.Job`.
+    corpus: `data.corpus.Corpus`.
+    builder: the prepared TFDS builder that it comes from.
+    prepareds: of `running.prepare`, one for each worker.
+  """
+
+  job: object
+  corpus: object
+  builder: object
+  prepareds: list
+
+  @property
+  def mesh(self):
+    """The mesh of a worker; all are alike."""
+    return self.prepareds[0].mesh
+
+
+def train(work, job, members, together, out):
+  """Trains members, those of a signature together, into the table of `out`.
+
+  Args:
+    work: Work.
+    job: `running.Job`, that of the work or like it.
+    members: (architecture, seed) pairs.
+    together: the most members of a shard.
+    out: directory of the run.
+  """
+  from common import console
+
+  from nasjax.benchmark import running, workers
+
+  # Workers that train a member after the other share out the members, and one
+  # program of one member serves them all; others map the members.
+  alone = work.mesh.devices.flat[0].platform == 'cpu'
+  shards = running.plan(job, members, 1 if alone else together)
+  with console.Bar(shards, job) as bar:
+    say = console.CONSOLE.print
+    workers.run(job, shards, work.prepareds, out, bar, say)
+
+
+def rows(job, table):
+  """Returns the rows of a table that are of this job.
+
+  Raises:
+    table.MissingEntryError: there are none.
+  """
+  return table.select(
+    space=job.space.name,
+    recipe=job.recipe.name,
+    macro=job.macro.name,
+    corpus_fingerprint=job.corpus_fingerprint,
+  )
+
+
+def prepare(recipe, most, macro=None, topology=None):
+  """Makes the corpus of the flags ready for training.
+
+  Args:
+    recipe: `recipes.Recipe`.
+    most: networks that are trained together.
+    macro: `macros.Cells`; that of the flags if not given.
+    topology: as in `devices.meshes`.
+
+  Returns:
+    Work.
+
+  Raises:
+    ValueError: the macro network does not read what the front end makes.
+  """
+  device_flags.configure(most)
+  own_space = training_flags.space()
+  macro, frontend = macro or training_flags.macro(), corpus_flags.frontend()
+  if macro.features != frontend.width:
+    raise ValueError(
+      f'--macro={macro.name} reads {macro.features} features a frame, '
+      f'--frontend={frontend.name} makes {frontend.width}; change one of them'
+    )
+  from common import console
+
+  from nasjax.benchmark import running
+  from nasjax.data import corpus as corpus_lib
+
+  with console.counter('preparing speech') as tick:
+    builder = corpus_flags.prepare(tick)
+  with console.counter('computing features') as tick:
+    corpus = corpus_lib.load(builder, frontend=frontend, progress=tick)
+  macro = macro.with_outputs(1 + len(corpus.symbols))
+  job = running.Job(
+    own_space,
+    macro,
+    recipe,
+    corpus.name,
+    corpus.fingerprint,
+    corpus_flags.metric(),
+    tuple(corpus_flags.left_out(builder)),
+    tuple(corpus_flags.notes(builder)),
+  )
+  meshes = device_flags.meshes(topology)
+  prepareds = [running.prepare(corpus, recipe, mesh) for mesh in meshes]
+  return Work(job, corpus, builder, prepareds)

@@ -1,0 +1,300 @@
+"""The flags that choose networks, cells, seeds and the recipe."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import pathlib
+
+import numpy as np
+from absl import flags
+from common import corpus_flags
+
+from nasjax import spaces
+from nasjax.models import macros
+from nasjax.training import recipes
+
+FLAGS = flags.FLAGS
+
+# By the name of a space.
+MACROS = {name: tuple(named) for name, named in macros.BY_SPACE.items()}
+flags.DEFINE_enum('space', 'nb_asr', list(spaces.SPACES), 'The search space.')
+flags.DEFINE_enum(
+  'macro',
+  None,
+  macros.names(),
+  'The macro network, one of its --space; if not given '
+  + ', '.join(f'{macros.default(s)} ({s.name})' for s in spaces.SPACES.values())
+  + '.',
+)
+flags.DEFINE_string(
+  'cells',
+  None,
+  'A file of cells, one a line: nested lists, or digits with spaces, then '
+  'perhaps seeds=1,2,3; # begins a comment.',
+)
+flags.DEFINE_integer(
+  'random_cells', None, 'Train so many distinct cells, drawn uniformly.'
+)
+flags.DEFINE_integer('cells_seed', 0, 'Seed of --random_cells.', lower_bound=0)
+flags.DEFINE_list(
+  'ops',
+  None,
+  'Train all cells of these operations and of the skips of --skips, one of '
+  'each function: a benchmark that is closed under search.',
+)
+flags.DEFINE_list(
+  'skips', None, 'Skips that cells of --ops may have: s00, s10, s11, s20, ..'
+)
+flags.DEFINE_list('seeds', ['1234'], 'Training seeds of every cell.')
+flags.DEFINE_enum(
+  'recipe',
+  'e40',
+  list(recipes.RECIPES),
+  'The recipe to start from: e40, e10 and e5 are of NAS-Bench-ASR, st_nas '
+  'trains what ST-NAS found.',
+)
+flags.DEFINE_string(
+  'recipe_name',
+  None,
+  'What the table calls the recipe; made from its hash if flags change one.',
+)
+_NUMBERS = {
+  'epochs': (int, 'Counted epochs.'),
+  'lr': (float, 'Learning rate of Adam.'),
+  'decay': (
+    float,
+    'Factor of the learning rate after each later epoch, or with --patience '
+    'where the validation loss stands still.',
+  ),
+  'start': (int, 'Epochs before the learning rate decays.'),
+  'dropout': (float, 'Dropout rate.'),
+  'l2': (float, 'Weight of the squared convolution kernels.'),
+  'clip': (float, 'Largest global norm of the gradient.'),
+  'batch': (int, 'Utterances a batch below --long_frames.'),
+  'batch_long': (int, 'Utterances a batch from --long_frames on.'),
+  'batch_frames': (
+    int,
+    'Frames of 10 ms a batch, padding included; --batch and --batch_long '
+    'remain upper bounds.',
+  ),
+  'long_frames': (int, 'Where long utterances begin, in frames of 10 ms.'),
+  'buckets': (int, 'Padded lengths to compile for.'),
+  'beam_width': (int, 'Prefixes that the beam search keeps.'),
+  'ctc_weight': (float, 'Weight of CTC beside the CRF of --loss=ctc_crf.'),
+  'lm_order': (int, 'Of the language model of --loss=ctc_crf: 2, 3 or 4.'),
+  'patience': (
+    int,
+    'Epochs without improvement until the learning rate falls; 0 for rates '
+    'that go by epochs alone.',
+  ),
+  'minimum_epochs': (int, 'Epochs that --patience does not count.'),
+  'delta': (float, 'By how much a loss must fall, in nats, with --patience.'),
+  'stop_lr': (float, 'Learning rate below which --patience ends a training.'),
+}
+for _name, (_kind, _help) in _NUMBERS.items():
+  _define = flags.DEFINE_integer if _kind is int else flags.DEFINE_float
+  _define(_name, None, f'{_help} Overrides the recipe.')
+flags.DEFINE_list(
+  'curriculum',
+  None,
+  'Passes before the first epoch: each over utterances of fewer samples than '
+  'this. Overrides the recipe.',
+)
+flags.DEFINE_enum(
+  'loss_norm',
+  None,
+  ['frames_plus_one', 'labels', 'none'],
+  'What divides the loss of an utterance. Overrides the recipe.',
+)
+flags.DEFINE_bool(
+  'conv_dropout',
+  None,
+  "Dropout in the cells' convolutions, too. Overrides the recipe.",
+)
+flags.DEFINE_enum(
+  'decoder', None, ['beam', 'greedy'], 'Decoder. Overrides the recipe.'
+)
+# Losses are spelt out: those of `losses.criterion` take seconds to import.
+flags.DEFINE_enum(
+  'loss',
+  None,
+  ['ctc', 'ctc_crf'],
+  'What is minimised: CTC, or CTC-CRF with a language model of the labels of '
+  'the training split. Overrides the recipe.',
+)
+flags.DEFINE_enum(
+  'precision',
+  None,
+  ['float32', 'bfloat16'],
+  'Of the factors of dense products. Overrides the recipe.',
+)
+_CHOICES = ('loss', 'loss_norm', 'decoder', 'precision', 'conv_dropout')
+
+
+def recipe():
+  """Returns the `Recipe` that the flags describe."""
+  base = recipes.RECIPES[FLAGS.recipe]
+  changes = {
+    name: FLAGS[name].value
+    for name in (*_NUMBERS, *_CHOICES)
+    if FLAGS[name].value is not None
+  }
+  for name, value in changes.items():
+    if isinstance(value, float) and not math.isfinite(value):
+      raise ValueError(f'--{name}={value}: want a finite number')
+  if FLAGS.curriculum is not None:
+    words = [word for word in FLAGS.curriculum if word]
+    changes['curriculum'] = tuple(integers('--curriculum', words))
+  changed = dataclasses.replace(base, **changes)
+  if changed == base and not FLAGS.recipe_name:
+    return base
+  numbers = recipes.describe(changed) | {'name': ''}
+  digest = hashlib.sha256(json.dumps(numbers, sort_keys=True).encode())
+  name = FLAGS.recipe_name or f'e{changed.epochs}-{digest.hexdigest()[:6]}'
+  return dataclasses.replace(changed, name=name)
+
+
+def space():
+  """Returns the `Space` that the flags name.
+
+  Where they name no macro network or no front end, they do from here on: what
+  fits the space.
+
+  Raises:
+    ValueError: the macro network of the flags is of another space.
+  """
+  fitting = MACROS[FLAGS.space]
+  if FLAGS.macro is None:
+    FLAGS.macro = macros.default(spaces.SPACES[FLAGS.space])
+  if FLAGS.macro not in fitting:
+    raise ValueError(
+      f'--macro={FLAGS.macro} is no network of --space={FLAGS.space}; give '
+      f'--macro={", ".join(fitting[:-1])} or {fitting[-1]}'
+    )
+  if FLAGS.frontend is None:  # a flag of `corpora`
+    FLAGS.frontend = corpus_flags.frontend_for(
+      macros.BY_SPACE[FLAGS.space][FLAGS.macro].features
+    )
+  return spaces.SPACES[FLAGS.space]
+
+
+def macro():
+  """Returns the macro network that the flags name."""
+  from nasjax.models import families
+
+  return families.family(space()).macros[FLAGS.macro]
+
+
+def seeds():
+  """Returns the training seeds that the flags name."""
+  found = integers('--seeds', FLAGS.seeds)
+  if not found:
+    raise ValueError('--seeds is empty; name at least one')
+  return found
+
+
+def members():
+  """Returns the (architecture, seed) pairs that the flags name."""
+  own_space = space()
+  own_seeds = seeds()
+  sources = {
+    'cells': (),
+    'ops': ('skips',),
+    'random_cells': ('cells_seed',),
+  }
+  given = [name for name in sources if FLAGS[name].value is not None]
+  if not given:
+    raise ValueError(
+      'no cells; give --cells=FILE, --ops=NAMES or --random_cells=NUMBER'
+    )
+  source, *others = given
+  for other, belonging in sources.items():
+    if other != source:
+      others += [name for name in belonging if FLAGS[name].present]
+  if others:
+    raise ValueError(
+      f'--{source} and --{others[0]} contradict; give one of them'
+    )
+  if source == 'cells':
+    path = pathlib.Path(FLAGS.cells).expanduser()
+    return _read_cells(own_space, path, own_seeds)
+  if source == 'ops':
+    product = own_space.product(FLAGS.ops, FLAGS.skips or ())
+    return [(arch, seed) for arch in product for seed in own_seeds]
+  if own_space.size > spaces.MOST_LISTED:
+    return [
+      (arch, seed)
+      for arch in _drawn(own_space, FLAGS.random_cells, FLAGS.cells_seed)
+      for seed in own_seeds
+    ]
+  unique = own_space.unique()
+  if not 1 <= FLAGS.random_cells <= len(unique):
+    raise ValueError(
+      f'--random_cells={FLAGS.random_cells}: want 1 to {len(unique)}'
+    )
+  rng = np.random.default_rng(FLAGS.cells_seed)
+  chosen = rng.choice(len(unique), FLAGS.random_cells, replace=False)
+  return [(unique[i], seed) for i in chosen for seed in own_seeds]
+
+
+def _drawn(space, count, seed):
+  """Draws distinct architectures of a space too large to be listed."""
+  if not 1 <= count <= spaces.MOST_LISTED:
+    raise ValueError(f'--random_cells={count}: want 1 to {spaces.MOST_LISTED}')
+  rng = np.random.default_rng(seed)
+  found = {}
+  while len(found) < count:
+    arch_d = rng.integers(0, space.sizes, dtype=np.int8)
+    found.setdefault(space.key(arch_d), arch_d)
+  return list(found.values())
+
+
+def _read_cells(space, path, seeds):
+  try:
+    lines = path.read_text().splitlines()
+  except (OSError, UnicodeDecodeError) as e:
+    reason = getattr(e, 'strerror', None) or 'it is no text'
+    raise ValueError(f'--cells={path}: {reason}') from None
+  found = []
+  for number, line in enumerate(lines, start=1):
+    text, own, tail = line.partition('#')[0].partition('seeds=')
+    if not (text + own).strip():
+      continue
+    try:
+      cell = space.parse(_digits(text))
+      chosen = integers('seeds', tail.split(',')) if own else seeds
+    except ValueError as e:
+      raise ValueError(
+        f'--cells={path}, line {number}: {line.strip()!r}: {e}'
+      ) from None
+    found.extend((cell, seed) for seed in chosen)
+  if not found:
+    raise ValueError(f'--cells={path}: no cell in it')
+  return found
+
+
+def _digits(text):
+  """Returns the lists or the digits that a line holds."""
+  try:
+    if text.strip().startswith('['):
+      return json.loads(text)
+    return [int(word) for word in text.split()]
+  except ValueError:
+    raise ValueError('neither nested lists nor whole numbers') from None
+
+
+def integers(name, words):
+  """Returns whole numbers that fit the table's columns."""
+  try:
+    numbers = [int(word) for word in words]
+  except ValueError:
+    raise ValueError(
+      f'{name}={",".join(words)}: want whole numbers, comma-separated'
+    ) from None
+  for number in numbers:
+    if not 0 <= number < 2**31:
+      raise ValueError(
+        f'{name}={",".join(words)}: {number} is not in 0 to {2**31 - 1}'
+      )
+  return numbers

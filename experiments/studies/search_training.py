@@ -1,0 +1,171 @@
+"""Searches whose suggestions are trained, a population at a time."""
+
+import dataclasses
+
+import numpy as np
+from absl import flags
+from common import jobs, training_flags
+
+FLAGS = flags.FLAGS
+
+
+class Trainer:
+  """Trains architectures, or finds that they were trained already.
+
+  Rows of all searches and repeats stand in one table: who suggests the function
+  and the epochs of another gets the same run, at the same cost.
+  """
+
+  def __init__(self, work, out, seed):
+    self._work, self._out, self._seed = work, out, seed
+
+  def __call__(self, archs_nd, epochs_n):
+    """Returns (val_n, test_n), the lowest validation error and that of test.
+
+    A run that failed has 1.0, and so has what was not suggested (0 epochs).
+    """
+    from nasjax.search import landscape
+
+    val_n = np.full(len(archs_nd), landscape.FAILED, np.float32)
+    test_n = val_n.copy()
+    for epochs in sorted(set(epochs_n.tolist()) - {0}):
+      at = np.flatnonzero(epochs_n == epochs)
+      rows = self._trained(archs_nd[at], epochs)
+      for per_n, column, epoch in (
+        (val_n, 'val_per', 'best'),
+        (test_n, 'test_per', None),
+      ):
+        found = rows.query(archs_nd[at], column, seed=self._seed, epoch=epoch)
+        per_n[at] = np.minimum(
+          np.nan_to_num(found, nan=landscape.FAILED), landscape.FAILED
+        )
+    return val_n, test_n
+
+  def _trained(self, archs_nd, epochs):
+    """Returns the rows that have these architectures, trained so long."""
+    from nasjax import table
+
+    job = self._work.job
+    if epochs != job.recipe.epochs:
+      # The first epochs of the whole training: rates go by the epoch alone.
+      recipe = dataclasses.replace(
+        job.recipe, name=f'{job.recipe.name}-first{epochs}', epochs=epochs
+      )
+      job = dataclasses.replace(job, recipe=recipe)
+    missing = self._missing(job, archs_nd)
+    if missing:
+      members = [(arch, self._seed) for arch in missing]
+      jobs.train(self._work, job, members, len(archs_nd), self._out)
+    return jobs.rows(job, table.open(self._out, verify=False))
+
+  def _missing(self, job, archs_nd):
+    """Returns an architecture of each function that the table lacks."""
+    from nasjax import table
+
+    there = set()
+    if table.committed(self._out / 'table'):
+      try:
+        rows = jobs.rows(job, table.open(self._out))
+        own = rows.column('seed') == self._seed
+        there = set(rows.column('semantic_key')[own])
+      except table.MissingEntryError:
+        pass  # nothing of this recipe yet
+    keys = job.space.semantic_keys(archs_nd)
+    first = dict(zip(keys[::-1].tolist(), archs_nd[::-1]))
+    return [arch for key, arch in first.items() if key not in there]
+
+
+def values():
+  """Returns for each digit the values to search among."""
+  from nasjax.search import landscape
+
+  space = training_flags.space()
+  if FLAGS.ops is None:
+    return tuple(tuple(range(size)) for size in space.sizes)
+  return landscape.values_of(space.product(FLAGS.ops, FLAGS.skips or ()))
+
+
+def search_once(searcher, values, evaluate, epochs, seed, budget):
+  """Runs one search; returns its Trace, arrays [1, n].
+
+  It draws as the repeat of `landscape.simulate` does that has these seeds.
+  """
+  import jax
+
+  from nasjax.search import landscape
+
+  stream = np.random.default_rng(seed)
+  key = jax.random.wrap_key_data(
+    np.asarray(stream.integers(2**32, size=2, dtype='u4'))
+  )
+  state = jax.jit(searcher.init)(key)
+  ask, tell = jax.jit(searcher.ask), jax.jit(searcher.tell)
+  strides_d = np.cumprod([1, *(len(v) for v in values[:-1])])
+  found, spent = [], 0
+  while spent < budget * epochs:
+    bits = stream.integers(2**32, size=2 + searcher.batch, dtype='u4')
+    suggestion, state = ask(jax.random.wrap_key_data(bits[:2]), state)
+    arch_nd = np.asarray(suggestion.arch_nd)
+    epochs_n = np.asarray(suggestion.epochs_n)
+    if not epochs_n.any():
+      break
+    val_n, test_n = evaluate(landscape.archs_of(values, arch_nd), epochs_n)
+    state = tell(state, suggestion, val_n)
+    place_n = arch_nd @ strides_d
+    found.append(landscape.Trace(place_n, val_n, test_n, epochs_n))
+    spent += int(epochs_n.sum())
+  return landscape.Trace(
+    *(np.concatenate(parts)[None] for parts in zip(*found))
+  )
+
+
+def study(names, out):
+  """Searches by training; returns a `search_summary.Study`."""
+  import time
+
+  recipe = training_flags.recipe()
+  seed = training_flags.seeds()[0]
+  work = jobs.prepare(recipe, FLAGS.suggestions)
+  from summaries import search_summary
+
+  from nasjax import search
+  from nasjax.predictors import gcn
+  from nasjax.search import landscape
+
+  chosen = values()
+  sizes = tuple(len(v) for v in chosen)
+  trainer = Trainer(work, out, seed)
+  traces, seconds = {}, {}
+  for name in names:
+    own = {'batch': FLAGS.suggestions}
+    if name == 'gcn':
+      vectors = landscape.vectors_of(chosen)
+      keys = training_flags.space().semantic_keys(
+        landscape.archs_of(chosen, vectors)
+      )
+      _, first = np.unique(keys, return_index=True)
+      vectors = vectors[np.sort(first)]
+      archs = landscape.archs_of(chosen, vectors)
+      own = {
+        'candidates': vectors,
+        'graphs': gcn.graphs(training_flags.space(), archs),
+      }
+    searcher = search.SEARCHERS[name](sizes, recipe.epochs, FLAGS.budget, **own)
+    started = time.perf_counter()
+    traces[name] = search_summary.joined(
+      [
+        search_once(
+          searcher,
+          chosen,
+          trainer,
+          recipe.epochs,
+          [FLAGS.search_seed, repeat],
+          FLAGS.budget,
+        )
+        for repeat in range(FLAGS.repeats)
+      ]
+    )
+    seconds[name] = time.perf_counter() - started
+  return search_summary.Study(
+    traces, seconds, recipe.epochs, FLAGS.budget, None, work.job.metric
+  )

@@ -1,0 +1,280 @@
+"""What a study of one-shot searches says, in words, numbers and figures."""
+
+import json
+import pathlib
+
+import numpy as np
+from common.console import CONSOLE
+from rich.table import Table
+from studies import oneshot_study
+from summaries.search_summary import VERDICTS
+
+from nasjax import analysis, cost, plots
+from nasjax.storage import disk
+
+
+def _per(value):
+  return f'{value:.2%}'
+
+
+def values(study, found, column):
+  """Returns one number for each search seed: the mean over retraining seeds.
+
+  Of a baseline, which has one architecture, one for each retraining seed.
+  """
+  value_as = np.array(
+    [
+      [study.lab.value(arch, seed, column) for seed in study.seeds]
+      for arch in found.archs
+    ]
+  )
+  return value_as[0] if len(value_as) == 1 else value_as.mean(1)
+
+
+def ranks(study, found):
+  """Returns the place of each architecture in the benchmark table, from 1.
+
+  By test error rate, the mean over all seeds there; None for what it lacks.
+  """
+  if study.lab.benchmark is None:
+    return []
+  keys, per_n = _benchmark(study)
+  place = {key: 1 + r for r, key in enumerate(keys[np.argsort(per_n)])}
+  space = study.supernet.space
+  return [place.get(space.semantic_key(arch)) for arch in found.archs]
+
+
+def _benchmark(study):
+  """Returns semantic keys of the benchmark table, and their mean error rate."""
+  rows = study.lab.benchmark
+  per_r = np.nan_to_num(rows.column('test_per'), nan=1.0)
+  keys, which = np.unique(rows.column('semantic_key'), return_inverse=True)
+  return keys, np.bincount(which, per_r) / np.bincount(which)
+
+
+def record(study):
+  """Returns all numbers of the report, as plain values for JSON."""
+  space, macro = study.supernet.space, study.supernet.macro
+  record = {
+    'space': space.name,
+    'macro': macro.name,
+    'metric': study.work.job.metric,
+    'corpus': study.work.job.corpus_name,
+    'recipe': study.work.job.recipe.name,
+    'seeds': list(study.seeds),
+    'found': {},
+    'searches': [
+      {
+        name: result[name]
+        for name in (
+          'name', 'names', 'epochs', 'seconds', 'executions'
+        )
+      }
+      | {'label': label, 'seed': search.seed}
+      for label, search, result in zip(
+        study.labels, study.searches, study.results
+      )
+    ],
+    'rank_correlations': rank_correlations(study),
+  }  # fmt: skip
+  for found in study.found:
+    record['found'][found.label] = {
+      'archs': [space.names(arch) for arch in found.archs],
+      'params': [cost.params(space, arch, macro) for arch in found.archs],
+      'batches': found.batches,
+      'val_per': values(study, found, 'val_per').tolist(),
+      'test_per': values(study, found, 'test_per').tolist(),
+      'wer': study.lab.word_errors(found.archs, study.seeds),
+      'table_ranks': ranks(study, found),
+    }
+  return record
+
+
+def rank_correlations(study):
+  """Returns how supernets rank the table's networks, a record a search."""
+  found = []
+  if not study.ranks:
+    return found
+  alone_n, _ = alone(study)
+  for i, shared_n in study.ranks.items():
+    search = study.searches[i]
+    correlation = analysis.rank_correlation(shared_n, alone_n)
+    found.append(
+      {
+        'label': study.labels[i],
+        'seed': search.seed,
+        'architectures': len(alone_n),
+        'spearman': correlation.value,
+        'low': correlation.low,
+        'high': correlation.high,
+      }
+    )
+  return found
+
+
+def alone(study):
+  """Returns mean and deviation of the test error of networks in ranks."""
+  rows = study.lab.benchmark
+  archs = oneshot_study.benchmark_archs(study.supernet, study.lab)
+  keys = study.supernet.space.semantic_keys(archs)
+  row_keys, per_r = rows.column('semantic_key'), rows.column('test_per')
+  per = [np.nan_to_num(per_r[row_keys == key], nan=1.0) for key in keys]
+  deviations = [p.std(ddof=1) if len(p) > 1 else np.nan for p in per]
+  return np.array([p.mean() for p in per]), np.array(deviations)
+
+
+def show(record):
+  """Prints the comparison and the rank correlations."""
+  seeds = record['seeds']
+  view = Table(
+    title=f'test {record["metric"]} of {record["space"]} networks found on '
+    f'{record["corpus"]}, trained alone with recipe {record["recipe"]} and '
+    f'{len(seeds)} seeds'
+  )
+  ranked = any(f['table_ranks'] for f in record['found'].values())
+  worded = any(f['wer'] for f in record['found'].values())
+  columns = ['found by', 'searches', 'mean', '95 % interval', 'against random']
+  columns += ['parameters', 'cost in batches']
+  columns += ['WER'] * worded + ['ranks in the table'] * ranked
+  for column in columns:
+    view.add_column(column, justify='left' if column == columns[0] else 'right')
+  random = next(
+    analysis.student_mean(f['test_per'])
+    for label, f in record['found'].items()
+    if label.startswith('random')
+  )
+  for label, found in record['found'].items():
+    mean = analysis.student_mean(found['test_per'])
+    several = len(found['test_per']) > 1
+    verdict = VERDICTS[analysis.compare(mean, random)]
+    own = label.startswith('random')
+    cells = [
+      label,
+      str(len(found['archs'])),
+      _per(mean.value),
+      f'{_per(mean.low)} to {_per(mean.high)}' if several else '',
+      '' if own else verdict,
+      f'{np.mean(found["params"]):,.0f}',
+      f'{np.mean(found["batches"]):,.0f}',
+    ]
+    if worded:
+      cells.append(_per(np.mean(found['wer'])) if found['wer'] else '')
+    if ranked:
+      cells.append(', '.join(map(str, found['table_ranks'])))
+    view.add_row(*cells)
+  CONSOLE.print(view)
+  for c in record['rank_correlations']:
+    CONSOLE.print(
+      f'{c["label"]}, seed {c["seed"]}: rank correlation of '
+      f'{record["metric"]} with shared weights and alone, '
+      f'{c["architectures"]} architectures: '
+      f'{c["spearman"]:.2f} ({c["low"]:.2f} to {c["high"]:.2f})'
+    )
+
+
+def draw(study, record, out):
+  """Draws all figures into OUT/figures; returns their paths."""
+  folder, paths = out / 'figures', []
+  folder.mkdir(exist_ok=True)
+
+  def save(figure, name):
+    paths.append(folder / f'{name}.png')
+    plots.save(figure, paths[-1])
+
+  space, macro = study.supernet.space, study.supernet.macro
+  names = [
+    _file_name(label, search)
+    for label, search in zip(study.labels, study.searches)
+  ]
+  for name, label, search, result in zip(
+    names, study.labels, study.searches, study.results
+  ):
+    edges, alpha_by_edge, starts = plots.decisions(result)
+    title = f'{label}, seed {search.seed}'
+    save(
+      plots.probabilities(edges, alpha_by_edge, starts, space.ops, title=title),
+      f'probabilities_{name}',
+    )
+    save(
+      plots.entropies(edges, alpha_by_edge, starts, title=title),
+      f'entropies_{name}',
+    )
+  save(_learning(study), 'learning')
+  archs = [arch for f in study.found for arch in f.archs]
+  labels = [
+    f'{f.label} {n + 1}' if len(f.archs) > 1 else f.label
+    for f in study.found
+    for n in range(len(f.archs))
+  ]
+  chain = {}
+  if hasattr(macro, 'subsampling'):
+    chain = {'before': macro.before, 'subsampling': macro.subsampling}
+  save(plots.derived(space, archs, labels, **chain), 'derived')
+  rows = [
+    plots.Row(
+      label,
+      tuple(f['test_per']),
+      tuple(np.resize(f['params'], len(f['test_per']))),
+      tuple(f['wer']) if f['wer'] else None,
+      label not in study.labels,
+    )
+    for label, f in record['found'].items()
+  ]
+  metric = record['metric']
+  save(
+    plots.comparison(rows, 'networks found, trained alone', metric),
+    'comparison',
+  )
+  if study.ranks:
+    alone_n, sd_n = alone(study)
+  for i, shared_n in study.ranks.items():
+    title = f'supernet of {study.labels[i]}, seed {study.searches[i].seed}'
+    save(
+      plots.supernet_ranks(
+        shared_n,
+        alone_n,
+        sd_n,
+        xlabel=f'validation {metric} with shared weights',
+        ylabel=f'test {metric} trained alone',
+        title=title,
+      ),
+      f'ranks_{names[i]}',
+    )
+  return paths
+
+
+def _file_name(label, search):
+  return f'{label}_{search.seed}'.replace(', ', '_').replace(' ', '_')
+
+
+def _learning(study):
+  """Draws what the searches' derived networks were worth, by epoch."""
+  metric = study.work.job.metric
+  most = max(result['epochs'] for result in study.results)
+  curve_ne = np.full((len(study.results), most), np.nan)
+  for row_e, result in zip(curve_ne, study.results):
+    per_e = np.array(result['curves']['val_per'], float)
+    row_e[: len(per_e)] = per_e
+  titles = [
+    f'{label}, seed {search.seed}'
+    for label, search in zip(study.labels, study.searches)
+  ]
+  return plots.learning_curves(
+    curve_ne,
+    titles,
+    study.labels,
+    f'Validation {metric} of the derived network, weights shared',
+    metric,
+  )
+
+
+def write(study, out, path):
+  """Prints and draws everything; numbers go to `path` if there is one."""
+  numbers = record(study)
+  show(numbers)
+  text = json.dumps(numbers, indent=1).encode()
+  disk.publish(out / 'report.json', text)
+  if path:
+    disk.publish(pathlib.Path(path).expanduser(), text)
+  for figure in draw(study, numbers, out):
+    CONSOLE.print(f'figure: {figure}')

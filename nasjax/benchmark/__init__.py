@@ -1,0 +1,1 @@
+"""Members to rows: the plan, shards, workers, what stands on a device."""

@@ -1,0 +1,180 @@
+"""Shards trained side by side, each worker on devices of its own.
+
+Members exchange nothing, so devices need not keep step with each other. On a
+CPU every device is a worker: none trains padding, or waits for the others.
+"""
+
+import concurrent.futures
+import queue
+import threading
+
+from nasjax.benchmark import attempts, running
+
+
+class _Stopped(Exception):
+  """Another worker failed."""
+
+
+class _Queue:
+  """Hands out shards, those of one signature to one worker if it can."""
+
+  def __init__(self, shards):
+    self._left, self._workers = {}, {}
+    for shard in shards:
+      self._left.setdefault(shard.signature, []).append(shard)
+      self._workers[shard.signature] = 0
+
+  def take(self, last):
+    """Returns the next shard, or None.
+
+    Args:
+      last: signature of the worker's last shard, whose programs it has
+        compiled; None at first.
+    """
+    left = [kind for kind, shards in self._left.items() if shards]
+    if not left:
+      return None
+
+    def rank(kind):
+      work = sum(len(shard.members) for shard in self._left[kind])
+      return kind == last, -self._workers[kind], work
+
+    kind = max(left, key=rank)
+    if kind != last:
+      self._workers[kind] += 1
+    return self._left[kind].pop(0)
+
+
+def run(
+  job,
+  shards,
+  prepareds,
+  out,
+  watch,
+  say=print,
+  together=None,
+  checkpoint=True,
+  fitting=None,
+):
+  """Trains shards, or what is left of them, and writes their rows.
+
+  Args:
+    job: `running.Job`.
+    shards: of `running.plan`.
+    prepareds: of `running.prepare`, one for each worker, on devices of its own.
+    out: directory of the run.
+    watch: its methods `begin(shard)`, `update(progress)` after every epoch and
+      `finish(shard, skipped)` are called, one at a time.
+    say: called with a line of text when memory ran out.
+    together, checkpoint: as in `running.run_shard`.
+    fitting: members of a shard whose states the devices of a worker hold, as
+      far as is known; all if not given.
+
+  Raises:
+    whatever a worker raised first. The others end after their epoch.
+  """
+  queue = _Queue(shards)
+  devices = prepareds[0].mesh.shape['member']
+  at_once = attempts.learnt(out, shards, devices, say)
+  for shard in shards:
+    least = min(fitting or shard.size, at_once.get(shard.signature, shard.size))
+    if least < shard.size:
+      at_once[shard.signature] = least
+  lock, stop = threading.Lock(), threading.Event()
+
+  def on_epoch(progress):
+    with lock:
+      if stop.is_set():
+        raise _Stopped
+      try:
+        watch.update(progress)
+      except BaseException:
+        # At once: what is being saved is saved before the shard is left, time
+        # in which the others would begin more.
+        stop.set()
+        raise
+
+  failures = []
+
+  def work(prepared):
+    last = None
+    try:
+      while not stop.is_set():
+        with lock:
+          shard = queue.take(last)
+          if shard is None:
+            return
+          watch.begin(shard)
+        last = shard.signature
+        done = running.run_shard(
+          *(job, shard, prepared, out, on_epoch, at_once, say),
+          together,
+          checkpoint,
+        )
+        with lock:
+          watch.finish(shard, skipped=not done)
+    except _Stopped:
+      pass
+    except BaseException as e:
+      failures.append(e)
+      stop.set()
+
+  if len(prepareds) == 1:
+    work(prepareds[0])
+  else:
+    with concurrent.futures.ThreadPoolExecutor(len(prepareds)) as pool:
+      try:
+        concurrent.futures.wait([pool.submit(work, p) for p in prepareds])
+      finally:
+        # Also when the user interrupts this thread.
+        stop.set()
+  if failures:
+    raise failures[0]
+
+
+def share(function, tasks, places):
+  """Runs tasks side by side, one at each place at a time.
+
+  Args:
+    function: called with a task, the place where it runs, and a function that
+      it calls now and then, which raises where another task has failed or the
+      user interrupts.
+    tasks: list.
+    places: what tasks need and cannot share, such as devices.
+
+  Yields:
+    what the function returned, in the order of the tasks.
+
+  Raises:
+    whatever a task raised first; what had not begun by then is left.
+  """
+  free, failures, stop = queue.SimpleQueue(), [], threading.Event()
+  for place in places:
+    free.put(place)
+
+  def check():
+    if stop.is_set():
+      raise _Stopped
+
+  def one(task):
+    check()
+    place = free.get()
+    try:
+      return function(task, place, check)
+    except BaseException as e:
+      failures.append(e)
+      stop.set()
+      raise
+    finally:
+      free.put(place)
+
+  with concurrent.futures.ThreadPoolExecutor(len(places)) as pool:
+    futures = [pool.submit(one, task) for task in tasks]
+    try:
+      for future in futures:
+        concurrent.futures.wait([future])
+        if failures:
+          raise failures[0]
+        yield future.result()
+    finally:
+      stop.set()

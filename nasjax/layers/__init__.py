@@ -1,0 +1,1 @@
+"""What families of networks share: modules, dropout, mixed operations."""

@@ -1,0 +1,107 @@
+"""The contracts of networks: what a family is, and the form of a network."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from nasjax.models import common
+
+
+class Numbers(NamedTuple):
+  """What a network is made of beside its macro network and its operations.
+
+  Attributes:
+    rate: of dropout.
+    conv_dropout: whether convolutions drop, too.
+    kernels: what `kernels.choose` returned.
+    precision: of dense products, as in `custom_vjps.matmul`.
+    mode: how several candidates are put together, of `mixed_op.MODES`.
+  """
+
+  rate: float = 0.0
+  conv_dropout: bool = True
+  kernels: str = 'xla'
+  precision: str = 'float32'
+  mode: str = 'mixed'
+
+
+PLAIN = Numbers()
+
+
+class Form(NamedTuple):
+  """How a network lies on a device, and how it is computed there.
+
+  Attributes:
+    pack: function of (params, lead=0) that takes the parameters of
+      the linen module to those of the form; `lead` leading axes come before
+      the network's own. Linear, so moments of optimisers go the same way.
+    unpack: its inverse. Both keep NumPy arrays on the host.
+    apply: function of (params, x_btf, len_b, gates, key), the same as
+      `network.apply` but for the order of parameters.
+  """
+
+  pack: Callable
+  unpack: Callable
+  apply: Callable
+
+
+def _fits(space, macro):
+  del space, macro
+
+
+def nothing(*_):
+  return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+  """The networks of some spaces.
+
+  A macro network is a frozen dataclass of plain values, for JSON, with `name`,
+  `features` (input channels), `outputs`, `reduction` (input frames for each of
+  the output), `output_frames(frames)` and `with_outputs(outputs)`.
+
+  Attributes:
+    macros: macro networks by name, all of one class.
+    Network: class of linen modules whose attributes are the macro network,
+      `ops` (for each place the names of its candidates) and the `Numbers`;
+      called with x_btf, len_b, gates and a dropout key, it returns what the
+      criterion reads: logits_btv and their lengths.
+    ops: (space, arch) -> the operation at each place of the plain network.
+    signature: (space, arch) -> tuple of str, the arithmetic that each place
+      needs: architectures of equal signature run in one program.
+    gates: (space, arch) -> what tells `arch` apart in that program, NumPy.
+    unpack: (space, arch, params) -> parameters of the plain network from those
+      of a member of the program.
+    params: (space, arch, macro) -> how many there are.
+    macs: (space, arch, macro, frames) -> multiply-accumulates.
+    l2: params -> the sum of squares that L2 decays.
+    fits: (space, macro); raises a ValueError where they do not go together.
+    supernet_gates: (space, edges, edge_e) -> gates of a supernet, from the
+      `mixed_op.Edge` of each of its edges (pairs of a name and candidates).
+    candidate: (path, edges) -> edge and candidate that a parameter belongs to,
+      or None; path are the names that lead to it.
+    form: network -> its `Form`, None where it runs as it stands.
+    spared_flops: (network, ops, frames, batch) -> FLOPs of a step that kernels
+      name and do not run.
+    alone: (space, arch) -> what tells which program runs one architecture by
+      itself; `signature` if not given.
+    baselines: architectures by name that people made, to be beaten.
+  """
+
+  macros: Mapping[str, Any]
+  Network: type
+  ops: Callable
+  signature: Callable
+  gates: Callable
+  unpack: Callable
+  params: Callable
+  macs: Callable
+  l2: Callable = common.conv_kernel_norm
+  fits: Callable = _fits
+  supernet_gates: Callable = nothing
+  candidate: Callable = nothing
+  form: Callable = nothing
+  spared_flops: Callable = lambda *_: 0
+  alone: Callable | None = None
+  baselines: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -1,0 +1,48 @@
+"""What families of networks share."""
+
+import jax
+import jax.numpy as jnp
+
+
+def initial_params(network, key, gates):
+  """Initialises one network; `vmap` it over keys and gates for many."""
+  x_btf = jnp.zeros((1, network.macro.reduction * 2, network.macro.features))
+  len_b = jnp.full((1,), x_btf.shape[1])
+  return network.init(key, x_btf, len_b, gates)['params']
+
+
+def conv_kernel_norm(params):
+  """Sum of squares of all convolution kernels: what L2 decays.
+
+  Those are the parameters called `kernel` of modules whose name has 'conv' or
+  'tdnn' in it.
+  """
+  total = 0.0
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    names = [entry.key for entry in path]
+    convolves = 'conv' in names[-2] or 'tdnn' in names[-2]
+    if names[-1] == 'kernel' and convolves:
+      total = total + jnp.sum(jnp.square(leaf))
+  return total
+
+
+def main_ops(space, arch):
+  return space.main_ops(arch)
+
+
+def stacked(edge_e):
+  """Weights, and which candidates run, of the main edges of a chain."""
+  return (
+    tuple(edge.weight_k for edge in edge_e),
+    jnp.stack([edge.index for edge in edge_e]),
+    jnp.stack([edge.other for edge in edge_e]),
+  )
+
+
+def candidate(prefix, path, edges):
+  """Looks for the module <prefix><node>_<operation> in a parameter's path."""
+  for e, (field, names) in enumerate(edges):
+    for k, name in enumerate(names):
+      if f'{prefix}{e}_{name}' in path and field.startswith('op'):
+        return e, k
+  return None

@@ -1,0 +1,214 @@
+"""Which networks run the architectures of which space: families.
+
+A family is one record of pure functions, an entry of one dict. Nobody else asks
+which space or which macro network it has.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+
+from nasjax import kernels
+from nasjax.models.base import PLAIN, Form, Numbers
+from nasjax.models.base import Family as Family
+from nasjax.models.nb_asr import family as nb_asr
+from nasjax.models.nb_asr.cell import stack as stack
+from nasjax.models.st_nas import family as st_nas
+
+# By the name of a space.
+FAMILIES = {
+  'nb_asr': nb_asr.FAMILY,
+  'st_nas': st_nas.FAMILY,
+  'st_nas_swbd': st_nas.FAMILY,
+}
+MACROS = {n: m for found in FAMILIES.values() for n, m in found.macros.items()}
+
+
+def family(space):
+  """Returns the `Family` of a space.
+
+  Raises:
+    ValueError: there is none.
+  """
+  if space.name not in FAMILIES:
+    raise ValueError(
+      f'no network for space {space.name!r}; there are networks for '
+      f'{", ".join(FAMILIES)}'
+    )
+  return FAMILIES[space.name]
+
+
+def _family_of(network):
+  for found in FAMILIES.values():
+    if type(network) is found.Network:
+      return found
+  raise ValueError(f'{type(network).__name__} is the Network of no family')
+
+
+def check(space, macro):
+  """Raises a ValueError unless `macro` is a macro network of `space`."""
+  found = family(space)
+  if not isinstance(macro, type(next(iter(found.macros.values())))):
+    raise ValueError(
+      f'macro {macro.name!r} is none of space {space.name}; take one of '
+      f'{", ".join(found.macros)}'
+    )
+  found.fits(space, macro)
+
+
+def made(space, macro, ops, numbers=PLAIN):
+  """Returns the linen module of a family, once `check` let both through.
+
+  Args:
+    space: search space.
+    macro: its macro network, of `Family.macros` or like one of them.
+    ops: for each place the names of its candidates.
+    numbers: `Numbers`.
+  """
+  check(space, macro)
+  return family(space).Network(macro, ops, *numbers)
+
+
+def _numbers(recipe, kernels_name, mode='mixed'):
+  return Numbers(
+    recipe.dropout, recipe.conv_dropout, kernels_name, recipe.precision, mode
+  )
+
+
+def network(space, arch, macro, recipe, platform=None, checkpoint=True):
+  """Returns the network that all architectures of one signature share.
+
+  Args:
+    space: search space.
+    arch: one architecture of it.
+    macro: as in `made`.
+    recipe: `Recipe`.
+    platform: as in `kernels.choose`.
+    checkpoint: as in `models.Network`; without a form of its own a network has
+      no use for it.
+
+  Returns:
+    a linen module; see `Family.Network`.
+
+  Raises:
+    ValueError: of `check`.
+  """
+  ops = tuple((kind,) for kind in signature(space, arch))
+  numbers = _numbers(recipe, kernels.choose(platform))
+  found = made(space, macro, ops, numbers)
+  if checkpoint and family(space).form(found) is not None:
+    return dataclasses.replace(found, checkpoint=True)
+  return found
+
+
+@functools.lru_cache(maxsize=256)
+def form(network):
+  """Returns the `Form` in which a network is trained and run.
+
+  On CPUs, and where there is none for accelerators (supernets, TDNNs), that is
+  the network itself.
+  """
+  found = _family_of(network).form(network)
+  if found is not None:
+    return found
+
+  def itself(params, lead=0):
+    del lead
+    return params
+
+  def apply(params, *inputs):
+    return network.apply({'params': params}, *inputs)
+
+  return Form(itself, itself, apply)
+
+
+def l2(network, params):
+  """Returns the sum of squares of the parameters that L2 decays."""
+  return _family_of(network).l2(params)
+
+
+def spared_flops(network, space, arch, frames, batch):
+  """FLOPs of a step that kernels name and do not run for `arch`.
+
+  See `accelerated.spared_flops`; 0 where a network has no form of its own.
+  """
+  found = family(space)
+  if found.form(network) is None:
+    return 0
+  return found.spared_flops(network, found.ops(space, arch), frames, batch)
+
+
+def single(space, arch, macro, rate=0.0):
+  """Returns the plain network of one architecture, its operations fixed."""
+  ops = tuple((name,) for name in family(space).ops(space, arch))
+  return made(space, macro, ops, Numbers(rate))
+
+
+def unpack(space, arch, params):
+  """Turns a population member's parameters into those of `single`."""
+  return family(space).unpack(space, arch, params)
+
+
+def gates(space, arch):
+  """Returns what tells `arch` apart in the program of its signature."""
+  return family(space).gates(space, arch)
+
+
+def signature(space, arch):
+  """Returns for each node which arithmetic it needs, a tuple of str.
+
+  Architectures of equal signature run in one program.
+  """
+  return family(space).signature(space, arch)
+
+
+def alone(space, arch):
+  """Returns what tells which program runs one architecture by itself."""
+  found = family(space)
+  return (found.alone or found.signature)(space, arch)
+
+
+def supernet(space, ops, macro, recipe, mode, twice=False, platform=None):
+  """Returns the network of several candidates a node.
+
+  Args:
+    space: search space.
+    ops: for each node, the names of its candidates.
+    macro: its macro network.
+    recipe: `Recipe`, for dropout and precision.
+    mode: of `mixed_op.MODES`.
+    twice: whether it will be differentiated twice.
+    platform: as in `kernels.choose`.
+
+  Returns:
+    a linen module; see `Family.Network`.
+  """
+  kind = kernels.choose(platform)
+  if twice and kind == 'native':
+    kind = 'twice'
+  return made(space, macro, ops, _numbers(recipe, kind, mode))
+
+
+def groups(space, edges, params):
+  """Says which candidate each parameter of a supernet belongs to.
+
+  Args:
+    space: search space.
+    edges: pairs of a name and the names of candidates.
+    params: of the supernet.
+
+  Returns:
+    a tree like `params` of ints: candidates are numbered through the edges; -1
+    for what every network has.
+  """
+  first_e = np.cumsum([0, *(len(names) for _, names in edges)])
+  find = family(space).candidate
+
+  def group(path, leaf):
+    del leaf
+    found = find([entry.key for entry in path], edges)
+    return -1 if found is None else int(first_e[found[0]]) + found[1]
+
+  return jax.tree_util.tree_map_with_path(group, params)

@@ -1,0 +1,1 @@
+"""The networks of NAS-Bench-ASR: blocks of cells, an LSTM."""

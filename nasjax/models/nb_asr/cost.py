@@ -1,0 +1,48 @@
+"""What the networks of NB-ASR cost, by formula."""
+
+from nasjax.kernels import taps
+
+
+def _op_params(name, width, groups):
+  if name == 'linear':
+    return width * width + width
+  if name in taps.CONVOLUTIONS:
+    kernel, _ = taps.CONVOLUTIONS[name]
+    return kernel * width * (width // groups) + width
+  return 0
+
+
+def params(space, arch, macro):
+  """Counts trainable parameters; see `cost.params`."""
+  names = space.main_ops(arch)
+  total, channels = 0, macro.features
+  for width, cells in zip(macro.filters, macro.cells, strict=True):
+    total += macro.kernel * channels * width + width + 2 * width
+    in_cell = sum(_op_params(name, width, macro.groups) for name in names)
+    total += cells * (in_cell + 2 * width)
+    channels = width
+  if macro.lstm:
+    total += 4 * macro.lstm * (channels + macro.lstm + 1)
+    channels = macro.lstm
+  return total + channels * macro.outputs + macro.outputs
+
+
+def macs(space, arch, macro, frames):
+  """Counts multiply-accumulates; see `cost.macs`."""
+  names = space.main_ops(arch)
+  total, channels = 0, macro.features
+  for width, cells, stride in zip(
+    macro.filters, macro.cells, macro.strides, strict=True
+  ):
+    frames = -(-frames // stride)
+    total += frames * macro.kernel * channels * width
+    # Without its bias, an operation uses each parameter once a frame.
+    in_cell = sum(
+      max(0, _op_params(name, width, macro.groups) - width) for name in names
+    )
+    total += cells * frames * in_cell
+    channels = width
+  if macro.lstm:
+    total += frames * 4 * macro.lstm * (channels + macro.lstm)
+    channels = macro.lstm
+  return total + frames * channels * macro.outputs

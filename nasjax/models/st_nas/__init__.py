@@ -1,0 +1,1 @@
+"""The TDNNs of ST-NAS."""

@@ -1,0 +1,1 @@
+"""Models that guess what a network is worth."""

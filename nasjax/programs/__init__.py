@@ -1,0 +1,1 @@
+"""Compiled programs: chips that are not there, and what programs cost."""

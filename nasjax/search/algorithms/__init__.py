@@ -1,0 +1,1 @@
+"""One algorithm a file: init, ask and tell over vectors of integers."""

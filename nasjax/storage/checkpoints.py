@@ -1,0 +1,94 @@
+"""Checkpoints that come back, whatever their path contains.
+
+orbax looks for the parts of a checkpoint with a glob whose directory it does
+not escape (0.12.8): below a path with brackets it finds none and commits
+nothing, below one with `*` or `?` it may find those of others. So it is handed
+a link with a plain name wherever a path has more than letters and digits.
+"""
+
+import contextlib
+import pathlib
+import re
+import tempfile
+import threading
+
+import orbax.checkpoint as ocp
+
+from nasjax.programs import memory
+
+# Two managers of one process that save at the same moment wait for each other
+# for ever (orbax 0.12.8).
+SAVING = threading.Lock()
+
+
+@contextlib.contextmanager
+def manager(directory):
+  """Yields a manager of orbax checkpoints that keeps the last one."""
+  with _plain(pathlib.Path(directory).absolute()) as path:
+    with SAVING:
+      saved = ocp.CheckpointManager(
+        path,
+        options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True),
+      )
+    with saved:
+      yield saved
+
+
+@contextlib.contextmanager
+def _plain(path):
+  """Yields a path to the same directory that no glob misreads."""
+  if re.fullmatch(r'[\w./+@,=-]*', str(path), re.ASCII):
+    yield path
+    return
+  path.mkdir(parents=True, exist_ok=True)
+  # Not where TMPDIR says: that is a user's path as well.
+  with tempfile.TemporaryDirectory(prefix='nasjax-', dir='/tmp') as place:
+    link = pathlib.Path(place) / 'checkpoints'
+    link.symlink_to(path, target_is_directory=True)
+    yield link
+
+
+def restore(saved, directory, target, say):
+  """Returns the last state that can be restored.
+
+  One that cannot be is set aside, under a name that no manager reads, and
+  counts as absent.
+
+  Args:
+    saved: of `manager`.
+    directory: that of the manager, as it is called in messages.
+    target: state of the shapes and types that are wanted; None takes them as
+      they were saved.
+    say: called with a line of text for each that cannot be restored.
+
+  Returns:
+    its epoch, the state, and the dict that was saved with it; 0, None and None
+    where there is none.
+  """
+  for epoch in sorted(saved.all_steps(), reverse=True):
+    try:
+      with SAVING:
+        state = saved.restore(epoch, args=ocp.args.StandardRestore(target))
+      about = saved.metadata(epoch).custom_metadata
+      if not about:
+        raise ValueError('it does not say what it is of')
+      return epoch, state, about
+    except Exception as e:  # files may hold anything, and orbax raise anything
+      if memory.exhausted(e):
+        raise
+      reason = ' '.join(str(e).split())[:200] or type(e).__name__
+    aside = _set_aside(pathlib.Path(directory) / str(epoch))
+    saved.reload()
+    say(
+      f'the checkpoint of epoch {epoch} in {directory} cannot be restored; it '
+      f'is {aside.name} now and counts as absent ({reason})'
+    )
+  return 0, None, None
+
+
+def _set_aside(path):
+  count, aside = 1, path.with_name(f'{path.name}.unreadable')
+  while aside.exists():
+    count += 1
+    aside = path.with_name(f'{path.name}.unreadable-{count}')
+  return path.rename(aside)

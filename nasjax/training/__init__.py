@@ -1,0 +1,1 @@
+"""Networks to trained networks: recipes, steps, populations, the loop."""

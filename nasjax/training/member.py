@@ -1,0 +1,296 @@
+"""Training of one network: its state, its batches, its update.
+
+Written for one member; `population` maps it and spreads it over devices.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from nasjax.layers import dropout
+from nasjax.losses import criterion
+from nasjax.models import common, families
+from nasjax.training.optimisers import adam
+
+
+class Member(NamedTuple):
+  """Training state of one network.
+
+  Attributes:
+    params: of the network.
+    opt_state: of Adam.
+    step: int32, updates so far.
+    alive: bool, False from the first non-finite loss or gradient on; the state
+      then stays as it was before that step.
+    key: uint32 (2,), the source of dropout.
+  """
+
+  params: dict
+  opt_state: optax.OptState
+  step: jax.Array
+  alive: jax.Array
+  key: jax.Array
+
+
+ROW = 8  # frames
+
+
+class Data(NamedTuple):
+  """A split on the device.
+
+  Attributes:
+    x_rk: features of all utterances one after another, `ROW` frames to a row,
+      and one bucket of zeros at the end. Each utterance begins a row. Rows
+      that are multiples of 128 long lie in a TPU's memory as they are read,
+      without a second copy of the corpus.
+    row_u: first row of each utterance.
+    frames_u: its length.
+    labels_ul: its transcript, padded with 0.
+    label_len_u: length of its transcript.
+  """
+
+  x_rk: jax.Array
+  row_u: jax.Array
+  frames_u: jax.Array
+  labels_ul: jax.Array
+  label_len_u: jax.Array
+
+
+class Batch(NamedTuple):
+  """One batch, padded to its bucket; rows of weight 0 are empty."""
+
+  x_btf: jax.Array
+  len_b: jax.Array
+  labels_bl: jax.Array
+  label_len_b: jax.Array
+  weight_b: jax.Array
+
+
+def features_dtype(recipe, platform):
+  """Returns in what features are kept on devices of a platform.
+
+  An accelerator that computes with bfloat16 rounds them first of all.
+  """
+  rounded = platform != 'cpu' and recipe.precision == 'bfloat16'
+  return jnp.bfloat16 if rounded else jnp.float32
+
+
+def device_data(split, buckets, frames=0, utterances=0, dtype=np.float32):
+  """Returns the `Data` of a `data.corpus.Split`, as NumPy arrays.
+
+  Args:
+    split: the utterances.
+    buckets: shapes into which they will be cut.
+    frames, utterances: pad to so many, so that two splits share a program.
+    dtype: of the features.
+  """
+  count = max(len(split.labels), utterances)
+  labels_ul = np.zeros((count, max(b.labels for b in buckets)), np.int32)
+  for u, labels in enumerate(split.labels):
+    labels_ul[u, : len(labels)] = labels
+  width = split.features.shape[1]
+  rows_u = -(-np.asarray(split.frames_u) // ROW)
+  row_u = np.cumsum(rows_u) - rows_u
+  rows = max(int(rows_u.sum()), -(-frames // ROW) + utterances)
+  rows += -(-buckets[-1].frames // ROW)
+  x_rk = np.zeros((rows, ROW * width), dtype)
+  x_nf = x_rk.reshape(-1, width)
+  for row, start, length in zip(row_u, split.offset_u, split.frames_u):
+    x_nf[row * ROW :][:length] = split.features[start : start + length]
+
+  def padded(values):
+    return np.pad(np.asarray(values, np.int32), (0, count - len(values)))
+
+  return Data(
+    x_rk,
+    padded(row_u),
+    padded(split.frames_u),
+    labels_ul,
+    padded([len(labels) for labels in split.labels]),
+  )
+
+
+def member_key(seed, cell_key):
+  """The key of (seed, architecture), whatever population it stands in.
+
+  Args:
+    seed: int.
+    cell_key: hexadecimal digest of the architecture (`Space.key`).
+  """
+  digest = hashlib.sha256(f'{seed}/{cell_key}'.encode()).digest()
+  return jax.random.wrap_key_data(
+    jnp.asarray(np.frombuffer(digest[:8], np.uint32)), impl='threefry2x32'
+  )
+
+
+def gather(data, index_b, bucket):
+  """Cuts one batch out of the split; a negative index is an empty row."""
+  safe_b = jnp.maximum(index_b, 0)
+  real_b = index_b >= 0
+  rows, length = -(-bucket.frames // ROW), data.x_rk.shape[1]
+  x_brk = jax.vmap(
+    lambda r: lax.dynamic_slice(data.x_rk, (r, 0), (rows, length))
+  )(data.row_u[safe_b])
+  x_btf = x_brk.reshape(len(index_b), rows * ROW, -1)[:, : bucket.frames]
+  len_b = jnp.where(real_b, data.frames_u[safe_b], 0)
+  valid_bt = jnp.arange(bucket.frames)[None] < len_b[:, None]
+  return Batch(
+    jnp.where(valid_bt[:, :, None], x_btf, 0),
+    len_b,
+    data.labels_ul[safe_b, : bucket.labels],
+    jnp.where(real_b, data.label_len_u[safe_b], 0),
+    real_b.astype(jnp.float32),
+  )
+
+
+def init_member(network, recipe, key, gates):
+  """Returns the first state of one network, in its form."""
+  params = common.initial_params(network, jax.random.fold_in(key, 0), gates)
+  params = families.form(network).pack(params)
+  return Member(
+    params,
+    adam.init(recipe, params),
+    jnp.zeros((), jnp.int32),
+    jnp.ones((), bool),
+    jax.random.key_data(jax.random.fold_in(key, 1)),
+  )
+
+
+def reordered(member, function):
+  """Returns a member with all that is like its parameters reordered.
+
+  Args:
+    member: `Member`, of one network or of many.
+    function: `pack` or `unpack` of the network's form.
+  """
+  return member._replace(
+    params=function(member.params),
+    opt_state=adam.by_moments(function, member.opt_state),
+  )
+
+
+def forward(
+  network,
+  recipe,
+  params,
+  gates,
+  batch,
+  key=None,
+  axis=None,
+  constants=None,
+):
+  """Runs a network on a batch.
+
+  Args:
+    network: `Network`.
+    recipe: `Recipe`.
+    params: of the network, in its form (`families.form`).
+    gates: `cells.Gates`.
+    batch: `Batch`.
+    key: of dropout, None to switch it off.
+    axis: as in `ctc.mean_ctc_loss`.
+    constants: of the recipe's `criterion.Criterion`.
+
+  Returns:
+    the mean loss of the batch, and the outputs, which the criterion reads.
+
+  Raises:
+    ValueError: the recipe's loss is unknown, or its constants are missing.
+  """
+  outputs = families.form(network).apply(
+    params, batch.x_btf, batch.len_b, gates, key
+  )
+  loss = criterion.of(recipe).loss(
+    outputs, batch, constants, recipe, network.kernels, axis
+  )
+  return loss, outputs
+
+
+def make_train_step(network, recipe, axis=None):
+  """Returns the update of one network. `vmap` it to train a population.
+
+  Args:
+    network: `Network`.
+    recipe: `Recipe`.
+    axis: name of the mapped axis over whose devices the rows of each batch are
+      spread, in order and equally many on each; None if they are together.
+      Every device then makes the same update.
+
+  Returns:
+    function of (member, gates, batch, lr, constants) that returns the member
+    after the update, and its loss. At a learning rate of 0 there is no update:
+    the member stays as it is, its optimiser included.
+  """
+
+  def train_step(member, gates, batch, lr, constants=None):
+    key = dropout.step_key(
+      jax.random.wrap_key_data(member.key, impl='threefry2x32'), member.step
+    )
+    if axis is not None:
+      rows = batch.weight_b.shape[0]
+      key = dropout.from_row(key, lax.axis_index(axis) * rows)
+    # What each device computes is summed over all: L2 must count once.
+    devices = 1 if axis is None else lax.axis_size(axis)
+    l2 = recipe.l2 / devices
+
+    def objective(params):
+      loss, _ = forward(
+        network, recipe, params, gates, batch, key, axis, constants
+      )
+      if not recipe.l2:
+        return loss, loss
+      return loss + l2 * families.l2(network, params), loss
+
+    (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(
+      member.params
+    )
+    if axis is not None:
+      loss, grads = lax.psum((loss, grads), axis)
+    trains = lr > 0
+    params, opt_state, made = adam.update(
+      recipe,
+      grads,
+      member.opt_state,
+      member.params,
+      lr,
+      member.alive & trains & jnp.isfinite(loss),
+      network.kernels,
+    )
+    step, alive = member.step + made, jnp.where(trains, made, member.alive)
+    return Member(params, opt_state, step, alive, member.key), loss
+
+  return train_step
+
+
+def make_score(network, recipe, widest, longest):
+  """Returns the evaluation of one network on a batch.
+
+  Args:
+    network: `Network`.
+    recipe: `Recipe`, for its loss and its decoder.
+    widest, longest: rows and columns that decoded labels are padded to.
+
+  Returns:
+    function of (params, gates, batch, constants) that returns the sum of the
+    normalised losses, the number of utterances in it (those that are valid),
+    labels_bl (int16, 0 behind the end) and their lengths.
+  """
+  held = criterion.of(recipe)
+
+  def score(params, gates, batch, constants=None):
+    loss, outputs = forward(
+      network, recipe, params, gates, batch, constants=constants
+    )
+    labels_bl, length_b = held.decode(outputs, recipe)
+    rows, columns = widest - labels_bl.shape[0], longest - labels_bl.shape[1]
+    labels_bl = jnp.pad(labels_bl.astype(jnp.int16), ((0, rows), (0, columns)))
+    # The mean was over the rows that are valid: so must the sum be.
+    count = jnp.sum(batch.weight_b * held.valid(outputs, batch))
+    return loss * count, count, labels_bl, jnp.pad(length_b, (0, rows))
+
+  return score

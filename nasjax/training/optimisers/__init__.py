@@ -1,0 +1,1 @@
+"""Optimisers, as pairs of `init` and `update`."""

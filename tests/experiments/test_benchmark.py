@@ -1,0 +1,372 @@
+"""The launcher of the main job, as its users meet it: a command."""
+
+import fcntl
+import json
+import os
+import re
+import signal
+import subprocess
+
+import matplotlib.image
+import orbax.checkpoint as ocp
+import pytest
+import tiny_run as launcher
+
+from nasjax import table
+from nasjax.models import families
+from nasjax.table import schema
+
+
+@pytest.fixture(scope='module')
+def tiny_run():
+  return launcher.finished()
+
+
+def _rows(out):
+  """Rows of a table in an order that does not depend on its shards."""
+  rows = table.open(out).to_arrow().to_pylist()
+  return sorted(rows, key=lambda row: (row['arch'], row['seed']))
+
+
+def _record(tiny_run):
+  return json.loads((tiny_run.out / 'run.json').read_text())
+
+
+def test_table_has_every_member(tiny_run):
+  t = table.open(tiny_run.out)
+  assert len(t) == 4
+  assert t.recipes == ('tiny',)
+  assert set(t.column('macro')) == {'tiny'}
+  assert t.curves('val_per').shape == (4, launcher.EPOCHS)
+  cell = [[0, 1], [2, 1, 1], [0, 1, 1, 1]]
+  assert 0 < t.query(cell, 'test_per', seed=2) <= 2
+  assert t.query([0, 0, 1, 0, 0, 0, 0, 0, 0], 'best_epoch', seed=1) >= 1
+
+
+def test_checkpoints_say_whose_they_are(tiny_run):
+  t = table.open(tiny_run.out)
+  found = []
+  for name in sorted(set(t.column('shard'))):
+    with ocp.CheckpointManager(tiny_run.out / 'checkpoints' / name) as manager:
+      assert manager.latest_step() == launcher.EPOCHS
+      state = manager.restore(launcher.EPOCHS, args=ocp.args.StandardRestore())
+      about = manager.metadata(launcher.EPOCHS).custom_metadata
+    assert about['shard'] == name
+    assert about['macro']['name'] == 'tiny'
+    assert about['recipe']['epochs'] == launcher.EPOCHS
+    assert len(state['best']['head']['bias']) == 2
+    for p, member in enumerate(about['members']):
+      found.append((member['arch'], member['seed']))
+      row = int(t.query(member['arch'], 'best_epoch', seed=member['seed']))
+      assert state['best_epoch'][p] == row
+  rows = [(row['arch'], row['seed']) for row in _rows(tiny_run.out)]
+  assert sorted(found) == rows
+
+
+def test_prints_plan_progress_and_cells(tiny_run):
+  output = tiny_run.output
+  assert '3 cells, 4 networks, 2 shards, 1 programs' in output
+  assert f'shard 2/2 epoch {launcher.EPOCHS}/{launcher.EPOCHS}' in output
+  t = table.open(tiny_run.out)
+  per_n = t.query(t.archs, 'test_per', seed='mean')
+  ranks = dict(re.findall(r'^│ +(\d+) │ ([a-z]\S+)', output, re.MULTILINE))
+  assert ranks['1'] == t.space.names(t.archs[per_n.argmin()])
+  assert ranks['3'] == t.space.names(t.archs[per_n.argmax()])
+
+
+def test_draws_figures(tiny_run):
+  for name in ('learning_curves', 'per_params', 'per_macs'):
+    pixels = matplotlib.image.imread(tiny_run.out / 'figures' / f'{name}.png')
+    assert pixels.shape[0] > 300 and pixels.shape[1] > 600
+    assert pixels.std() > 0.02
+
+
+def test_record_tells_where_the_corpus_lies(tiny_run):
+  record = _record(tiny_run)
+  t = table.open(tiny_run.out)
+  assert {record['corpus_fingerprint']} == set(t.column('corpus_fingerprint'))
+  assert record['prepared_corpus'].startswith(str(tiny_run.data_dir))
+  assert record['flags']['epochs'] == launcher.EPOCHS
+  assert record['macro']['outputs'] == 49
+
+
+def test_finished_run_trains_nothing_again(tiny_run):
+  before = {
+    path: path.stat().st_mtime_ns
+    for path in tiny_run.out.rglob('*')
+    if path.parent.name in ('table', 'checkpoints') or path.name == 'default'
+  }
+  status, output, errors = launcher.finish(
+    f'--out={tiny_run.out}', *tiny_run.flags
+  )
+  assert status == 0, errors
+  assert 'epoch 1' not in output
+  assert '3 cells by test PER' in output
+  assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def _kill_after(out, flags, line):
+  """Kills a run as soon as it prints a line that has `line` in it."""
+  process = launcher.start(f'--out={out}', *flags)
+  with process:
+    for printed in process.stdout:
+      if line in printed:
+        process.send_signal(signal.SIGKILL)
+        break
+    process.communicate(timeout=60)
+  assert process.returncode == -signal.SIGKILL, 'it ended before the kill'
+
+
+# In small, at any moment: test_killed_runs.
+@pytest.mark.slow
+def test_killed_run_ends_with_the_same_table(tiny_run, tmp_path):
+  """One worker ends what two did in the run that it is compared with."""
+  out = tmp_path / 'out'
+  _kill_after(out, tiny_run.flags, 'epoch 1/')
+  flags = [*tiny_run.flags, '--cpu_devices=1']
+  _kill_after(out, flags, 'shard 1/2 epoch 1/')
+  assert table.committed(out / 'table') == ()
+  _kill_after(out, flags, 'shard 2/2 epoch 1/')
+  assert len(table.committed(out / 'table')) == 1
+  status, output, errors = launcher.finish(f'--out={out}', *flags)
+  assert status == 0, errors
+  assert 'shard 1/2' not in output
+  rows, expected = _rows(out), _rows(tiny_run.out)
+  assert len(rows) == len(expected)
+  for row, other in zip(rows, expected):
+    assert row['shard'] == other['shard']
+    assert schema.same_results(row, other), (row, other)
+
+
+def test_a_full_disk_is_one_line(tiny_run, tmp_path):
+  """While checkpoints are saved, by threads of libraries."""
+  mount = ['mount', '-t', 'tmpfs', '-o', 'size=32k', 'tmpfs', str(tmp_path)]
+  if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+    pytest.skip('only root can make a small file system')
+  try:
+    out = tmp_path / 'out'
+    status, _, errors = launcher.finish(f'--out={out}', *tiny_run.flags)
+  finally:
+    subprocess.run(['umount', str(tmp_path)], check=True)
+  assert status == 1 and errors.count('\n') == 1, errors
+  assert f'No space left on device: {tmp_path} (of --out={out})' in errors
+  assert 'the same command goes on' in errors
+
+
+def test_dry_run_plans_and_writes_no_rows(tiny_run, tmp_path):
+  status, output, errors = launcher.finish(
+    '--dry_run', f'--out={tmp_path}', *tiny_run.flags
+  )
+  assert status == 0, errors
+  assert '3 cells, 4 networks, 2 shards, 1 programs' in output
+  for word in ('members each', 'memory', 's / epoch', 'compile s'):
+    assert word in output
+  assert 'projected time: 0:0' in output
+  assert [path.name for path in tmp_path.iterdir()] == ['.lock']
+
+
+def _planned(tiny_run, out, *more):
+  """Dry run without --members_per_shard; returns as `launcher.finish`."""
+  flags = [f for f in tiny_run.flags if 'members_per_shard' not in f]
+  return launcher.finish('--dry_run', f'--out={out}', *flags, *more)
+
+
+def test_free_memory_is_asked_for_what_stands_on_the_devices(
+  tiny_run, tmp_path
+):
+  status, output, errors = _planned(tiny_run, tmp_path, '--cpu_devices=2')
+  assert status == 0, errors
+  # All four in one shard, though there are two workers.
+  assert '3 cells, 4 networks, 1 shards, 1 programs' in output
+  found = re.search(
+    r'at most 8 members a shard; 4 members a shard \((\S+) GB of (\S+) GB free',
+    output,
+  )
+  assert 0 < float(found[1]) < float(found[2])
+
+
+def test_a_plan_alone_is_that_of_any_machine(tiny_run, tmp_path):
+  status, output, errors = launcher.finish(
+    f'--out={tmp_path}', *tiny_run.flags, '--plan_only', '--cpu_devices=1'
+  )
+  assert status == 0, errors
+  path = tmp_path / 'shards.json'
+  assert output == f'2 shards in {path}\n'
+  assert path.read_bytes() == (tiny_run.out / 'shards.json').read_bytes()
+  assert {path.name for path in tmp_path.iterdir()} == {'.lock', path.name}
+
+
+def test_processes_train_the_shards_of_one_directory(tiny_run, tmp_path):
+  """Side by side, of one device and of two; neither finds a plan there."""
+  out = tmp_path / 'out'
+  plan = json.loads((tiny_run.out / 'shards.json').read_text())
+  names = [shard['name'] for shard in plan['shards']]
+  processes = [
+    launcher.start(
+      f'--out={out}',
+      *tiny_run.flags,
+      f'--shard={name}',
+      f'--cpu_devices={devices}',
+    )
+    for devices, name in enumerate(names, 1)
+  ]
+  for name, process in zip(names, processes, strict=True):
+    with process:
+      output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert '1 of the 2 shards of ' in output and name not in errors
+    assert 'shard 1/1 epoch 1/' in output and 'by test PER' not in output
+    assert ' of 2 shards are done; the same command without ' in output
+  assert not (out / 'figures').exists()
+  assert json.loads((out / 'shards.json').read_text()) == plan
+  # Who trains all finds nothing to do, and draws.
+  status, output, errors = launcher.finish(f'--out={out}', *tiny_run.flags)
+  assert status == 0, errors
+  assert 'epoch 1' not in output and '3 cells by test PER' in output
+  assert (out / 'figures' / 'per_params.png').exists()
+  for row, other in zip(_rows(out), _rows(tiny_run.out), strict=True):
+    assert row['shard'] == other['shard']
+    assert schema.same_results(row, other), (row, other)
+
+
+def test_workers_and_batches_divided_among_devices_are_reported(
+  tiny_run, tmp_path
+):
+  status, output, errors = _planned(
+    tiny_run,
+    tmp_path,
+    '--members_per_shard=3',
+    '--cpu_devices=6',
+    '--data_devices=2',
+  )
+  assert status == 0, errors
+  assert 'each batch divided among 2 devices' in output
+  assert '2 shards, 1 programs, on 3 x 2 x cpu' in output
+  # Two shards of two members each, none of them padding.
+  assert re.search(r'linear, conv\S*, linear +│ +2 │ +2 │ +0 │', output)
+
+
+def test_help_lists_the_flags():
+  status, output, errors = launcher.finish('--help')
+  assert status == 0
+  assert errors == ''
+  assert output.startswith('Trains populations of cells')
+  for flag in (
+    '--out',
+    '--cells',
+    '--[no]dry_run',
+    '--corpus_path',
+    '--epochs',
+  ):
+    assert f'\n  {flag}: ' in output
+  assert max(map(len, output.splitlines())) <= 80
+
+
+# Flags, and what must be in the one line that is said of them.
+_MISTAKES = {
+  '--foo=1': "'foo'",
+  '--epoch=3': 'Did you mean: epochs',
+  'x.flags': "'x.flags'",
+  '--flagfile={tmp}/none.flags': 'none.flags',
+  '--macro=x': '--macro=x',
+  '--recipe=x': '--recipe=x',
+  '--corpus=x': '--corpus=x',
+  '--synth_grammar=x': '--synth_grammar=x',
+  '--epochs=a': '--epochs=a',
+  '--epochs=0 --random_cells=1': 'epochs=0',
+  '--lr=-1 --random_cells=1': 'lr=-1',
+  '--lr=nan --random_cells=1': '--lr=nan',
+  '--members_per_shard=0': '--members_per_shard=0',
+  '--cpu_devices=0': '--cpu_devices=0',
+  '--data_devices=0': '--data_devices=0',
+  '--random_cells=1 --cpu_devices=4 --data_devices=3': (
+    '--data_devices=3 does not divide --cpu_devices=4'
+  ),
+  '--synth_utterances=5': '--synth_utterances=5',
+  '--synth_words=3 --random_cells=1': '--synth_words=3',
+  '--seeds=a': '--seeds=a',
+  '--seeds=-1': '--seeds=-1',
+  '--seeds=': '--seeds is empty',
+  '--curriculum=a --random_cells=1': '--curriculum=a',
+  '--out={tmp}/o': '--cells',
+  '--random_cells=0': '--random_cells=0',
+  '--random_cells=2 --cells={tmp}/good.txt': '--random_cells',
+  '--cells={tmp}/none.txt': 'none.txt: No such file',
+  '--cells={tmp}': 'Is a directory',
+  '--cells={tmp}/empty.txt': 'no cell in it',
+  '--cells={tmp}/op.txt': 'op.txt, line 3',
+  '--cells={tmp}/words.txt': 'words.txt, line 1',
+  '--cells={tmp}/seeds.txt': 'seeds.txt, line 2',
+  '--random_cells=1 --corpus_path={tmp}': '--corpus_path does not go with',
+  '--random_cells=1 --corpus=timit': 'needs --corpus_path',
+  '--random_cells=1 --corpus=timit --synth_seed=1 --corpus_path={tmp}': (
+    '--synth_seed does not go with --corpus=timit'
+  ),
+  '--random_cells=1 --corpus=timit --corpus_path={tmp}/good.txt': (
+    'is no directory'
+  ),
+  '--random_cells=1 --corpus=manifest --corpus_path={tmp}/m.jsonl': (
+    'm.jsonl does not exist'
+  ),
+  '--random_cells=1 --corpus=manifest --corpus_path={tmp}/empty.txt': (
+    'has no utterance'
+  ),
+  '--random_cells=1 --out=': '--out is empty',
+  '--random_cells=1 --out={tmp}/good.txt/o': '--out={tmp}/good.txt/o',
+  '--random_cells=1 --out={tmp}/good.txt': 'is a file, not a directory',
+  '--random_cells=1 --data_dir=': '--data_dir is empty',
+  '--random_cells=1 --data_dir={tmp}/good.txt/d': '--data_dir={tmp}/good.txt/d',
+  '--random_cells=1 --out={tmp}/held': 'another run is writing there',
+  '--random_cells=1 --out={tmp}/held --shard=a': 'that wants it alone',
+  '--random_cells=1 --out={tmp}/torn --shard=a': 'torn/shards.json is damaged',
+  '--random_cells=1 --out={tmp}/o --shard=': '--shard is empty',
+}
+
+
+@pytest.fixture(scope='module')
+def outcomes(tmp_path_factory):
+  """By mistake: status, output, errors, and what must be said."""
+  tmp = tmp_path_factory.mktemp('mistakes')
+  for name, text in {
+    'good.txt': '[[0, 1], [0, 1, 1], [0, 1, 1, 1]]\n',
+    'empty.txt': '\n',
+    'op.txt': '# ops\n\n[[6, 1], [0, 1, 1], [0, 1, 1, 1]]\n',
+    'words.txt': 'linear linear linear\n',
+    'seeds.txt': '\n[[0, 1], [0, 1, 1], [0, 1, 1, 1]] seeds=1,-2\n',
+  }.items():
+    (tmp / name).write_text(text)
+  (tmp / 'held').mkdir()
+  (tmp / 'torn').mkdir()
+  (tmp / 'torn' / 'shards.json').write_text('{"format": 1,')
+
+  def given(mistake):
+    words = mistake.format(tmp=tmp).split()
+    if not any(word.startswith('--data_dir') for word in words):
+      words.append(f'--data_dir={tmp / "data"}')
+    return words
+
+  tries = [given(mistake) for mistake in _MISTAKES]
+  with (tmp / 'held' / '.lock').open('w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    outcomes = launcher.tried(tries)
+    # Forks end as processes of their own do.
+    for n in (0, 15, len(tries) - 1):
+      assert launcher.finish(*tries[n]) == outcomes[n]
+  said = [words.format(tmp=tmp) for words in _MISTAKES.values()]
+  return dict(zip(_MISTAKES, zip(outcomes, said)))
+
+
+@pytest.mark.parametrize('mistake', _MISTAKES)
+def test_mistakes_get_one_line(outcomes, mistake):
+  (status, output, errors), said = outcomes[mistake]
+  assert status == 1
+  assert output == ''
+  assert errors.startswith('benchmark.py: ')
+  assert errors.count('\n') == 1 and errors.endswith('\n')
+  assert said in errors
+
+
+def test_flags_offer_every_macro():
+  _, output, _ = launcher.finish('--help')
+  listed = '|'.join(families.MACROS)
+  assert f'--macro:<{listed}>' in ''.join(output.split())

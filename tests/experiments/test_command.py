@@ -1,0 +1,157 @@
+"""How launchers end, and what they make of text and paths of users."""
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+LAUNCHER = """
+import sys
+sys.path.insert(0, 'experiments')
+from common import command
+from absl import flags
+
+flags.DEFINE_string('out', None, 'A directory.')
+flags.DEFINE_string('json', None, 'A file.')
+flags.DEFINE_list('cells', None, 'Files.')
+
+def work():
+  FLAGS = flags.FLAGS
+  {body}
+
+command.run(work)
+"""
+
+
+def _launch(tmp_path, body, *given, **environment):
+  path = tmp_path / 'launcher.py'
+  path.write_text(LAUNCHER.format(body=body))
+  environment.setdefault('NASJAX_TRACEBACK', '')
+  return subprocess.run(
+    [sys.executable, path, *given],
+    cwd=ROOT,
+    env=os.environ | environment,
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+
+
+@pytest.mark.parametrize(
+  ('body', 'told'),
+  [
+    ("raise TypeError('not\\na number')", 'TypeError: not a number; '),
+    ('assert False', 'AssertionError; '),
+    ("raise KeyError('x')", "KeyError: 'x'; "),
+    ("raise RuntimeError('a' * 5000)", 'RuntimeError: aaa'),
+    ('f = lambda: f(); f.__globals__.update(f=f); f()', 'RecursionError: '),
+    ("'\\udce9'.encode()", "codec can't encode"),
+    ('import no_such_thing', 'requirements.txt'),
+    ('raise MemoryError', 'out of memory'),
+    ("raise RuntimeError('RESOURCE_EXHAUSTED: x')", 'out of memory'),
+  ],
+)
+def test_whatever_fails_is_one_line(tmp_path, body, told):
+  done = _launch(tmp_path, body)
+  assert done.returncode == 1 and done.stderr.count('\n') == 1
+  assert done.stderr.startswith('launcher.py: ') and told in done.stderr
+  assert len(done.stderr) < 600
+
+
+def test_tracebacks_are_for_who_asks(tmp_path):
+  done = _launch(tmp_path, 'assert False', NASJAX_TRACEBACK='1')
+  assert done.returncode and 'Traceback' in done.stderr
+
+
+def test_a_flagfile_of_other_bytes_is_one_line(tmp_path):
+  (tmp_path / 'odd.flags').write_bytes(b'--out=\xff\xfe\n')
+  done = _launch(tmp_path, 'pass', f'--flagfile={tmp_path / "odd.flags"}')
+  assert done.returncode == 1 and done.stderr.count('\n') == 1
+
+
+def test_home_is_put_for_the_tilde_of_every_path(tmp_path):
+  body = 'print(FLAGS.out, FLAGS.json, *FLAGS.cells)'
+  given = '--out=~/o', '--json=~', '--cells=~/a,b~'
+  done = _launch(tmp_path, body, *given, HOME='/somewhere')
+  assert done.stdout.split() == [
+    '/somewhere/o', '/somewhere', '/somewhere/a', 'b~',
+  ]  # fmt: skip
+
+
+def test_a_home_of_nobody_is_no_directory(tmp_path):
+  done = _launch(tmp_path, 'pass', '--out=~nobody-here/o')
+  assert done.returncode == 1 and done.stderr == (
+    'launcher.py: --out=~nobody-here/o: there is no user nobody-here; write '
+    './~nobody-here for a directory of that name\n'
+  )
+
+
+def test_text_of_users_is_no_markup(tmp_path):
+  # On a terminal that knows no more than ASCII.
+  body = """
+  from common import console
+  from rich.table import Table
+  odd = 'a[/b] [red]c :smile: [link=x'
+  view = Table(title=odd)
+  view.add_column(odd)
+  view.add_row(odd)
+  console.CONSOLE.print(view)
+  console.CONSOLE.print(odd + chr(0xe9) + chr(0xdce9))
+  """
+  done = _launch(tmp_path, body.strip(), PYTHONIOENCODING='ascii')
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.count('a[/b] [red]c :smile: [link=x') == 4
+  assert '\\xe9' in done.stdout
+
+
+def test_progress_of_a_terminal_reads_no_markup(tmp_path):
+  body = """
+  from common import console
+  with console.counter('a[/b] [red]c') as tick:
+    tick(1, 2)
+  """
+  done = _launch(tmp_path, body.strip(), FORCE_COLOR='1')
+  assert done.returncode == 0, done.stderr
+  assert 'a[/b] [red]c' in done.stdout
+
+
+@pytest.mark.parametrize(
+  'name, value, told',
+  [
+    ('JAX_ENABLE_X64', '1', 'not heeded'),
+    ('JAX_DEBUG_NANS', 'true', 'not heeded'),
+    ('XLA_FLAGS', '--xla_cpu_enable_fast_math=true', 'is heeded'),
+    ('NVIDIA_TF32_OVERRIDE', '1', 'is heeded'),
+    ('XLA_FLAGS', '--xla_force_host_platform_device_count=2', ''),
+    ('JAX_ENABLE_X64', '', ''),
+  ],
+)
+def test_settings_that_change_results_are_named(tmp_path, name, value, told):
+  body = """
+  from nasjax.storage import provenance
+  print(provenance.environment())
+  """
+  done = _launch(tmp_path, body.strip(), **{name: value})
+  assert done.returncode == 0, done.stderr
+  assert done.stderr.count('\n') == bool(told) and told in done.stderr
+  assert (f'{name}={value} ' in done.stderr) == bool(told)
+  # What is heeded is kept.
+  heeded = bool(value) and told != 'not heeded'
+  assert (repr(name) in done.stdout) == heeded
+
+
+@pytest.mark.parametrize('name', ['JAX_PLATFORMS', 'JAX_PLATFORM_NAME'])
+def test_a_platform_that_is_not_there_is_one_line(tmp_path, name):
+  body = 'import jax; jax.devices()'
+  done = _launch(
+    tmp_path, body, **{'JAX_PLATFORMS': '', 'XLA_FLAGS': '', name: 'tpu'}
+  )
+  assert done.returncode == 1, done.stderr
+  *before, told = done.stderr.splitlines()
+  assert f'{name}=tpu is set' in told and 'Traceback' not in done.stderr
+  # The compiler for TPUs, where it is installed, writes lines of its own.
+  assert not before or importlib.util.find_spec('libtpu')

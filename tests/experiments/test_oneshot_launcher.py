@@ -1,0 +1,146 @@
+"""Tests of experiments/oneshot.py: real processes, one of them killed."""
+
+import json
+import signal
+import time
+
+import numpy as np
+import pytest
+import tiny_run
+
+from nasjax import table
+
+SECONDS = 300
+_OF_THE_TABLE = ('--cells=', '--seeds=', '--members_per_shard=', '--out=')
+
+
+def _command(out):
+  """A search in two operations and a skip, which share their programs."""
+  tiny = tiny_run.finished()
+  own = [f for f in tiny.flags if not f.startswith(_OF_THE_TABLE)]
+  return (
+    *own,
+    # Beams are those of the tiny run.
+    '--decoder=greedy',
+    '--methods=st_nas',
+    '--search_seeds=0',
+    '--warm_up_epochs=1',
+    '--search_epochs=2',
+    '--search_lr=0.005',
+    '--random_archs=1',
+    '--ops=conv5,conv7',
+    '--skips=s00',
+    '--seeds=1',
+    '--cpu_devices=1',
+    f'--out={out}',
+    f'--json={out}.json',
+  )
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """The directory of a study that was never interrupted."""
+  out = tmp_path_factory.mktemp('oneshot') / 'whole'
+  status, _, errors = tiny_run.finish(*_command(out), launcher='oneshot')
+  assert status == 0, errors
+  return out
+
+
+def _report(out):
+  report = json.loads(out.with_suffix('.json').read_text())
+  for search in report['searches']:
+    del search['seconds']
+  return report
+
+
+def test_what_is_found_is_trained_beside_the_baselines(whole):
+  report = _report(whole)
+  assert list(report['found']) == [
+    'st_nas', 'largest operation', 'random search of 1'
+  ]  # fmt: skip
+  rows = table.open(whole)
+  trained = {rows.space.names(arch) for arch in rows.row_archs}
+  for found in report['found'].values():
+    assert set(found['archs']) <= trained
+    assert all(0 <= per <= 1 for per in found['test_per'])
+  assert report['found']['largest operation']['archs'] == [
+    'conv7:1|conv7:00|conv7:000'
+  ]
+  names = {path.stem for path in (whole / 'figures').iterdir()}
+  assert {
+    'comparison', 'derived', 'learning', 'probabilities_st_nas_0',
+    'entropies_st_nas_0',
+  } <= names  # fmt: skip
+
+
+def test_parameters_rest_in_warm_up_and_move_in_the_search(whole):
+  (search,) = _report(whole)['searches']
+  curves = json.loads((whole / f'searches/{search["name"]}.json').read_text())
+  assert search['executions']['weight_steps'] > 0
+  assert curves['curves']['stage'] == [0, 1, 1]
+  alpha = np.array(curves['curves']['alpha_op1'])
+  assert np.all(alpha[0] == 0) and np.any(alpha[2] != 0)
+
+
+# In small: test_oneshot_searching kills searches, test_killed_runs trainings.
+@pytest.mark.slow
+def test_a_killed_study_goes_on_to_the_same_report(whole):
+  out = whole.with_name('killed')
+  with tiny_run.start(*_command(out), launcher='oneshot') as process:
+    until = time.monotonic() + SECONDS
+    while not list(out.glob('searches/*/1')):
+      assert process.poll() is None and time.monotonic() < until
+      time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+  assert not out.with_suffix('.json').exists()
+  status, _, errors = tiny_run.finish(*_command(out), launcher='oneshot')
+  assert status == 0, errors
+  assert _report(out) == _report(whole)
+
+
+def test_other_flags_are_refused_and_named(whole):
+  others = '--search_epochs=3', '--search_seeds=1', '--lr=0.02'
+  status, _, errors = tiny_run.finish(
+    *_command(whole), *others, launcher='oneshot'
+  )
+  assert status == 1
+  (line,) = errors.strip().splitlines()
+  for words in (
+    'search_epochs was 2, is 3', "search_seeds was '0', is '1'",
+    'lr was 0.01, is 0.02', f'{whole} was begun with other flags',
+  ):  # fmt: skip
+    assert words in line
+
+
+_MISTAKES = {
+  '--methods=dart': "'dart'",
+  '--methods=': '--methods is empty',
+  '--search_seeds=': '--search_seeds is empty',
+  '--warm_up_epochs=x': '--warm_up_epochs=x',
+  '--schedule=st_nas': 'give --loss_norm=none',
+  '--ops=': 'no operation',
+  '--ops=conv5': 'two operations to choose from',
+  '--macro=st_nas': '--macro=st_nas is no network of --space=nb_asr',
+}
+
+
+@pytest.fixture(scope='module')
+def answers(tmp_path_factory):
+  """By mistake: status, output, errors."""
+  place = tmp_path_factory.mktemp('mistakes')
+  tries = [
+    (f'--out={place / str(n)}', f'--data_dir={place / str(n)}', flag)
+    for n, flag in enumerate(_MISTAKES)
+  ]
+  found = tiny_run.tried(tries, 'oneshot', ['nasjax.benchmark.running'])
+  # A fork ends as a process of its own does.
+  assert tiny_run.finish(*tries[0], launcher='oneshot') == found[0]
+  return dict(zip(_MISTAKES, found))
+
+
+@pytest.mark.parametrize('flag, words', _MISTAKES.items())
+def test_mistakes_are_one_line(answers, flag, words):
+  status, _, errors = answers[flag]
+  assert status == 1
+  (line,) = errors.strip().splitlines()
+  assert line.startswith('oneshot.py: ') and words in line

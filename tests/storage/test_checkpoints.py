@@ -1,0 +1,62 @@
+"""Checkpoints come back from any path; one that is broken counts as none."""
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from nasjax.storage import checkpoints
+
+
+def _save(place, epochs):
+  with checkpoints.manager(place) as saved:
+    for epoch in epochs:
+      state = {'w': np.arange(4.0) + epoch}
+      with checkpoints.SAVING:
+        saved.save(
+          epoch, args=ocp.args.StandardSave(state), custom_metadata={'of': 'w'}
+        )
+    saved.wait_until_finished()
+
+
+def _restored(place, say=pytest.fail):
+  with checkpoints.manager(place) as saved:
+    return checkpoints.restore(saved, place, {'w': np.zeros(4)}, say)
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    'run [a]',
+    '[',
+    '*?',
+    '{a,b}',
+    '50% #1',
+    'müsli – 学',
+    'it\'s \\ "so"',
+    'a\nb',
+  ],
+)
+def test_any_path(tmp_path, name):
+  place = tmp_path / name / 'shard'
+  _save(place, [1, 2])
+  epoch, state, about = _restored(place)
+  assert epoch == 2 and about == {'of': 'w'}
+  np.testing.assert_array_equal(state['w'], np.arange(4.0) + 2)
+  # Also as a reader of the notebook would, at least where it was written.
+  assert [p.name for p in place.iterdir()] == ['2']
+
+
+def test_a_broken_checkpoint_is_told_and_set_aside(tmp_path):
+  place, said = tmp_path / 'shard', []
+  _save(place, [3])
+  for path in (place / '3').rglob('*'):
+    if path.is_file() and 'METADATA' not in path.name.upper():
+      path.write_bytes(path.read_bytes()[:7])
+  assert _restored(place, said.append) == (0, None, None)
+  (line,) = said
+  assert f'epoch 3 in {place} cannot be restored' in line
+  assert '\n' not in line
+  assert (place / '3.unreadable').is_dir()
+  # The same epoch can be saved again, and break again.
+  _save(place, [3])
+  assert _restored(place)[0] == 3

@@ -1,0 +1,52 @@
+"""One run on meshes of several shapes, in a process with four CPU devices.
+
+  python mesh_runs.py OUT
+
+Trains the same shard on every mesh of `MESHES`, each into OUT/<members>x<data>.
+"""
+
+import os
+import pathlib
+import sys
+
+import jax
+import tiny_corpus
+
+from nasjax.benchmark import running
+from nasjax.training import population
+
+# Devices over which members are spread, and those that share a batch.
+MESHES = ((1, 1), (2, 1), (4, 1), (1, 2), (2, 2), (1, 4))
+# Two streams; three members fill neither two devices nor four.
+MEMBERS = [
+  ([[2, 1], [0, 1, 1], [5, 0, 1, 1]], 7),
+  ([[1, 0], [0, 1, 0], [5, 1, 0, 1]], 7),
+  ([[3, 1], [0, 0, 0], [5, 0, 1, 1]], 9),
+]
+# 18 utterances in batches of 5, the last with two empty rows; five rows divide
+# neither among two devices nor among four, where the last gets none at all.
+RECIPE = tiny_corpus.variant(name='mesh', batch=5, batch_long=5, lr=5e-3)
+
+
+def place(out, mesh):
+  """The directory of a run."""
+  return pathlib.Path(out) / 'x'.join(map(str, mesh))
+
+
+def main():
+  jax.config.update('jax_num_cpu_devices', 4)
+  jax.config.update(
+    'jax_compilation_cache_dir', os.environ['NASJAX_TEST_CACHE']
+  )
+  job = tiny_corpus.job(RECIPE)
+  for members, data in MESHES:
+    mesh = population.member_mesh(jax.devices()[: members * data], data)
+    prepared = running.prepare(tiny_corpus.corpus(), RECIPE, mesh)
+    for shard in running.plan(job, MEMBERS, 4):
+      running.run_shard(
+        job, shard, prepared, place(sys.argv[1], (members, data))
+      )
+
+
+if __name__ == '__main__':
+  main()

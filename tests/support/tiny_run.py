@@ -1,0 +1,130 @@
+"""The real launcher on a tiny corpus, run once for all who look at it."""
+
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from typing import NamedTuple
+
+# Compiling takes a test longer than running does: LLVM shall not optimise, and
+# XLA shall take its older emitters of loops, which need half the time.
+UNOPTIMISED = (
+  '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
+)
+# Options of `jax.jit` where bounds on rounding are those of sums as users have
+# them.
+OF_USERS = {'xla_cpu_use_fusion_emitters': True}
+ROOT = pathlib.Path(__file__).parents[2]
+# Of processes that start from what stands in this folder.
+PYTHONPATH = f'{ROOT}/tests/support:{ROOT}/tests:{ROOT}'
+# Four networks in two shards that share a program.
+CELLS = """
+[[0, 1], [2, 1, 1], [0, 1, 1, 1]] seeds=1,2  # all skips
+[[0, 1], [4, 0, 1], [0, 0, 0, 1]]
+0 0 1 0 0 0 0 0 0
+"""
+EPOCHS = 2
+_PLACE = tempfile.TemporaryDirectory(prefix='nasjax-tiny-')
+
+
+class TinyRun(NamedTuple):
+  """A finished run.
+
+  Attributes:
+    out: its directory.
+    data_dir: where its corpus lies.
+    flags: of its command, but for --out.
+    output: what it printed.
+  """
+
+  out: pathlib.Path
+  data_dir: pathlib.Path
+  flags: tuple[str, ...]
+  output: str
+
+
+def _environment():
+  """That of launchers; --cpu_devices says how many devices there are."""
+  return os.environ | {'PYTHONUNBUFFERED': '1', 'XLA_FLAGS': UNOPTIMISED}
+
+
+def start(*flags, launcher='benchmark'):
+  """Starts a launcher as a process of its own, with pipes for its output."""
+  return subprocess.Popen(
+    [sys.executable, f'experiments/{launcher}.py', *flags],
+    cwd=ROOT,
+    env=_environment(),
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def finish(*flags, launcher='benchmark'):
+  """Runs a launcher to its end; returns status, stdout and stderr."""
+  with start(*flags, launcher=launcher) as process:
+    output, errors = process.communicate(timeout=300)
+  return process.returncode, output, errors
+
+
+def tried(tries, launcher='benchmark', modules=(), environment=None):
+  """Runs a launcher with every list of flags, in forks of one process.
+
+  For what ends before any computation: much of the time of such a start is
+  Python's and its libraries'.
+
+  Args:
+    tries: lists of flags.
+    launcher: its name.
+    modules: names of what is imported once for all.
+    environment: if not that of `finish`.
+
+  Returns:
+    what `finish` returns, for each.
+  """
+  script = ROOT / 'tests' / 'support' / 'tried_flags.py'
+  done = subprocess.run(
+    [sys.executable, script, f'experiments/{launcher}.py', *modules],
+    input=json.dumps([list(flags) for flags in tries]),
+    cwd=ROOT,
+    env=environment or _environment(),
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert done.returncode == 0, done.stderr
+  return [tuple(answer) for answer in json.loads(done.stdout)]
+
+
+@functools.cache
+def finished():
+  """Returns the `TinyRun` of this session; the first who asks waits for it."""
+  place = pathlib.Path(_PLACE.name)
+  (place / 'cells.txt').write_text(CELLS)
+  flags = (
+    f'--data_dir={place / "data"}',
+    f'--compilation_cache={os.environ["NASJAX_TEST_CACHE"]}',
+    f'--cells={place / "cells.txt"}',
+    '--seeds=1',
+    '--cpu_devices=2',
+    '--members_per_shard=2',
+    '--synth_utterances=100',
+    '--synth_grammar=digits',
+    '--synth_words=2,4',
+    '--synth_snr_db=20,30',
+    '--synth_rt60=',
+    '--macro=tiny',
+    '--recipe_name=tiny',
+    f'--epochs={EPOCHS}',
+    '--lr=0.01',
+    '--batch=8',
+    '--batch_long=8',
+    '--buckets=1',
+    '--curriculum=',
+  )
+  status, output, errors = finish(f'--out={place / "out"}', *flags)
+  assert status == 0, errors
+  return TinyRun(place / 'out', place / 'data', flags, output)
