@@ -77,6 +77,12 @@ flags.DEFINE_list(
   ['uniform', 'st_nas'],
   'Methods whose supernets rank the architectures of --table.',
 )
+flags.DEFINE_string(
+  'metric',
+  None,
+  'Name of the error rate on test in the report, as wer; the one that decides '
+  'on the corpus if not given.',
+)
 flags.DEFINE_string('out', 'results/oneshot', 'Where all results go.')
 flags.DEFINE_string('json', None, 'Where the numbers of the report go.')
 for _module in corpus_flags, device_flags, training_flags:
@@ -86,7 +92,7 @@ for _module in corpus_flags, device_flags, training_flags:
 # A study may be added to. Nothing that is there would be another.
 _GROWING = 'methods', 'search_seeds', 'seeds', 'warm_up_epochs', 'rank_methods'
 _FREE = (
-  'out', 'json', 'data_dir', 'cpu_devices', 'data_devices',
+  'out', 'json', 'metric', 'data_dir', 'cpu_devices', 'data_devices',
   'compilation_cache',
 )  # fmt: skip
 
@@ -150,7 +156,7 @@ def run():
     study = oneshot_study.run(methods(), search_seeds, stages(), out, record)
     from summaries import oneshot_summary
 
-    oneshot_summary.write(study, out, FLAGS.json)
+    oneshot_summary.write(study, out, FLAGS.json, FLAGS.metric)
 
 
 if __name__ == '__main__':

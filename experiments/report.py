@@ -30,6 +30,12 @@ flags.DEFINE_string(
   'corpus_fingerprint', None, 'Corpus, where the table has several.'
 )
 flags.DEFINE_string(
+  'metric',
+  None,
+  'Name of the error rate on test, as wer; the one that decides in the table '
+  'if not given.',
+)
+flags.DEFINE_string(
   'search', None, 'What experiments/search.py wrote with --json.'
 )
 flags.DEFINE_integer(
@@ -46,6 +52,7 @@ def read_search(path):
     for one in found.values():
       [float(value) for value in one['test_per_at_budget']]
       float(one['seconds'])
+      ''.join(one.get('metric', ''))
   except (KeyError, TypeError, AttributeError, ValueError) as e:
     raise ValueError(
       f'--search={path} is not what search.py writes with --json '
@@ -70,7 +77,7 @@ def run():
     t = t.select(macro=FLAGS.macro, corpus_fingerprint=FLAGS.corpus_fingerprint)
   from summaries import report_page, report_sections
 
-  study = report_sections.study(t, FLAGS.recipe, FLAGS.resamples)
+  study = report_sections.study(t, FLAGS.recipe, FLAGS.resamples, FLAGS.metric)
   sections = report_sections.build(study, search)
   title = f'The table {pathlib.Path(FLAGS.table).name}'
   disk.make_directory(out.parent)

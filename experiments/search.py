@@ -32,6 +32,12 @@ flags.DEFINE_string(
 flags.DEFINE_string(
   'table_recipe', None, 'Its recipe; that of most epochs if not given.'
 )
+flags.DEFINE_string(
+  'metric',
+  None,
+  'Name of the error rate on test that judges, as wer; the one that decides in '
+  'the table if not given. Searchers see the latter on validation.',
+)
 flags.DEFINE_list('searchers', None, 'Names of searchers; all if not given.')
 flags.DEFINE_integer('repeats', 100, 'Searches of each.', lower_bound=1)
 flags.DEFINE_integer('budget', 150, 'Models to train in each.', lower_bound=1)
@@ -75,7 +81,7 @@ def in_table(names, bars):
   from nasjax.search import landscape
 
   rows = table.open(pathlib.Path(FLAGS.table).expanduser())
-  scape = landscape.landscape(rows, FLAGS.table_recipe)
+  scape = landscape.landscape(rows, FLAGS.table_recipe, FLAGS.metric)
   search_summary.say_landscape(rows, scape)
   traces, seconds = {}, {}
   for name in names:
@@ -99,7 +105,13 @@ def in_table(names, bars):
       )
     seconds[name] = time.perf_counter() - started
   return search_summary.Study(
-    traces, seconds, scape.epochs, FLAGS.budget, scape, rows.metric
+    traces,
+    seconds,
+    scape.epochs,
+    FLAGS.budget,
+    scape,
+    rows.named(FLAGS.metric),
+    rows.metric,
   )
 
 

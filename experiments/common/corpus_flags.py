@@ -236,13 +236,12 @@ def _spec():
     raise ValueError(f'synthetic speech: {e}') from None
 
 
-def metric():
-  """Returns what the error rate of the corpus is called."""
-  from nasjax.decoding import error_rates
+def metric(symbols):
+  """Returns what the error rate of the corpus, of these symbols, is called."""
+  from nasjax.decoding import metrics
 
-  return error_rates.METRICS[
-    FLAGS.targets if FLAGS.corpus == 'manifest' else 'phones'
-  ]
+  targets = FLAGS.targets if FLAGS.corpus == 'manifest' else 'phones'
+  return metrics.decides(metrics.Units(tuple(symbols)), targets)
 
 
 def frontend_for(features):

@@ -102,7 +102,7 @@ def prepare(recipe, most, macro=None, topology=None):
     recipe,
     corpus.name,
     corpus.fingerprint,
-    corpus_flags.metric(),
+    corpus_flags.metric(corpus.symbols),
     tuple(corpus_flags.left_out(builder)),
     tuple(corpus_flags.notes(builder)),
   )

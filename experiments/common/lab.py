@@ -27,8 +27,10 @@ class Lab:
     jobs.train(self._work, job, missing, len(missing), self._out)
     self._own = self._read()
 
-  def value(self, arch, seed, column):
+  def value(self, arch, seed, column, metric=None):
     """Returns one number of a network that was trained.
+
+    `metric` is which error rate a column of them means; None for what decides.
 
     'val_per' is the lowest of the epochs; a network that failed has 1.0 for
     its error rates.
@@ -36,7 +38,7 @@ class Lab:
     rows = self._row(tuple(int(d) for d in arch), seed)
     epoch = 'best' if column == 'val_per' else None
     found = rows.query(
-      np.asarray(arch, np.int8), column, seed=seed, epoch=epoch
+      np.asarray(arch, np.int8), column, seed=seed, epoch=epoch, metric=metric
     )
     if column.endswith('per') and not np.isfinite(found):
       return 1.0
@@ -48,9 +50,10 @@ class Lab:
     Of one architecture, one for each seed; a network that failed has 1.0. None
     where transcripts say nothing of words, or a table nothing of their errors.
     """
-    from nasjax.decoding import error_rates
+    from nasjax.decoding import metrics
 
-    if not error_rates.has_words(self._work.corpus.symbols):
+    units = metrics.Units(tuple(self._work.corpus.symbols))
+    if 'wer' not in metrics.beside(self._work.job.metric.lower(), units):
       return None
     rate_as = np.array([[self._word_error(a, s) for s in seeds] for a in archs])
     if np.isnan(rate_as).any():

@@ -24,7 +24,9 @@ flags.DEFINE_enum(
   None,
   macros.names(),
   'The macro network, one of its --space; if not given '
-  + ', '.join(f'{macros.default(s)} ({s.name})' for s in spaces.SPACES.values())
+  + ', '.join(
+    f'{macros.default(spaces.SPACES[name])} ({name})' for name in MACROS
+  )
   + '.',
 )
 flags.DEFINE_string(
@@ -162,11 +164,13 @@ def space():
   fits the space.
 
   Raises:
-    ValueError: the macro network of the flags is of another space.
+    ValueError: the macro network of the flags is of another space, or the space
+      has none.
   """
+  usual = macros.default(spaces.SPACES[FLAGS.space])
   fitting = MACROS[FLAGS.space]
   if FLAGS.macro is None:
-    FLAGS.macro = macros.default(spaces.SPACES[FLAGS.space])
+    FLAGS.macro = usual
   if FLAGS.macro not in fitting:
     raise ValueError(
       f'--macro={FLAGS.macro} is no network of --space={FLAGS.space}; give '

@@ -154,8 +154,17 @@ def baselines(supernet):
 
 def random_archs(supernet, seed, count):
   """Draws distinct functions of a supernet, int8 [count, d]."""
-  archs = supernet.space.product(supernet.ops, supernet.skips)
-  rng = np.random.default_rng([seed, 1])
+  space, rng = supernet.space, np.random.default_rng([seed, 1])
+  if supernet.size > spaces.MOST_LISTED:
+    sizes = [len(names) for _, names in supernet.edges]
+    drawn = rng.integers(0, sizes, (2 * count + 100, len(sizes)))
+    archs = np.stack([supernet.arch(index_e) for index_e in drawn])
+    _, first = np.unique(space.semantic_keys(archs), return_index=True)
+    return archs[np.sort(first)][:count]
+  if isinstance(space, spaces.Chain):
+    archs = space.product(supernet.ops, supernet.skips)
+  else:
+    archs = space.among(map(range, space.sizes))
   return archs[rng.choice(len(archs), min(count, len(archs)), replace=False)]
 
 
@@ -231,7 +240,10 @@ def run(methods, search_seeds, stages, out, record):
 
   from nasjax import table
   from nasjax.data import batching
+  from nasjax.decoding import metrics
 
+  units = work.prepareds[0].units
+  metrics.named(FLAGS.metric, work.job.metric, units, '--metric')
   say = console.CONSOLE.print
   benchmark = (
     None if FLAGS.table is None
@@ -245,6 +257,8 @@ def run(methods, search_seeds, stages, out, record):
       f'--table={FLAGS.table} has no row of this space, macro network, recipe '
       'and corpus; give the flags that it was made with'
     )
+  if lab.benchmark is not None:
+    lab.benchmark.errors(FLAGS.metric)  # says so where it has none
   say(
     f'{supernet.space.name}: {len(supernet.edges)} edges, {supernet.size:,} '
     f'choices; {len(searches)} searches of at most {searches[0].epochs} epochs'

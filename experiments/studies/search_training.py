@@ -1,6 +1,7 @@
 """Searches whose suggestions are trained, a population at a time."""
 
 import dataclasses
+import math
 
 import numpy as np
 from absl import flags
@@ -16,8 +17,16 @@ class Trainer:
   and the epochs of another gets the same run, at the same cost.
   """
 
-  def __init__(self, work, out, seed):
+  def __init__(self, work, out, seed, metric=None):
+    """
+    Args:
+      work: `jobs.Work`.
+      out: directory of the run.
+      seed: of the trainings.
+      metric: name of the error rate on test; None for what decides.
+    """
     self._work, self._out, self._seed = work, out, seed
+    self._metric = metric
 
   def __call__(self, archs_nd, epochs_n):
     """Returns (val_n, test_n), the lowest validation error and that of test.
@@ -31,11 +40,13 @@ class Trainer:
     for epochs in sorted(set(epochs_n.tolist()) - {0}):
       at = np.flatnonzero(epochs_n == epochs)
       rows = self._trained(archs_nd[at], epochs)
-      for per_n, column, epoch in (
-        (val_n, 'val_per', 'best'),
-        (test_n, 'test_per', None),
+      for per_n, column, epoch, metric in (
+        (val_n, 'val_per', 'best', None),
+        (test_n, 'test_per', None, self._metric),
       ):
-        found = rows.query(archs_nd[at], column, seed=self._seed, epoch=epoch)
+        found = rows.query(
+          archs_nd[at], column, seed=self._seed, epoch=epoch, metric=metric
+        )
         per_n[at] = np.minimum(
           np.nan_to_num(found, nan=landscape.FAILED), landscape.FAILED
         )
@@ -128,13 +139,24 @@ def study(names, out):
   work = jobs.prepare(recipe, FLAGS.suggestions)
   from summaries import search_summary
 
-  from nasjax import search
+  from nasjax import search, spaces
+  from nasjax.decoding import metrics
   from nasjax.predictors import gcn
   from nasjax.search import landscape
 
+  decides = work.job.metric
+  metric = metrics.named(
+    FLAGS.metric, decides, work.prepareds[0].units, '--metric'
+  )
   chosen = values()
   sizes = tuple(len(v) for v in chosen)
-  trainer = Trainer(work, out, seed)
+  if 'gcn' in names and math.prod(sizes) > spaces.MOST_LISTED:
+    raise ValueError(
+      '--searchers: gcn ranks all architectures, at most '
+      f'{spaces.MOST_LISTED:,}, but the choices make {math.prod(sizes):,}; '
+      'name other searchers, or fewer choices'
+    )
+  trainer = Trainer(work, out, seed, FLAGS.metric)
   traces, seconds = {}, {}
   for name in names:
     own = {'batch': FLAGS.suggestions}
@@ -167,5 +189,5 @@ def study(names, out):
     )
     seconds[name] = time.perf_counter() - started
   return search_summary.Study(
-    traces, seconds, recipe.epochs, FLAGS.budget, None, work.job.metric
+    traces, seconds, recipe.epochs, FLAGS.budget, None, metric, decides
   )

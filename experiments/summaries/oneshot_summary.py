@@ -10,6 +10,7 @@ from studies import oneshot_study
 from summaries.search_summary import VERDICTS
 
 from nasjax import analysis, cost, plots
+from nasjax.decoding import metrics
 from nasjax.storage import disk
 
 
@@ -17,48 +18,55 @@ def _per(value):
   return f'{value:.2%}'
 
 
-def values(study, found, column):
+def values(study, found, column, metric=None):
   """Returns one number for each search seed: the mean over retraining seeds.
 
   Of a baseline, which has one architecture, one for each retraining seed.
+  `metric` names the error rate in `column`; None for what decides.
   """
   value_as = np.array(
     [
-      [study.lab.value(arch, seed, column) for seed in study.seeds]
+      [study.lab.value(arch, seed, column, metric) for seed in study.seeds]
       for arch in found.archs
     ]
   )
   return value_as[0] if len(value_as) == 1 else value_as.mean(1)
 
 
-def ranks(study, found):
+def ranks(study, found, metric=None):
   """Returns the place of each architecture in the benchmark table, from 1.
 
   By test error rate, the mean over all seeds there; None for what it lacks.
   """
   if study.lab.benchmark is None:
     return []
-  keys, per_n = _benchmark(study)
+  keys, per_n = _benchmark(study, metric)
   place = {key: 1 + r for r, key in enumerate(keys[np.argsort(per_n)])}
   space = study.supernet.space
   return [place.get(space.semantic_key(arch)) for arch in found.archs]
 
 
-def _benchmark(study):
+def _benchmark(study, metric):
   """Returns semantic keys of the benchmark table, and their mean error rate."""
   rows = study.lab.benchmark
-  per_r = np.nan_to_num(rows.column('test_per'), nan=1.0)
+  per_r = np.nan_to_num(rows.errors(metric), nan=1.0)
   keys, which = np.unique(rows.column('semantic_key'), return_inverse=True)
   return keys, np.bincount(which, per_r) / np.bincount(which)
 
 
-def record(study):
-  """Returns all numbers of the report, as plain values for JSON."""
+def record(study, metric=None):
+  """Returns all numbers of the report, as plain values for JSON.
+
+  `metric` names the error rate on test; None for what decides.
+  """
+  decides = study.work.job.metric
+  called = metrics.named(metric, decides, study.work.prepareds[0].units)
   space, macro = study.supernet.space, study.supernet.macro
   record = {
     'space': space.name,
     'macro': macro.name,
-    'metric': study.work.job.metric,
+    'metric': called,
+    'decides': decides,
     'corpus': study.work.job.corpus_name,
     'recipe': study.work.job.recipe.name,
     'seeds': list(study.seeds),
@@ -75,7 +83,7 @@ def record(study):
         study.labels, study.searches, study.results
       )
     ],
-    'rank_correlations': rank_correlations(study),
+    'rank_correlations': rank_correlations(study, metric),
   }  # fmt: skip
   for found in study.found:
     record['found'][found.label] = {
@@ -83,19 +91,19 @@ def record(study):
       'params': [cost.params(space, arch, macro) for arch in found.archs],
       'batches': found.batches,
       'val_per': values(study, found, 'val_per').tolist(),
-      'test_per': values(study, found, 'test_per').tolist(),
+      'test_per': values(study, found, 'test_per', metric).tolist(),
       'wer': study.lab.word_errors(found.archs, study.seeds),
-      'table_ranks': ranks(study, found),
+      'table_ranks': ranks(study, found, metric),
     }
   return record
 
 
-def rank_correlations(study):
+def rank_correlations(study, metric=None):
   """Returns how supernets rank the table's networks, a record a search."""
   found = []
   if not study.ranks:
     return found
-  alone_n, _ = alone(study)
+  alone_n, _ = alone(study, metric)
   for i, shared_n in study.ranks.items():
     search = study.searches[i]
     correlation = analysis.rank_correlation(shared_n, alone_n)
@@ -112,12 +120,12 @@ def rank_correlations(study):
   return found
 
 
-def alone(study):
+def alone(study, metric=None):
   """Returns mean and deviation of the test error of networks in ranks."""
   rows = study.lab.benchmark
   archs = oneshot_study.benchmark_archs(study.supernet, study.lab)
   keys = study.supernet.space.semantic_keys(archs)
-  row_keys, per_r = rows.column('semantic_key'), rows.column('test_per')
+  row_keys, per_r = rows.column('semantic_key'), rows.errors(metric)
   per = [np.nan_to_num(per_r[row_keys == key], nan=1.0) for key in keys]
   deviations = [p.std(ddof=1) if len(p) > 1 else np.nan for p in per]
   return np.array([p.mean() for p in per]), np.array(deviations)
@@ -132,7 +140,9 @@ def show(record):
     f'{len(seeds)} seeds'
   )
   ranked = any(f['table_ranks'] for f in record['found'].values())
-  worded = any(f['wer'] for f in record['found'].values())
+  worded = record['metric'] != 'WER' and any(
+    f['wer'] for f in record['found'].values()
+  )
   columns = ['found by', 'searches', 'mean', '95 % interval', 'against random']
   columns += ['parameters', 'cost in batches']
   columns += ['WER'] * worded + ['ranks in the table'] * ranked
@@ -165,14 +175,15 @@ def show(record):
   CONSOLE.print(view)
   for c in record['rank_correlations']:
     CONSOLE.print(
-      f'{c["label"]}, seed {c["seed"]}: rank correlation of '
-      f'{record["metric"]} with shared weights and alone, '
+      f'{c["label"]}, seed {c["seed"]}: rank correlation of validation '
+      f'{record["decides"]} with shared weights and test {record["metric"]} '
+      'alone, '
       f'{c["architectures"]} architectures: '
       f'{c["spearman"]:.2f} ({c["low"]:.2f} to {c["high"]:.2f})'
     )
 
 
-def draw(study, record, out):
+def draw(study, record, out, metric=None):
   """Draws all figures into OUT/figures; returns their paths."""
   folder, paths = out / 'figures', []
   folder.mkdir(exist_ok=True)
@@ -182,6 +193,7 @@ def draw(study, record, out):
     plots.save(figure, paths[-1])
 
   space, macro = study.supernet.space, study.supernet.macro
+  ops = getattr(space, 'ops', None)  # only chains have the same everywhere
   names = [
     _file_name(label, search)
     for label, search in zip(study.labels, study.searches)
@@ -192,7 +204,7 @@ def draw(study, record, out):
     edges, alpha_by_edge, starts = plots.decisions(result)
     title = f'{label}, seed {search.seed}'
     save(
-      plots.probabilities(edges, alpha_by_edge, starts, space.ops, title=title),
+      plots.probabilities(edges, alpha_by_edge, starts, ops, title=title),
       f'probabilities_{name}',
     )
     save(
@@ -220,13 +232,12 @@ def draw(study, record, out):
     )
     for label, f in record['found'].items()
   ]
-  metric = record['metric']
   save(
-    plots.comparison(rows, 'networks found, trained alone', metric),
+    plots.comparison(rows, 'networks found, trained alone', record['metric']),
     'comparison',
   )
   if study.ranks:
-    alone_n, sd_n = alone(study)
+    alone_n, sd_n = alone(study, metric)
   for i, shared_n in study.ranks.items():
     title = f'supernet of {study.labels[i]}, seed {study.searches[i].seed}'
     save(
@@ -234,8 +245,8 @@ def draw(study, record, out):
         shared_n,
         alone_n,
         sd_n,
-        xlabel=f'validation {metric} with shared weights',
-        ylabel=f'test {metric} trained alone',
+        xlabel=f'validation {record["decides"]} with shared weights',
+        ylabel=f'test {record["metric"]} trained alone',
         title=title,
       ),
       f'ranks_{names[i]}',
@@ -268,13 +279,16 @@ def _learning(study):
   )
 
 
-def write(study, out, path):
-  """Prints and draws everything; numbers go to `path` if there is one."""
-  numbers = record(study)
+def write(study, out, path, metric=None):
+  """Prints and draws everything; numbers go to `path` if there is one.
+
+  `metric` names the error rate on test; None for what decides.
+  """
+  numbers = record(study, metric)
   show(numbers)
   text = json.dumps(numbers, indent=1).encode()
   disk.publish(out / 'report.json', text)
   if path:
     disk.publish(pathlib.Path(path).expanduser(), text)
-  for figure in draw(study, numbers, out):
+  for figure in draw(study, numbers, out, metric):
     CONSOLE.print(f'figure: {figure}')

@@ -4,7 +4,7 @@ import numpy as np
 from summaries import report_page as page
 from summaries import report_words as words
 
-from nasjax import analysis, plots
+from nasjax import analysis, plots, spaces
 
 
 def best(study):
@@ -33,7 +33,7 @@ def best(study):
     for n in chosen
   ]
   head = (
-    'cell', 'rank, validation', f'validation {study.metric}', 'rank, test',
+    'cell', 'rank, validation', f'validation {study.decides}', 'rank, test',
     f'test {study.metric}', 'parameters', 'MMACs',
   )  # fmt: skip
   first = val.order[0]
@@ -70,7 +70,7 @@ def best(study):
             for k, n in enumerate(val.order[:6])
           ],
         ),
-        f'The best cells by mean validation {study.metric}, best first.',
+        f'The best cells by mean validation {study.decides}, best first.',
       ),
     ],
   )
@@ -86,10 +86,13 @@ def _single_runs(study):
   """Says what single runs reached, as the paper's Table 1 does."""
   r, space, seeds = study.main, study.table.space, study.table.seeds
   said = []
-  for name, value_ns in (('validation', r.val_ns), ('test', r.test_ns)):
+  for name, value_ns in (
+    (f'validation {study.decides}', r.val_ns),
+    (f'test {study.metric}', r.test_ns),
+  ):
     n, s = np.unravel_index(np.nanargmin(value_ns), value_ns.shape)
     said.append(
-      f'The single run of lowest {name} {study.metric} is '
+      f'The single run of lowest {name} is '
       f'{space.names(r.archs_nd[n])} with seed {seeds[s]}: '
       f'validation {words.per(r.val_ns[n, s])}, test '
       f'{words.per(r.test_ns[n, s])}.'
@@ -115,13 +118,18 @@ def makeup(study):
     (f'skip {ends}', *(_share(g.skips[ends]) for g in groups.values()))
     for ends in groups['all'].skips
   ]
+  chain = isinstance(space, spaces.Chain)
   rows += [
-    (f'{op} at node {n + 1}', *(_share(g.ops[n][op]) for g in groups.values()))
-    for n, node in enumerate(groups['all'].ops)
-    for op in node
+    (
+      f'{op} at {place}' if chain else f'{place}={op}',
+      *(_share(g.ops[n][op]) for g in groups.values()),
+    )
+    for n, place in enumerate(groups['all'].places)
+    for op in groups['all'].ops[n]
   ]
-  paths_n = space.has_skip_paths(r.archs_nd[ranked])
-  said = []
+  said, paths_n = [], np.zeros(len(ranked), bool)
+  if chain:
+    paths_n = space.has_skip_paths(r.archs_nd[ranked])
   if paths_n.any() and not paths_n.all():
     said.append(
       f'Median test {study.metric}: '
@@ -144,7 +152,9 @@ def makeup(study):
       page.figure(
         plots.composition(groups, f'{r.recipe}, by mean test {study.metric}'),
         'Operations of each node, skips, and number of skips, as shares of the '
-        'cells of a group.',
+        'cells of a group.'
+        if chain
+        else 'Choices of each decision, as shares of the cells of a group.',
       ),
       page.table(('share of cells', *groups), rows),
     ],
@@ -209,6 +219,43 @@ def counts(study):
       ),
       page.table(
         ('counted', 'how many', 'cells', f'median test {study.metric}'), rows
+      ),
+    ],
+  )
+
+
+def choices(study):
+  """Error rates ranked by the choice at each decision, of any space."""
+  r, space = study.main, study.table.space
+  ranked = analysis.choices(space, r.archs_nd, r.test_n, repeats=study.repeats)
+  rows = [
+    (
+      field,
+      level.count,
+      str(len(level.rows)),
+      words.estimate(level.median),
+    )
+    for field, found in ranked.items()
+    for level in found.levels
+  ]
+  return page.Section(
+    'Ranking by choices',
+    [
+      page.paragraph(
+        f'How mean test {study.metric} goes with what is chosen at each '
+        'decision of the space: medians of the cells that share a choice.'
+      ),
+      page.figure(
+        plots.rankings(
+          r.test_n,
+          ranked,
+          f'test {study.metric}',
+          f'{r.recipe}, mean test {study.metric}',
+        ),
+        'Cells of each choice from the best to the worst.',
+      ),
+      page.table(
+        ('decision', 'choice', 'cells', f'median test {study.metric}'), rows
       ),
     ],
   )

@@ -46,26 +46,27 @@ def validation(study):
     [
       page.paragraph(
         'Does the validation set choose well? Cells are ranked by validation '
-        f'{study.metric}; top, middle and bottom are {100 * share:.1f} % of '
+        f'{study.decides}; top, middle and bottom are {100 * share:.1f} % of '
         "them each, the paper's 1,000 of 8,242. Cells cut by validation "
-        f'{study.metric} are alike in it, so within a part the correlation '
+        f'{study.decides} are alike in it, so within a part the correlation '
         'is lower for that reason alone.'
       ),
       page.figure(
         plots.correlations(drawn, title='Validation with test, mean of seeds'),
-        'Rank correlations of mean validation and test '
+        f'Rank correlations of mean validation {study.decides} and test '
         f'{study.metric}, with intervals.',
       ),
       page.figure(
         plots.agreement(
           r.val_n,
           r.test_n,
-          f'validation {study.metric}',
+          f'validation {study.decides}',
           f'test {study.metric}',
           share,
           f'{r.recipe}, mean of seeds',
         ),
-        f'Validation and test {study.metric} of every cell, and their ranks.',
+        f'Validation {study.decides} and test {study.metric} of every cell, '
+        'and their ranks.',
       ),
       *blocks,
     ],
@@ -176,11 +177,11 @@ def budgets(study):
         plots.agreement(
           r.val_n,
           full.val_n,
-          f'validation {study.metric}, {r.recipe}',
-          f'validation {study.metric}, {full.recipe}',
+          f'validation {study.decides}, {r.recipe}',
+          f'validation {study.decides}, {full.recipe}',
           title=pair,
         ),
-        f'Mean validation {study.metric} of every cell after {r.epochs} and '
+        f'Mean validation {study.decides} of every cell after {r.epochs} and '
         f'after {full.epochs} epochs, and their ranks.',
       )
     )
@@ -194,7 +195,7 @@ def budgets(study):
       ),
       page.figure(
         plots.correlations(
-          drawn, ceiling, f'Validation {study.metric} between budgets'
+          drawn, ceiling, f'Validation {study.decides} between budgets'
         ),
         'Rank correlations between budgets; the line is one seed with another '
         f'at {full.recipe}.',

@@ -8,7 +8,7 @@ from summaries import report_cells, report_rankings
 from summaries import report_page as page
 from summaries import report_words as words
 
-from nasjax import analysis, plots
+from nasjax import analysis, plots, spaces
 
 
 class Study(NamedTuple):
@@ -19,31 +19,37 @@ class Study(NamedTuple):
     found: `analysis.Results` of each recipe, fewest epochs first.
     main: those that most sections are about.
     repeats: bootstrap resamples of each interval.
+    metric: what the error rate on test is called.
   """
 
   table: object
   found: tuple
   main: analysis.Results
   repeats: int
+  metric: str
 
   @property
-  def metric(self):
-    """What the error rate of the table is called."""
+  def decides(self):
+    """What the error rate on validation is called."""
     return self.table.metric
 
 
-def study(table, recipe=None, repeats=1000):
-  """Returns the Study of a table; the main recipe has the most epochs."""
+def study(table, recipe=None, repeats=1000, metric=None):
+  """Returns the Study of a table; the main recipe has the most epochs.
+
+  `metric` names the error rate on test; None is what decides in the table.
+  """
   names = table.recipes
   if recipe is not None and recipe not in names:
     raise ValueError(f'no recipe {recipe!r} in {table.path}; there is {names}')
-  found = tuple(analysis.results(table, name) for name in names)
+  found = tuple(analysis.results(table, name, metric) for name in names)
   main = found[-1] if recipe is None else found[names.index(recipe)]
-  return Study(table, found, main, repeats)
+  return Study(table, found, main, repeats, table.named(metric))
 
 
 def build(study, search=None):
   """Returns all Sections; `search` is what search.py wrote, or None."""
+  chain = isinstance(study.table.space, spaces.Chain)
   sections = [
     overview(study),
     report_cells.best(study),
@@ -52,11 +58,11 @@ def build(study, search=None):
     report_rankings.seeds(study),
     report_rankings.budgets(study),
     report_cells.makeup(study),
-    report_cells.counts(study),
+    report_cells.counts(study) if chain else report_cells.choices(study),
     report_cells.costs(study),
   ]
   if search is not None:
-    sections.append(searches(search, study.repeats, study.metric))
+    sections.append(searches(search, study.repeats, study.decides))
   return [*sections, methods(study)]
 
 
@@ -105,7 +111,9 @@ def overview(study):
       page.figure(
         drawn,
         'A cell: each node has one of the operations; each skip, dashed, may '
-        'or may not be there.',
+        'or may not be there.'
+        if isinstance(space, spaces.Chain)
+        else 'Each decision has one of its choices.',
       ),
     ],
   )
@@ -172,7 +180,12 @@ def distributions(study):
 
 
 def searches(found, repeats=1000, metric='PER'):
-  """What searches reach: `{name: {'test_per_at_budget', ..}}` of search.py."""
+  """What searches reach: `{name: {'test_per_at_budget', ..}}` of search.py.
+
+  Records without a metric of their own are of `metric`.
+  """
+  told = dict.fromkeys(one.get('metric', metric) for one in found.values())
+  metric = '/'.join(told)
   means = {
     name: analysis.mean(one['test_per_at_budget'], repeats=repeats)
     for name, one in found.items()
@@ -232,7 +245,7 @@ def methods(study):
     'How this was computed',
     [
       page.paragraph(
-        f'Validation {study.metric} is the lowest of a run; its test '
+        f'Validation {study.decides} is the lowest of a run; its test '
         f'{study.metric} is that of the '
         "same epoch. Correlations are Spearman's, ties sharing their mean "
         f'rank. Brackets hold 95 % percentile bootstrap intervals of '

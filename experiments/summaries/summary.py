@@ -15,33 +15,37 @@ def _percent(value):
   return '--' if np.isnan(value) else f'{100 * value:.0f}'
 
 
-def _cells(table):
+def _cells(table, metric):
   """Returns the rows of each cell, the lowest mean error rate first."""
   index_r = table.space.indices(table.row_archs)
-  test_r = table.column('test_per')
+  test_r = table.errors(metric)
   rows = [np.flatnonzero(index_r == i) for i in np.unique(index_r)]
   # NaN sorts last: cells with a diverged seed.
   rows.sort(key=lambda r: np.nan_to_num(test_r[r].mean(), nan=np.inf))
   return rows
 
 
-def print_extremes(table, count=3):
+def print_extremes(table, count=3, metric=None):
   """Prints the best, the median and the worst cells.
 
-  S, D and I are substitutions, deletions and insertions.
+  S, D and I are substitutions, deletions and insertions, of what decides.
+
+  Args:
+    table: a `table.Table`.
+    count: how many of the best.
+    metric: name of the error rate on test; None for what decides.
   """
-  rows = _cells(table)
+  rows, name = _cells(table, metric), table.named(metric)
   # Below the other error rate, where it is known: a column more would not fit.
   wer_r = table.rates('wer')
-  worded = table.metric != 'WER' and bool(np.isfinite(wer_r).any())
+  worded = name != 'WER' and bool(np.isfinite(wer_r).any())
   chosen = list(range(min(count, len(rows))))
   middle, last = len(rows) // 2, len(rows) - 1
   chosen += [n for n in (middle, *range(last - 1, last + 1)) if n not in chosen]
-  view = Table(
-    title=f'{len(rows)} cells by test {table.metric}, mean of their seeds'
-  )
+  view = Table(title=f'{len(rows)} cells by test {name}, mean of their seeds')
   for column in (
-    'rank', 'cell', 'seeds', 'valid', 'test\nWER' if worded else 'test',
+    'rank', 'cell', 'seeds', f'valid\n{table.metric}',
+    f'test\n{name}' + '\nWER' * worded,
     'S/D/I %', 'params', 'MMACs', 'diverged',
   ):  # fmt: skip
     left = column == 'cell'
@@ -52,7 +56,7 @@ def print_extremes(table, count=3):
     ),
     1,
   )
-  test_r = table.column('test_per')
+  test_r = table.errors(metric)
   kinds_rk = _kinds(table)
   status_r = table.column('status')
   for n in (n for n in chosen if n >= 0):
@@ -104,13 +108,11 @@ def print_unlearnt(table):
   )
 
 
-def print_separation(table):
-  """Prints what separates the cells."""
-  found = analysis.separate(
-    table.space, table.row_archs, table.column('test_per')
-  )
+def print_separation(table, metric=None):
+  """Prints what separates the cells; `metric` as in `print_extremes`."""
+  found = analysis.separate(table.space, table.row_archs, table.errors(metric))
   view = Table(
-    title=f'what separates the cells: test {table.metric} of cell means'
+    title=f'what separates the cells: test {table.named(metric)} of cell means'
   )
   for column in ('cells', 'number', 'best', 'median', 'mean', 'worst'):
     view.add_column(column, justify='left' if column == 'cells' else 'right')
@@ -135,18 +137,21 @@ def print_separation(table):
     )
 
 
-def draw(table, out):
-  """Draws the figures of a table into `out`/figures; returns their paths."""
+def draw(table, out, metric=None):
+  """Draws the figures of a table into `out`/figures; returns their paths.
+
+  `metric` as in `print_extremes`; curves are of what decides.
+  """
   space = table.space
   archs_rd = table.row_archs
-  test_r = table.column('test_per')
-  metric = table.metric.lower().replace('/', '_')
+  test_r, name = table.errors(metric), table.named(metric)
+  in_files = name.lower().replace('/', '_')
   paths = []
 
   (out / 'figures').mkdir(exist_ok=True)
 
-  def save(figure, name):
-    paths.append(out / 'figures' / f'{name}.png')
+  def save(figure, stem):
+    paths.append(out / 'figures' / f'{stem}.png')
     plots.save(figure, paths[-1])
 
   groups = ['networks'] * len(archs_rd)
@@ -164,7 +169,7 @@ def draw(table, out):
     ),
     'learning_curves',
   )
-  rows = [r for r in _cells(table) if np.isfinite(test_r[r]).all()]
+  rows = [r for r in _cells(table, metric) if np.isfinite(test_r[r]).all()]
   if rows:
     per_n = np.array([test_r[r].mean() for r in rows])
     sd_n = np.array(
@@ -185,20 +190,20 @@ def draw(table, out):
           label,
           names_n,
           sd_n,
-          f'Test {table.metric} and {label}',
-          table.metric,
+          f'Test {name} and {label}',
+          name,
         ),
-        f'{metric}_{column}',
+        f'{in_files}_{column}',
       )
   return paths
 
 
-def write(table, out):
-  """Prints and draws everything."""
-  print_extremes(table)
-  print_separation(table)
+def write(table, out, metric=None):
+  """Prints and draws everything; `metric` as in `print_extremes`."""
+  print_extremes(table, metric=metric)
+  print_separation(table, metric)
   print_unlearnt(table)
-  paths = draw(table, out)
+  paths = draw(table, out, metric)
   CONSOLE.print(f'table: {out / "table"}, {len(table)} rows')
   for path in paths:
     CONSOLE.print(f'figure: {path}')

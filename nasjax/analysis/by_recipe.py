@@ -17,8 +17,9 @@ class Results(NamedTuple):
     archs_nd: the cells, int8; of all recipes of the table.
     seeds: the seeds of the table, one a column.
     has_ns: whether there is a run.
-    val_ns: lowest validation PER of its epochs, a fraction; NaN if none.
-    test_ns: test PER at that epoch, a fraction; NaN if none.
+    val_ns: lowest validation error rate of its epochs, by what decides in the
+      table, a fraction; NaN if none.
+    test_ns: error rate on test at that epoch, a fraction; NaN if none.
     params_n: parameters; NaN where this recipe has no run of the cell.
     macs_n: multiply-accumulates for 200 frames, as `params_n`.
     status: how many runs ended how.
@@ -47,25 +48,27 @@ class Results(NamedTuple):
 
   @property
   def val_n(self):
-    """`means` of the validation PER."""
+    """`means` of the validation error rate."""
     return means(self.val_ns, self.has_ns)
 
   @property
   def test_n(self):
-    """`means` of the test PER."""
+    """`means` of the error rate on test."""
     return means(self.test_ns, self.has_ns)
 
 
-def results(table, recipe=None):
+def results(table, recipe=None, metric=None):
   """Returns the Results of a recipe of a table.
 
   Args:
     table: a `table.Table` of one space, macro network and corpus.
     recipe: name; may be left out if there is one only.
+    metric: name of the error rate on test, one of `table.metrics`; None for
+      what decides. Validation is always by what decides.
 
   Raises:
     ValueError: the table mixes networks or corpora, has one training twice, or
-      has no such recipe.
+      has no such recipe or metric.
   """
   for name in ('macro', 'corpus_fingerprint'):
     there = sorted(set(table.column(name)))
@@ -91,7 +94,7 @@ def results(table, recipe=None):
   has_ns, val_ns = by_cell(
     cell_r, seed_r, np.where(ended_r, val_r, np.nan), len(archs_nd), len(seeds)
   )
-  test_r = np.where(ended_r, part.column('test_per'), np.nan)
+  test_r = np.where(ended_r, part.errors(metric), np.nan)
   _, test_ns = by_cell(cell_r, seed_r, test_r, len(archs_nd), len(seeds))
   costs = []
   for name in ('params', 'macs'):

@@ -15,27 +15,31 @@ class Composition(NamedTuple):
 
   Attributes:
     cells: how many there are.
-    ops: for each node the share of cells with each operation, by name.
+    ops: for each node the share of cells with each operation, by name; of a
+      space that is no chain, for each decision that with each choice.
     skips: the share of cells that have each skip, by its ends: 't0 to t2'.
-    counts: the share of cells with each number of skips.
+    counts: the share of cells with each number of skips; as `skips`, of chains
+      alone.
+    places: what `ops` are of: 'node 1', or the names of the decisions.
   """
 
   cells: int
   ops: tuple[dict[str, statistics.Estimate], ...]
   skips: dict[str, statistics.Estimate]
   counts: dict[int, statistics.Estimate]
+  places: tuple[str, ...] = ()
 
 
 class Level(NamedTuple):
-  """Cells that have something the same number of times.
+  """Cells that have something the same number of times, or one choice.
 
   Attributes:
-    count: how many times.
+    count: how many times, or the name of the choice.
     rows: which cells, best first.
     median: Estimate of their median error rate.
   """
 
-  count: int
+  count: int | str
   rows: np.ndarray
   median: statistics.Estimate
 
@@ -45,10 +49,12 @@ class Ranking(NamedTuple):
 
   Attributes:
     correlation: of the number and the error rate; above 0 if more is worse.
-    levels: one for each number that occurs, lowest first.
+      None of choices, which have no order.
+    levels: one for each number that occurs, lowest first; of choices in the
+      order of the space.
   """
 
-  correlation: statistics.Correlation
+  correlation: statistics.Correlation | None
   levels: tuple[Level, ...]
 
 
@@ -56,6 +62,15 @@ def composition(space, archs):
   """Returns the Composition of some cells."""
   archs_nd = space.parse_all(archs)
   cells = len(archs_nd)
+  if not hasattr(space, 'skips'):  # no chain
+    shares = tuple(
+      {
+        name: statistics.share(int((archs_nd[:, d] == o).sum()), cells)
+        for o, name in enumerate(names)
+      }
+      for d, names in enumerate(space.choices)
+    )
+    return Composition(cells, shares, {}, {}, space.fields)
   skip_of = {
     f't{m} to t{k + 1}': start + 1 + m
     for k, (start, count) in enumerate(zip(space.op_positions, space.skips))
@@ -79,6 +94,7 @@ def composition(space, archs):
       count: statistics.share(int((skips_n == count).sum()), cells)
       for count in range(len(skip_of) + 1)
     },
+    tuple(f'node {n + 1}' for n in range(space.nodes)),
   )
 
 
@@ -102,6 +118,27 @@ def counts(space, archs):
     if members:
       found[kind] = np.isin(op_nk, members).sum(axis=1)
   found['skips'] = space.skip_matrices(archs_nd).sum(axis=(1, 2)).astype(int)
+  return found
+
+
+def choices(space, archs, per_n, seed=0, repeats=1000):
+  """Returns the Ranking of cells by the choice at each decision, by its name.
+
+  Of any space; cells whose error rate is NaN are left out, and choices that
+  none of the others has.
+
+  Args:
+    space: the search space.
+    archs: cells.
+    per_n: their error rates.
+    seed, repeats: of the bootstrap.
+  """
+  archs_nd = space.parse_all(archs)
+  found = {}
+  for field, names, digit_n in zip(space.fields, space.choices, archs_nd.T):
+    ranked = ranking(digit_n, per_n, seed, repeats)
+    levels = tuple(v._replace(count=names[v.count]) for v in ranked.levels)
+    found[field] = Ranking(None, levels)
   return found
 
 

@@ -19,7 +19,7 @@ def recipe_json(job):
 def meta(job, shard, prepared, at_once, rows, edits_pk, rates):
   """Returns what the mark of a shard says of how it was trained.
 
-  `metric` is what the columns `val_per` and `test_per` hold: PER, CER or WER.
+  `metric` is what the columns `val_per` and `test_per` hold: PER, CER or LER.
   `padding` are members that only filled the program that holds all, `at_once`
   those on the devices together when it ended. `left_out` is what of the corpus
   was left out, `notes` what was done to the rest. `edits` are the errors behind

@@ -20,6 +20,8 @@ from rapidfuzz.distance import Levenshtein
 _LARGEST_LABEL = 0x10FFFF
 # With this begins the sub-word that begins a word.
 WORD_MARK = '\u2581'
+# Stands between words where units are letters or phones without spaces.
+WORD_BAR = '|'
 
 
 def unpad(labels_nu, len_n):
@@ -182,7 +184,12 @@ def _by_kind(hyps, refs):
 _KINDS = {'replace': 0, 'delete': 1, 'insert': 2}
 
 # What the error rate is called, by what the transcripts are made of.
-METRICS = {'phones': 'PER', 'characters': 'CER', 'words': 'WER'}
+METRICS = {
+  'phones': 'PER',
+  'characters': 'CER',
+  'sub-words': 'LER',
+  'words': 'WER',
+}
 
 
 def wer(hyps, refs, symbols):
@@ -202,7 +209,16 @@ def wer(hyps, refs, symbols):
 
 def has_words(symbols):
   """Whether transcripts of these symbols say where words begin and end."""
-  return ' ' in symbols or any(s.startswith(WORD_MARK) for s in symbols)
+  return _border(symbols) is not None
+
+
+def _border(symbols):
+  """Returns what tells words apart: ' ', WORD_MARK or '|'; None if nothing."""
+  if ' ' in symbols:
+    return ' '
+  if any(symbol.startswith(WORD_MARK) for symbol in symbols):
+    return WORD_MARK
+  return WORD_BAR if WORD_BAR in symbols else None
 
 
 def words(hyps, refs, symbols):
@@ -210,14 +226,16 @@ def words(hyps, refs, symbols):
 
   Words are what stands between spaces; spaces themselves are not scored. Where
   no symbol is a space, they begin with the sub-words that `WORD_MARK` begins:
-  how a word is cut into sub-words does not matter.
+  how a word is cut into sub-words does not matter. Where there is none of these
+  either, `WORD_BAR` stands between them.
 
   Args:
     hyps: N sequences of training ids (no blank).
     refs: N sequences of training ids.
     symbols: of the corpus; the id of a symbol is its index + 1, as in
       `data.corpus.Corpus`. One must be ' ', as where a manifest was read with
-      targets='characters', or some begin with `WORD_MARK`.
+      targets='characters', or some begin with `WORD_MARK`, or one is
+      `WORD_BAR`.
 
   Returns:
     The same as sequences of words, each word having one number in both.
@@ -248,10 +266,10 @@ def _words(sequences, symbols, numbers):
       f'labels run from {labels.min()} to {labels.max()}; {len(symbols)} '
       f'symbols have the ids 1 to {len(symbols)}, and 0, the blank, is none'
     )
-  if ' ' in symbols:
-    border, texts = chr(1 + symbols.index(' ')), _texts(labels, count_n)
+  border = _border(symbols)
+  if border != WORD_MARK:
+    border, texts = chr(1 + symbols.index(border)), _texts(labels, count_n)
   else:
-    border = WORD_MARK
     pieces = np.split(labels, np.cumsum(count_n)[:-1]) if len(count_n) else []
     texts = [''.join(symbols[i - 1] for i in piece) for piece in pieces]
   return [

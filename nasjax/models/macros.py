@@ -160,6 +160,15 @@ def names():
 
 
 def default(space):
-  """Returns the name of the macro network that launchers take for a space."""
+  """Returns the name of the macro network that launchers take for a space.
+
+  Raises:
+    ValueError: no networks run its architectures.
+  """
+  if space.name not in BY_SPACE:
+    raise ValueError(
+      f'no network for space {space.name!r}; there are networks for '
+      f'{", ".join(BY_SPACE)}'
+    )
   named = BY_SPACE[space.name]
   return DEFAULTS.get(space.name, next(iter(named.values()))).name

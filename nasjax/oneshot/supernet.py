@@ -5,6 +5,7 @@ skip, which is absent or present. An architecture is one candidate an edge.
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +69,7 @@ class Supernet:
   @property
   def size(self):
     """How many architectures there are, counted as choices."""
-    return int(np.prod([len(names) for _, names in self.edges]))
+    return math.prod(len(names) for _, names in self.edges)
 
   def alpha(self, key, deviation):
     """Returns first architecture parameters, deviation * N(0, 1)."""

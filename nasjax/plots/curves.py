@@ -73,10 +73,11 @@ def learning_curves(val_per_pe, labels_p, groups_p, title='', metric='PER'):
 
 def search_curves(
   curves,
-  ylabel='test PER of the best by validation',
+  ylabel=None,
   optimum=None,
   log_cost=False,
   title='',
+  metric='PER',
 ):
   """Draws what searches have found, by what it cost them.
 
@@ -87,11 +88,14 @@ def search_curves(
   Args:
     curves: `{name: (cost_c, values_rc)}`: costs in trained models, rising, and
       a fraction at each for every repeat.
-    ylabel: what the fraction is.
+    ylabel: what the fraction is; the test error of the best by validation if
+      not given.
     optimum: the lowest that there is, a dashed line; None for none.
     log_cost: whether the axis of costs is logarithmic.
     title: of the figure.
+    metric: what the error rate is called, where there is no `ylabel`.
   """
+  ylabel = ylabel or f'test {metric} of the best by validation'
   fig, ax = drawing.axes(8.4, 4.8)
   shown = [] if optimum is None else [100 * optimum]
   most = 0

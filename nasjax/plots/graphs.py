@@ -1,9 +1,13 @@
-"""Architectures drawn as graphs: cells, and chains of time-delay layers."""
+"""Architectures drawn: cells and chains of time-delay layers as graphs.
+
+Those of spaces that are no chains are drawn as what they choose.
+"""
 
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
 from nasjax.plots import drawing
+from nasjax.spaces import Chain
 from nasjax.spaces.st_nas import CANDIDATES
 
 _BOX = 0.3  # half the width of an operation's box
@@ -19,7 +23,8 @@ def cells(space, archs, titles, columns=3):
   """Draws cells: tensors from left to right, operations between, skips above.
 
   t0 is the input of the cell; the last tensor, after a layer norm, its output.
-  A zero operation lets nothing through: its edge is broken.
+  A zero operation lets nothing through: its edge is broken. Of a space that is
+  no chain, each decision is a box that holds the choice.
 
   Args:
     space: the search space.
@@ -30,6 +35,12 @@ def cells(space, archs, titles, columns=3):
   archs_nd = space.parse_all(archs)
   if len(titles) != len(archs_nd):
     raise ValueError(f'{len(archs_nd)} cells, {len(titles)} titles')
+  if not isinstance(space, Chain):
+    chosen = [
+      [(names[digit],) for names, digit in zip(space.choices, arch_d)]
+      for arch_d in archs_nd
+    ]
+    return _choices(space, chosen, titles, columns)
   columns = max(1, min(columns, len(archs_nd)))
   rows = -(-max(len(archs_nd), 1) // columns)
   width = 0.5 + 0.95 * (space.nodes + 0.6)
@@ -67,7 +78,7 @@ def derived(space, archs, labels, before=3, subsampling=3, title=''):
   Raises:
     ValueError: bad architectures, or not as many labels.
   """
-  if not set(space.ops) <= set(CANDIDATES):
+  if not isinstance(space, Chain) or not set(space.ops) <= set(CANDIDATES):
     fig = cells(space, archs, labels)
   else:
     fig = _chains(space, space.parse_all(archs), labels, before, subsampling)
@@ -76,7 +87,12 @@ def derived(space, archs, labels, before=3, subsampling=3, title=''):
 
 
 def search_space(space, title=''):
-  """Draws what a cell of a space may be: all operations, all skips, dashed."""
+  """Draws what a cell of a space may be: all operations, all skips, dashed.
+
+  Of a space that is no chain, all choices of each decision.
+  """
+  if not isinstance(space, Chain):
+    return _choices(space, [space.choices], [title], 1)
   fig, ax = drawing.axes(1.2 + 1.9 * (space.nodes + 0.6), 4.2, grid=False)
   ax.set_axis_off()
   _chain(ax, space)
@@ -87,6 +103,48 @@ def search_space(space, title=''):
     for m in range(count):
       _skip(ax, m, n + 1, ls=(0, (4, 3)))
   ax.set_title(title, loc='left', color=drawing.INK, fontsize=11)
+  return fig
+
+
+def _choices(space, choices, titles, columns):
+  """Draws the decisions of a space, a panel for each of some `choices`.
+
+  Of every decision these have a tuple of names, written in its box.
+  """
+  line = min(len(space.fields), 6)
+  lines = -(-len(space.fields) // line)
+  most = max((len(names) for one in choices for names in one), default=1)
+  most = min(most, 12)
+  columns = max(1, min(columns, len(choices), 12 // line))
+  rows = -(-max(len(choices), 1) // columns)
+  half = 0.12 + 0.09 * most
+  step = 2 * half + 0.4
+  fig, axs = drawing.panels(
+    (0.2 + 1.5 * line) * columns,
+    (0.5 + step * lines) * rows,
+    rows,
+    columns,
+    grid=False,
+  )
+  for ax in axs.flat:
+    ax.set_axis_off()
+  for ax, one, title in zip(axs.flat, choices, titles):
+    for d, (field, names) in enumerate(zip(space.fields, one)):
+      x, y = d % line, d // line * step
+      colour = drawing.COLOURS[0]
+      if len(names) == 1:
+        number = space.choices[d].index(names[0])
+        colour = drawing.COLOURS[number % len(drawing.COLOURS)]
+      _box(ax, x, y, colour, half)
+      if len(names) > most:
+        names = (*names[: most - 1], f'and {len(names) - most + 1} more')
+      text = '\n'.join(drawing.shortened(name, 18) for name in names)
+      _word(ax, x, y, text, colour)
+      field = drawing.shortened(field, 20)
+      _word(ax, x, y - half - 0.14, field, drawing.QUIET)
+    ax.set_xlim(-0.55, line - 0.45)
+    ax.set_ylim(lines * step - half - 0.25, -half - 0.3)
+    drawing.titled(ax, title)
   return fig
 
 
@@ -281,12 +339,12 @@ def _arrow(ax, start, end, y):
   )
 
 
-def _box(ax, x, y, colour):
+def _box(ax, x, y, colour, half=0.24):
   ax.add_patch(
     FancyBboxPatch(
-      (x - 0.4, y - 0.24),
+      (x - 0.4, y - half),
       0.8,
-      0.48,
+      2 * half,
       boxstyle='round,pad=0,rounding_size=0.06',
       fc='white',
       ec=colour,

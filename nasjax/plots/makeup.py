@@ -14,12 +14,20 @@ def composition(groups, title=''):
   """Draws the operations and the skips of groups of cells.
 
   Left for each node the share of each operation, in the middle the share of
-  cells that have each skip, with its interval, right the number of skips.
+  cells that have each skip, with its interval, right the number of skips. Of a
+  space that is no chain, for each decision the share of each choice.
 
   Args:
     groups: `{name: analysis.Composition}`, such as the best and the worst.
     title: of the figure.
   """
+  if not any(group.skips for group in groups.values()):
+    places = max((len(group.ops) for group in groups.values()), default=0)
+    height = 1 + 0.22 * places * (len(groups) + 0.6)
+    fig, ax = drawing.axes(10.2, max(height, 2))
+    _draw_choices(ax, groups)
+    drawing.titled(ax, title)
+    return fig
   fig, ((ops, skips, number),) = drawing.panels(
     13, 4.6, 1, 3, widths=(1.5, 1, 1)
   )
@@ -55,7 +63,32 @@ def composition(groups, title=''):
 
 
 def _draw_ops(ax, groups):
-  """Draws stacked bars: for each node one a group."""
+  """Draws the operations of each node, one colour an operation everywhere."""
+  rows = _draw_bars(ax, groups, lambda op, percent: f'{percent:.0f}')
+  ax.set_xlabel('operation of the node, cells')
+  if rows:
+    ax.legend(
+      frameon=False,
+      fontsize=8,
+      ncols=6,
+      loc='upper center',
+      bbox_to_anchor=(0.4, -0.14),
+      handlelength=1,
+      columnspacing=1,
+    )
+
+
+def _draw_choices(ax, groups):
+  """Draws the choices of each decision, which have them in their bars."""
+  _draw_bars(ax, groups, lambda name, percent: f'{name}: {percent:.0f} %')
+  ax.set_xlabel('choice of the decision, cells')
+
+
+def _draw_bars(ax, groups, written):
+  """Draws stacked bars: for each node one a group; returns their rows.
+
+  `written`, a function of a choice and its percents, says what is in a bar.
+  """
   labels, rows = [], []
   nodes = max((len(group.ops) for group in groups.values()), default=0)
   for node in range(nodes):
@@ -76,31 +109,21 @@ def _draw_ops(ax, groups):
           ax.text(
             start + percent / 2,
             row,
-            f'{percent:.0f}',
+            written(op, percent),
             ha='center',
             va='center',
             fontsize=7.5,
             color='white',
           )
         start += percent
-      labels.append(f'node {node + 1}, {name}')
+      labels.append(f'{group.places[node]}, {name}')
       rows.append(row)
   ax.set_yticks(rows, labels)
   ax.invert_yaxis()
   ax.set_xlim(0, 100)
   ax.xaxis.set_major_formatter(ticker.PercentFormatter())
   ax.grid(visible=False)
-  ax.set_xlabel('operation of the node, cells')
-  if rows:
-    ax.legend(
-      frameon=False,
-      fontsize=8,
-      ncols=6,
-      loc='upper center',
-      bbox_to_anchor=(0.4, -0.14),
-      handlelength=1,
-      columnspacing=1,
-    )
+  return rows
 
 
 def _draw_skips(ax, groups):
@@ -126,20 +149,25 @@ def _draw_skips(ax, groups):
   ax.set_xlabel('cells that have the skip, 95 % interval')
 
 
-def rankings(per_n, ranked, ylabel='test PER', title=''):
+def rankings(per_n, ranked, ylabel=None, title='', metric='PER'):
   """Draws error rates ranked by counts: a panel a kind, a line a count.
 
   A line climbs through the cells of its count from the best to the worst: at
-  half of the width it passes their median.
+  half of the width it passes their median. In place of counts may be choices,
+  a panel a decision.
 
   Args:
     per_n: fractions.
     ranked: `{what is counted: analysis.Ranking}` of these cells.
-    ylabel: what the fraction is.
+    ylabel: what the fraction is; the error rate on test if not given.
     title: of the figure.
+    metric: what the error rate is called, where there is no `ylabel`.
   """
+  ylabel = ylabel or f'test {metric}'
   percent_n = 100 * np.asarray(per_n, np.float64)
-  columns = 2
+  columns, what = 2, ('count', 'how many')
+  if any(found.correlation is None for found in ranked.values()):
+    what = 'choice', 'choice'
   rows = -(-max(len(ranked), 1) // columns)
   fig, axs = drawing.panels(10.2, 0.4 + 3.4 * rows, rows, columns, sharey=True)
   for ax, (kind, found) in zip(axs.flat, ranked.items()):
@@ -158,13 +186,7 @@ def rankings(per_n, ranked, ylabel='test PER', title=''):
         ms=4,
         label=f'{level.count} ({len(percent)})',
       )
-    c = found.correlation
-    text = f'{kind}: no correlation'
-    if not np.isnan(c.value):
-      text = f'{kind}: correlation {c.value:z.2f}'
-    if not np.isnan(c.low):
-      text += f' [{c.low:z.2f}, {c.high:z.2f}]'
-    drawing.titled(ax, text)
+    drawing.titled(ax, kind + _correlated(found.correlation))
     drawing.per_axis(ax, percent_n)
     ax.set_xlim(0, 100)
     ax.xaxis.set_major_formatter(ticker.PercentFormatter())
@@ -172,7 +194,7 @@ def rankings(per_n, ranked, ylabel='test PER', title=''):
       ax.legend(
         frameon=False,
         fontsize=8,
-        title='how many (cells)',
+        title=f'{what[1]} (cells)',
         title_fontsize=8,
         loc='center left',
         bbox_to_anchor=(1, 0.5),
@@ -180,8 +202,18 @@ def rankings(per_n, ranked, ylabel='test PER', title=''):
   for ax in axs.flat[len(ranked) :]:
     ax.set_axis_off()
   for ax in axs[-1]:
-    ax.set_xlabel('cells of that count, best to worst')
+    ax.set_xlabel(f'cells of that {what[0]}, best to worst')
   for ax in axs[:, 0]:
     ax.set_ylabel(ylabel)
   fig.suptitle(title, x=0.01, ha='left', color=drawing.INK, fontsize=12)
   return fig
+
+
+def _correlated(c):
+  """Returns ': correlation 0.30 [0.10, 0.50]', nothing of what has no order."""
+  if c is None:
+    return ''
+  if np.isnan(c.value):
+    return ': no correlation'
+  text = f': correlation {c.value:z.2f}'
+  return text if np.isnan(c.low) else f'{text} [{c.low:z.2f}, {c.high:z.2f}]'

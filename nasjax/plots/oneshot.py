@@ -19,7 +19,7 @@ class Row(NamedTuple):
 
   Attributes:
     name: of the method.
-    per_s: fractions, one a seed; NaN where training failed.
+    per_s: error rates, fractions, one a seed; NaN where training failed.
     params_s: trainable parameters of the network of each seed.
     wer_s: fractions, one a seed; None where words are not scored.
     baseline: whether nothing was learned about architectures to find it.
@@ -192,7 +192,7 @@ def comparison(rows, title='', metric='PER'):
   Args:
     rows: `Row`s: of searches, and of what they are to beat.
     title: of the figure.
-    metric: what the error rate that is no WER is called.
+    metric: what the first error rate is called; beside WER stands no other.
 
   Raises:
     ValueError: a row has not as many of one thing as of another.
@@ -207,7 +207,7 @@ def comparison(rows, title='', metric='PER'):
     ),
   )
   rates = [(f'test {metric}', [row.per_s for row in rows])]
-  if any(row.wer_s is not None for row in rows):
+  if metric != 'WER' and any(row.wer_s is not None for row in rows):
     rates.append(('test WER', [row.wer_s for row in rows]))
   height = 1.3 + 0.36 * max(len(rows), 1)
   widths = [1] * len(rates) + [0.15]
@@ -244,9 +244,10 @@ def supernet_ranks(
   alone_n,
   sd_n=None,
   found=None,
-  xlabel='validation PER with shared weights',
-  ylabel='test PER trained alone',
+  xlabel=None,
+  ylabel=None,
   title='',
+  metric='PER',
 ):
   """Draws error rates with shared weights against those of networks alone.
 
@@ -259,12 +260,16 @@ def supernet_ranks(
       NaN is left out, and counted.
     sd_n: standard deviation of alone_n over seeds, 0 or NaN for none.
     found: index of the network that the search found, set off; None for none.
-    xlabel, ylabel: what the two are.
+    xlabel, ylabel: what the two are; error rates on validation with shared
+      weights, and on test trained alone if not given.
     title: of the figure.
+    metric: what the error rate is called, where there is no label.
 
   Raises:
     ValueError: lengths differ, or there is no network `found`.
   """
+  xlabel = xlabel or f'validation {metric} with shared weights'
+  ylabel = ylabel or f'test {metric} trained alone'
   shared_n, alone_n = statistics.pairs(shared_n, alone_n)
   both_n = np.isfinite(shared_n) & np.isfinite(alone_n)
   if found is not None and not 0 <= found < len(both_n):

@@ -6,16 +6,20 @@ from matplotlib import ticker
 from nasjax.plots import drawing
 
 
-def distributions(per_by_name, xlabel='test PER', title='', counted='cells'):
+def distributions(
+  per_by_name, xlabel=None, title='', counted='cells', metric='PER'
+):
   """Draws how error rates are distributed: histograms, and shares below.
 
   Args:
     per_by_name: `{name: per_n}`, such as one a recipe; fractions, NaN is left
       out and counted in the legend.
-    xlabel: what the error rate is.
+    xlabel: what the error rate is; that on test if not given.
     title: of the figure.
     counted: what has these error rates.
+    metric: what the error rate is called, where there is no `xlabel`.
   """
+  xlabel = xlabel or f'test {metric}'
   fig, ((left, right),) = drawing.panels(10.2, 4.2, 1, 2)
   percents = {
     name: 100 * np.asarray(per_n, np.float64)
@@ -67,16 +71,18 @@ def _edges(shown, logarithmic, bins=40):
 
 
 def agreement(
-  x_n, y_n, xlabel='validation PER', ylabel='test PER', top=0.0, title=''
+  x_n, y_n, xlabel=None, ylabel=None, top=0.0, title='', metric='PER'
 ):
   """Draws two error rates of the same cells, as rates and as ranks.
 
   Args:
     x_n, y_n: fractions; cells where either is NaN are left out.
-    xlabel, ylabel: what they are.
+    xlabel, ylabel: what they are; those on validation and on test if not given.
     top: share of the best cells by x that is set off in both panels.
     title: of the figure.
+    metric: what the error rate is called, where there is no label.
   """
+  xlabel, ylabel = xlabel or f'validation {metric}', ylabel or f'test {metric}'
   x_n, y_n = np.asarray(x_n, np.float64), np.asarray(y_n, np.float64)
   both_n = np.isfinite(x_n) & np.isfinite(y_n)
   x_n, y_n = 100 * x_n[both_n], 100 * y_n[both_n]
@@ -165,14 +171,16 @@ def correlations(found, ceiling=None, title=''):
   return fig
 
 
-def seed_ranges(value_ns, ylabel='test PER', title=''):
+def seed_ranges(value_ns, ylabel=None, title='', metric='PER'):
   """Draws each cell's runs, from the lowest to the highest, by its rank.
 
   Args:
     value_ns: fractions; cells with a NaN are left out.
-    ylabel: what the fraction is.
+    ylabel: what the fraction is; the error rate on test if not given.
     title: of the figure.
+    metric: what the error rate is called, where there is no `ylabel`.
   """
+  ylabel = ylabel or f'test {metric}'
   value_ns = 100 * np.asarray(value_ns, np.float64)
   value_ns = value_ns[np.isfinite(value_ns).all(axis=1)]
   value_ns = value_ns[np.argsort(value_ns.mean(axis=1), kind='stable')]

@@ -26,6 +26,11 @@ class Landscape(NamedTuple):
   All values are there if the table can answer for the whole space, else those
   that its cells have.
 
+  What these make may be too much to list. Then only the cells are places: a
+  vector that is none of theirs is answered by a cell that fewest digits tell
+  from it, of those that the search has not evaluated yet, for else the children
+  of a cell would all be the cell itself; one drawn, where several are as near.
+
   Attributes:
     values: for each digit the values it may take, a tuple of tuples.
     epochs: of a full training.
@@ -38,6 +43,7 @@ class Landscape(NamedTuple):
     cell_archs: the architectures of the cells, int8 [c, d].
     answers: how many vectors are answered by a cell of their 'function', of
       their published 'key' only, or by the 'nearest'.
+    listed: whether all vectors are places, not the cells alone.
   """
 
   values: tuple[tuple[int, ...], ...]
@@ -49,6 +55,7 @@ class Landscape(NamedTuple):
   test_cr: np.ndarray
   cell_archs: np.ndarray
   answers: dict[str, int]
+  listed: bool = True
 
   @property
   def sizes(self):
@@ -100,16 +107,19 @@ def vectors_of(values):
   return np.stack(places, axis=1).astype(np.int32)
 
 
-def landscape(rows, recipe=None):
+def landscape(rows, recipe=None, metric=None):
   """Returns the Landscape of a table's rows of one recipe.
 
   Args:
     rows: `table.Table`, of one macro network and corpus.
     recipe: name of the recipe; that of most epochs if not given.
+    metric: name of the error rate on test by which searches are judged, one of
+      `rows.metrics`; None for what decides. That on validation, which searchers
+      see, is always what decides.
 
   Raises:
     QueryError: the rows are of several networks or corpora.
-    MissingEntryError: the recipe is not there.
+    MissingEntryError: the recipe or the metric is not there.
     ValueError: the cells leave nothing to search.
   """
   rows = rows.select(recipe=recipe or rows.recipes[-1])
@@ -139,11 +149,12 @@ def landscape(rows, recipe=None):
   test_cr = np.full(shape, FAILED, np.float32)
   curves = _settled(rows.curves('val_per')[:, :epochs])
   val_cre[cell_r[order], rank_r] = np.minimum.accumulate(curves, axis=1)[order]
-  test_cr[cell_r[order], rank_r] = _settled(rows.column('test_per'))[order]
+  test_cr[cell_r[order], rank_r] = _settled(rows.errors(metric))[order]
 
   whole = tuple(tuple(range(size)) for size in space.sizes)
   there = values_of(archs)
-  # What is searched is listed: it can be no more than that.
+  if math.prod(map(len, there)) > spaces.MOST_LISTED:
+    return _of_cells(there, epochs, runs_c, val_cre, test_cr, archs)
   for values in (
     (whole, there) if space.size <= spaces.MOST_LISTED else (there,)
   ):
@@ -156,6 +167,18 @@ def landscape(rows, recipe=None):
     if (cell_a >= 0).all():
       break
   return _answered(every, space, cell_a, archs_ad)
+
+
+def _of_cells(values, epochs, runs_c, val_cre, test_cr, archs):
+  """Returns the Landscape whose places are the cells."""
+  columns = [np.searchsorted(v, column) for v, column in zip(values, archs.T)]
+  cell_a = np.arange(len(archs), dtype=np.int32)
+  vector_ad = np.stack(columns, axis=1).astype(np.int32)
+  answers = {'function': len(archs), 'key': 0, 'nearest': 0}
+  return Landscape(
+    values, epochs, cell_a, vector_ad, runs_c, val_cre, test_cr, archs, answers,
+    listed=False,
+  )  # fmt: skip
 
 
 def _settled(per):
@@ -233,21 +256,28 @@ def simulate(searcher, scape, seed, repeats, budget, tick=lambda done: None):
   )
   strides_d = np.cumprod([1, *scape.sizes[:-1]]).astype(np.int32)
 
-  def evaluate(tables, suggestion, bits_n):
+  def evaluate(tables, suggestion, bits_n, seen_a):
     cell_a, vector_ad, runs_c, val_cre, test_cr = tables
-    place_n = (suggestion.arch_nd * strides_d[None]).sum(axis=1)
+    if scape.listed:
+      place_n = (suggestion.arch_nd * strides_d[None]).sum(axis=1)
+    else:
+      place_n = jax.vmap(_nearest, (0, 0, None, None))(
+        suggestion.arch_nd, bits_n, vector_ad, seen_a
+      )
+      seen_a = seen_a.at[place_n].max(suggestion.epochs_n > 0)
     cell_n = cell_a[place_n]
     run_n = (bits_n % runs_c[cell_n]).astype(jnp.int32)
     last_n = jnp.maximum(suggestion.epochs_n, 1) - 1
     val_n, test_n = val_cre[cell_n, run_n, last_n], test_cr[cell_n, run_n]
     trace = Trace(place_n, val_n, test_n, suggestion.epochs_n)
-    return suggestion._replace(arch_nd=vector_ad[place_n]), trace
+    return suggestion._replace(arch_nd=vector_ad[place_n]), trace, seen_a
 
   def steps(state, bits, tables):
     def step(state, bits):
-      suggestion, state = searcher.ask(_key(bits), state)
-      evaluated, trace = evaluate(tables, suggestion, bits[2:])
-      return searcher.tell(state, evaluated, trace.val), trace
+      own, seen_a = state
+      suggestion, own = searcher.ask(_key(bits), own)
+      told, trace, seen_a = evaluate(tables, suggestion, bits[2:], seen_a)
+      return (searcher.tell(own, told, trace.val), seen_a), trace
 
     state, trace = jax.lax.scan(step, state, bits)
     return state, jax.tree.map(lambda x: x.reshape(-1), trace)
@@ -282,7 +312,13 @@ def simulate(searcher, scape, seed, repeats, budget, tick=lambda done: None):
     )
 
   tables = jax.device_put(tables, jax.sharding.NamedSharding(mesh, all_alike))
-  init = jax.vmap(lambda bits: searcher.init(_key(bits)))
+  # Which cells a search has evaluated; of no use where all vectors are places.
+  places = 0 if scape.listed else len(scape.cell_a)
+
+  def begin(bits):
+    return searcher.init(_key(bits)), jnp.zeros(places, bool)
+
+  init = jax.vmap(begin)
   states = jax.jit(init)(draw(2))
   found, spent_r = [], np.zeros(repeats, np.int64)
   while spent_r.min() < budget * scape.epochs:
@@ -294,6 +330,16 @@ def simulate(searcher, scape, seed, repeats, budget, tick=lambda done: None):
     if not now.epochs.any():
       break
   return jax.tree.map(lambda *xs: np.concatenate(xs, axis=1), *found)
+
+
+def _nearest(arch_d, bits, vector_ad, seen_a):
+  """Returns the place that answers for a vector, see `Landscape`."""
+  count, digits = vector_ad.shape
+  far_a = (vector_ad != arch_d[None]).sum(axis=1)
+  far_a = far_a + jnp.where(seen_a & (far_a > 0), digits, 0)
+  # Where the count begins is drawn, for the first of several is taken.
+  first = ((bits >> 8) % count).astype(jnp.int32)
+  return (jnp.argmin(jnp.roll(far_a, -first)) + first) % count
 
 
 def _key(bits):
@@ -373,7 +419,16 @@ def expected_random(scape, count):
 
   Exact: with P(val >= v) known for every value v of the table, the lowest of n
   independent draws is v with probability P(val >= v)^n - P(val > v)^n.
+
+  Raises:
+    ValueError: only cells are places of the landscape, so that nobody knows how
+      often each is drawn.
   """
+  if not scape.listed:
+    raise ValueError(
+      f'the choices of the cells make more than {spaces.MOST_LISTED:,} '
+      'architectures: how often random search meets each cell is not known'
+    )
   weight_c = np.bincount(scape.cell_a, minlength=len(scape.runs_c))
   weight_c = weight_c / weight_c.sum() / scape.runs_c
   there = np.arange(scape.test_cr.shape[1]) < scape.runs_c[:, None]

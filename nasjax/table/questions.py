@@ -13,6 +13,11 @@ def is_integer(value):
   return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
+def are(names):
+  """Returns 'is per' or 'are cer, wer'."""
+  return f'{"is" if len(names) == 1 else "are"} {", ".join(names)}'
+
+
 def is_one(arch, digits):
   """Tells one cell from many by form; well-formedness is for the space to say.
 

@@ -119,7 +119,7 @@ class Table:
 
   @functools.cached_property
   def metric(self):
-    """What `val_per` and `test_per` hold: 'PER', or CER or WER.
+    """What `val_per` and `test_per` hold: 'PER', or CER, LER or WER.
 
     As the marks say, those of PER before there were others say nothing. Of a
     table that has several, their names.
@@ -185,6 +185,64 @@ class Table:
     decides_r = np.array(decides, bool)[rows]
     marked_r = np.array(marked, np.float64)[rows]
     return np.where(decides_r, self.column('test_per'), marked_r)
+
+  @functools.cached_property
+  def metrics(self):
+    """Names of the error rates there are, in lower case, a tuple.
+
+    First what decides (`metric`), then what stands beside it.
+    """
+    held = self._held()
+    names = [str(shard.meta.get('metric', 'PER')).lower() for shard in held]
+    for shard in held:
+      names += shard.meta.get('rates') or {}
+    return tuple(dict.fromkeys(names))
+
+  def named(self, metric=None):
+    """Returns how a metric is called in titles: 'WER'.
+
+    Args:
+      metric: a name of `metrics`, in lower or upper case; None for what
+        decides.
+
+    Raises:
+      MissingEntryError: the table has no such metric; names those it has.
+    """
+    if metric is None:
+      return self.metric
+    known = self.metrics
+    if not isinstance(metric, str) or metric.lower() not in known:
+      raise schema.MissingEntryError(
+        f'no metric {metric!r} in {self.path}; there {questions.are(known)}'
+      )
+    return metric.upper()
+
+  def errors(self, metric=None):
+    """Returns an error rate on the test split by name, float64 [r].
+
+    Args:
+      metric: as in `named`; None for `test_per`.
+
+    Returns:
+      as the column `test_per`, NaN where that has NaN.
+
+    Raises:
+      MissingEntryError: as `named`; or some rows that were tested have no such
+        rate.
+    """
+    name = self.named(metric).lower()
+    test_r = self.column('test_per')
+    if metric is None:
+      return test_r
+    rate_r = self.rates(name)
+    lost = int((np.isnan(rate_r) & ~np.isnan(test_r)).sum())
+    if lost:
+      raise schema.MissingEntryError(
+        f'{lost} of {len(self)} rows of {self.path} were tested without '
+        f'{name}; select() rows that have it, or ask for another of '
+        f'{", ".join(self.metrics)}'
+      )
+    return rate_r
 
   def _held(self):
     """Marks of the shards that rows are of."""
@@ -283,7 +341,15 @@ class Table:
   # Questions.
 
   def query(
-    self, arch, column, *, seed=None, recipe=None, epoch=None, reduce=None
+    self,
+    arch,
+    column,
+    *,
+    seed=None,
+    recipe=None,
+    epoch=None,
+    reduce=None,
+    metric=None,
   ):
     """Looks up one value, or one for each of many cells.
 
@@ -305,6 +371,8 @@ class Table:
       epoch: for per-epoch columns, and there required: from 1, or 'last', or
         'best', the epoch whose weights were tested. NaN after a divergence.
       reduce: 'mean', 'median', 'min' or 'max', in place of `seed`.
+      metric: of `val_per` and `test_per`, which error rate is meant, a name of
+        `metrics`; None for what decides. Of others only `test_per` is known.
 
     Returns:
       A float, int or str; for many cells an array of them.
@@ -318,6 +386,8 @@ class Table:
     """
     is_curve = self._is_curve(column)
     questions.check_epoch(column, is_curve, epoch)
+    if metric is not None:
+      column = self._error_column(column, metric)
     seed = questions.seed_of(self, seed, reduce)
     recipe = questions.recipe_of(self, recipe)
     places = self._places(arch)
@@ -448,6 +518,25 @@ class Table:
     if new:
       self._read.update(columns_lib.read(self.shards, new, self.rows))
       pa.default_memory_pool().release_unused()
+
+  def _error_column(self, column, metric):
+    """Returns the column that holds an error rate by name; it is made here."""
+    name = self.named(metric)
+    if column not in ('val_per', 'test_per'):
+      raise schema.QueryError(
+        f'{column!r} is no error rate; leave out metric={metric!r}'
+      )
+    if name == self.metric:
+      return column
+    if column == 'val_per':
+      raise schema.QueryError(
+        f'{self.path} has validation {self.metric} only; {name} is known of '
+        "the test split: ask for 'test_per'"
+      )
+    made = f'test_per as {name}'
+    if made not in self._read:
+      self._read[made] = self.errors(metric)
+    return made
 
   def _column(self, name):
     if name not in self._read:

@@ -6,13 +6,21 @@ import subprocess
 import sys
 
 import numpy as np
+import planted_table
 import pytest
 import soundfile
 import tiny_run as launcher
 from manifests import good_rows, noise, write
 
-from nasjax import table
+from nasjax import analysis, table
 from nasjax.decoding import error_rates, metrics
+from nasjax.search import landscape
+
+sys.path.append(str(launcher.ROOT / 'experiments'))
+from summaries import (
+  search_summary,  # noqa: E402
+  summary,  # noqa: E402
+)
 
 TINY = (
   '--corpus=manifest', '--macro=tiny', '--epochs=1', '--curriculum=',
@@ -114,6 +122,7 @@ for symbols in ' gno', 'gno':
   work = types.SimpleNamespace(job=job, corpus=corpus)
   lab = lab_lib.Lab(work, pathlib.Path(sys.argv[1]))
   print(json.dumps(lab.word_errors(t.archs, t.seeds)))
+  print(lab.value(t.archs[0], t.seeds[0], 'test_per', 'wer'))
 """
 
 
@@ -126,8 +135,8 @@ def test_a_study_reads_them_from_the_table(characters):
     text=True,
   )
   assert done.returncode == 0, done.stderr
-  words, none = map(json.loads, done.stdout.splitlines())
-  assert words == table.open(out).rates('wer').tolist()
+  words, value, none, _ = map(json.loads, done.stdout.splitlines())
+  assert words == table.open(out).rates('wer').tolist() == [value]
   assert none is None
 
 
@@ -166,11 +175,150 @@ def test_a_table_says_what_it_holds(characters, tmp_path):
       np.testing.assert_array_equal(found.rates(name), one.rates(name))
 
 
-def test_a_report_on_characters(characters, tmp_path):
-  path = tmp_path / 'report.html'
-  status, _, errors = launcher.finish(
-    f'--table={characters[0]}', f'--out={path}', launcher='report'
+# By name, from a table on.
+
+
+@pytest.fixture(scope='module')
+def worded(tmp_path_factory):
+  """A table on characters that has words beside them, half as many errors."""
+  path = tmp_path_factory.mktemp('worded')
+  archs = planted_table.SPACE.product(['linear', 'conv5'], ['s00'])
+  rows = [planted_table.row(arch, seed) for arch in archs for seed in (1, 2)]
+  wer = [row['test_per'] / 2 for row in rows]
+  meta = {'metric': 'CER', 'rates': {'wer': wer}}
+  table.write_shard(path, 'a', rows, meta)
+  return table.open(path)
+
+
+def test_a_question_names_its_metric(worded):
+  t, arch = worded, worded.archs[3]
+  assert t.metrics == ('cer', 'wer') and t.named('wer') == t.named('WER')
+  asked = {'seed': 1}
+  cer = t.query(arch, 'test_per', **asked)
+  assert t.query(arch, 'test_per', metric='cer', **asked) == cer
+  assert t.query(arch, 'test_per', metric='wer', **asked) == cer / 2
+  means = t.query(t.archs, 'test_per', metric='wer', reduce='mean')
+  usual = t.query(t.archs, 'test_per', seed='mean')
+  np.testing.assert_allclose(means * 2, usual)
+  best = t.query(arch, 'val_per', epoch='best', **asked)
+  assert t.query(arch, 'val_per', epoch='best', metric='CER', **asked) == best
+  # Answers of a part are those of its rows.
+  part = t.select(macro='SMALL')
+  assert part.query(arch, 'test_per', metric='wer', **asked) == cer / 2
+  for wanted, words, own in (
+    ('per', "no metric 'per' in .*; there are cer, wer", {}),
+    (3, 'no metric 3', {}),
+    ('wer', 'has validation CER only', {'column': 'val_per', 'epoch': 1}),
+    ('wer', "'params' is no error rate", {'column': 'params'}),
+  ):
+    with pytest.raises(table.TableError, match=words):
+      t.query(arch, **{'column': 'test_per'} | own, metric=wanted, **asked)
+  own = table.open('experiments/tables/synthetic_timit')
+  with pytest.raises(table.MissingEntryError, match='there is per'):
+    own.errors('wer')
+
+
+def test_rows_without_the_metric_are_no_failures(worded, tmp_path):
+  own = planted_table.write(tmp_path / 'own', worded.archs[:2])
+  both = table.merge([worded.path, own.path], tmp_path / 'both')
+  assert both.metrics == ('cer', 'per', 'wer')
+  with pytest.raises(table.MissingEntryError, match='12 of .* tested without'):
+    both.errors('wer')
+
+
+def test_searches_are_judged_by_it(worded):
+  cer, wer = (landscape.landscape(worded, metric=m) for m in (None, 'wer'))
+  np.testing.assert_allclose(wer.test_cr * 2, cer.test_cr, rtol=1e-6)
+  np.testing.assert_array_equal(wer.val_cre, cer.val_cre)
+  found = analysis.results(worded, metric='wer')
+  usual = analysis.results(worded)
+  np.testing.assert_allclose(found.test_ns * 2, usual.test_ns)
+  np.testing.assert_array_equal(found.val_ns, usual.val_ns)
+
+
+PIECES = ('\u2581go', '\u2581on', 'ing', 's')
+
+
+def test_units_say_what_decides_and_whether_there_are_words():
+  pieces = metrics.Units(PIECES)
+  assert metrics.decides(pieces) == 'LER'
+  assert metrics.beside('ler', pieces) == ('wer',)
+  assert metrics.named('wer', 'LER', pieces) == 'WER'
+  # Said: goings on, go, gos. Heard: going ons, go, on.
+  hyps, refs = [[1, 3, 2, 4], [1], [2]], [[1, 3, 4, 2], [1], [1, 4]]
+  assert metrics.METRICS['ler'](hyps, refs, pieces).rate == 4 / 7
+  assert metrics.METRICS['wer'](hyps, refs, pieces).rate == 3 / 4
+  # One spelling of a word is as good as another.
+  spelt = metrics.Units((*PIECES, '\u2581goings'))
+  assert metrics.METRICS['wer']([[5]], [[1, 3, 4]], spelt).rate == 0
+  assert metrics.METRICS['ler']([[5]], [[1, 3, 4]], spelt).rate == 1
+  # A mark by itself stands between words of phones; a phone that is called
+  # like a word, or two characters without a space, tells of none.
+  phones = metrics.Units(('\u2581', 'g', 'ow'))
+  assert metrics.decides(phones) == 'PER'
+  assert metrics.beside('per', phones) == ('wer',)
+  assert metrics.METRICS['wer']([[2, 3, 1, 2]], [[2, 1, 2]], phones).rate == 0.5
+  bars = metrics.Units(('|', 'g', 'ow'))
+  assert metrics.decides(bars) == 'PER'
+  assert metrics.METRICS['wer']([[2, 3, 1, 2]], [[2, 1, 2]], bars).rate == 0.5
+  for symbols in (('a b', 'c'), ('go', 'on'), ('a|b', 'c')):
+    assert metrics.beside('cer', metrics.Units(symbols)) == ()
+  characters = metrics.Units(tuple(' ab'))
+  assert metrics.decides(characters, 'characters') == 'CER'
+  assert metrics.decides(metrics.Units(PIECES), 'characters') == 'CER'
+
+
+def test_networks_to_come_have_the_metrics_of_their_units():
+  units = metrics.Units(tuple(' ab'))
+  assert metrics.named(None, 'CER', units) == 'CER'
+  assert metrics.named('wer', 'CER', units) == 'WER'
+  with pytest.raises(ValueError, match='--metric=wer: .* have per$'):
+    metrics.named('wer', 'PER', metrics.Units(tuple('ab')), '--metric')
+
+
+def test_reports_are_of_what_decides_or_of_what_is_asked_for(
+  characters, worded, tmp_path
+):
+  pages = [tmp_path / f'{n}.html' for n in range(3)]
+  tables = characters[0], worded.path, worded.path
+  (usual, by_words, wrong) = launcher.tried(
+    [
+      [f'--table={one}', f'--out={page}', '--resamples=100', *more]
+      for one, page, more in zip(
+        tables, pages, ([], ['--metric=wer'], ['--metric=ler'])
+      )
+    ],
+    'report',
+    ['nasjax.table'],
   )
-  assert status == 0, errors
-  text = path.read_text()
+  assert usual[0] == 0, usual[2]
+  text = pages[0].read_text()
   assert 'test CER' in text and 'PER' not in text.partition('<img')[0]
+  assert by_words[0] == 0, by_words[2]
+  text = pages[1].read_text()
+  assert 'test WER' in text and 'validation CER' in text
+  assert 'test CER' not in text and 'validation WER' not in text
+  low = worded.query(worded.archs, 'test_per', metric='wer', seed='mean').min()
+  assert f'lowest test WER is {100 * low:.2f} %' in text
+  assert wrong[0] == 1 and wrong[2].count('\n') == 1
+  assert "no metric 'ler'" in wrong[2] and 'there are cer, wer' in wrong[2]
+  assert not pages[2].exists()
+
+
+def test_summaries_by_words(worded, tmp_path, capsys):
+  summary.write(worded, tmp_path, 'wer')
+  scape = landscape.landscape(worded, metric='wer')
+  cell_n = np.array([[0, 1, 2]])
+  val_n, test_n = scape.val_cre[cell_n, 0, -1], scape.test_cr[cell_n, 0]
+  trace = landscape.Trace(cell_n, val_n, test_n, np.full((1, 3), 40))
+  study = search_summary.Study(
+    {'random': trace}, {'random': 1.0}, 40, 3, scape, 'WER', 'CER'
+  )
+  search_summary.write(study, tmp_path)
+  text = ' '.join(capsys.readouterr().out.split())
+  assert 'cells by test WER' in text and 'lowest test WER' in text
+  assert search_summary.record(study)['random']['metric'] == 'WER'
+  assert {p.name for p in tmp_path.rglob('*.png')} == {
+    'learning_curves.png', 'wer_params.png', 'wer_macs.png',
+    'test_wer_of_best.png', 'validation_cer_of_newest.png',
+  }  # fmt: skip

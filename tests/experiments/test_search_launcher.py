@@ -67,6 +67,7 @@ _MISTAKES = {
   '--searchers=annealing': "'annealing'",
   '--searchers=': '--searchers is empty',
   '--table={tmp}/none': 'none',
+  '--metric=wer': "no metric 'wer'",
   '--budget=1 --searchers=hyperband': 'raise --budget=1',
 }
 

@@ -179,10 +179,44 @@ def test_a_table_of_a_large_space_answers(tmp_path):
       t.query((archs_nd[0] + 1) % 2, 'test_per', seed=1)
     parted = analysis.separate(space, t.row_archs, t.column('test_per'))
     assert [g.label for g in parted.by_op['depth']] == ['depth=12', 'depth=16']
-    with pytest.raises(ValueError, match='at most 1,000,000'):
-      landscape.landscape(t)
+    _search_in_rows(t)
   finally:
     del spaces.SPACES['large']
+
+
+def _search_in_rows(t):
+  """Searches a table whose space is not listed: only its rows answer."""
+  scape = landscape.landscape(t)
+  assert not scape.listed and scape.sizes == LARGE.sizes
+  rows = {tuple(arch_d) for arch_d in t.archs}
+  with pytest.raises(ValueError, match='more than 1,000,000'):
+    landscape.expected_random(scape, 3)
+  for name in ('evolution', 'hyperband'):
+    made = search.SEARCHERS[name](scape.sizes, scape.epochs, 30)
+    trace = landscape.simulate(made, scape, 0, 2, 30)
+    for place_n, epochs_n in zip(trace.place, trace.epochs):
+      told = np.flatnonzero(epochs_n == scape.epochs)
+      evaluated = scape.archs(scape.vector_ad[place_n[told]])
+      assert {tuple(arch_d) for arch_d in evaluated} <= rows
+      # No row stands for the children of another again and again.
+      assert len(set(place_n[told])) == len(told) > 3
+  best = landscape.best_test(trace, scape.epochs, np.array([30]))
+  assert np.isin(best, scape.test_cr).all()
+
+
+def test_what_has_no_row_is_answered_by_the_nearest_that_is_new():
+  vector_ad = np.array([[0, 0, 0], [0, 1, 1], [2, 2, 2], [2, 2, 1]])
+  seen_a = np.array([True, False, False, False])
+
+  def nearest(arch, seen_a=seen_a, bits=0):
+    bits = np.uint32(bits << 8)
+    return int(landscape._nearest(np.array(arch), bits, vector_ad, seen_a))
+
+  assert nearest([0, 0, 0]) == 0  # it has a row
+  assert nearest([0, 0, 1]) == 1 == nearest([1, 0, 0])
+  assert nearest([1, 0, 0], ~seen_a) == 0
+  assert nearest([1, 0, 0], seen_a | True) == 0  # none is left
+  assert {nearest([2, 2, 0], bits=b) for b in range(4)} == {2, 3}
 
 
 # A planted landscape: each decision has one choice that is right.
