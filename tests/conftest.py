@@ -22,8 +22,14 @@ os.environ['XLA_FLAGS'] = ' '.join(
     tiny_run.UNOPTIMISED,
   ]
 )
-_CACHE = tempfile.TemporaryDirectory(prefix='nasjax-compiled-')
-os.environ.setdefault('NASJAX_TEST_CACHE', _CACHE.name)
+# What the processes that share out the tests have in common, for this run.
+_PLACE = tempfile.TemporaryDirectory(prefix='nasjax-tests-')
+os.environ.setdefault('NASJAX_TEST_PLACE', _PLACE.name)
+os.environ.setdefault(
+  'NASJAX_TEST_CACHE', os.path.join(os.environ['NASJAX_TEST_PLACE'], 'compiled')
+)
+# Python, too, compiles what launchers import once, and not at every start.
+os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -33,6 +39,29 @@ jax.config.update('jax_compilation_cache_dir', os.environ['NASJAX_TEST_CACHE'])
 # Keeping all costs no more than keeping what took 0.3 s; a second run on a
 # directory that is kept takes 0.6 of the time of the first.
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+
+# What takes longest is begun first, so that no process has much left to do when
+# the others have ended.
+_LONGEST = (
+  'test_benchmark', 'test_accelerated', 'test_oneshot_launcher',
+  'test_search_launcher', 'test_oneshot_searching', 'test_oneshot_training',
+  'test_losses_ctc_crf', 'test_search_learned', 'test_accelerators',
+  'test_conv_kernels', 'test_mesh', 'test_planted', 'test_workers',
+  'test_killed_runs', 'test_ctc_crf_training', 'test_tdnn', 'test_models',
+  'test_population', 'test_search', 'test_sizing', 'test_spaces_any',
+)  # fmt: skip
+
+
+def pytest_configure(config):
+  # pytest-xdist would begin with the files of many tests, however short.
+  if hasattr(config.option, 'loadscopereorder'):
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+  order = {name: n for n, name in enumerate(_LONGEST)}
+  items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
 
 # A process may have 65,530 on most machines, and XLA ends by a fault of
 # addresses where it gets no more.

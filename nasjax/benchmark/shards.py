@@ -62,7 +62,7 @@ class Job:
   Attributes:
     metric: what the error rate of the corpus' symbols is called; see
       `error_rates.METRICS`.
-    left_out: what of the corpus was left out, as `corpus_flags.left_out` says it.
+    left_out: what of the corpus was left out (`corpus_flags.left_out`).
     notes: what was done to the rest of it, lines of text.
   """
 

@@ -37,7 +37,7 @@ def characters(tmp_path_factory):
   soundfile.write(place / 'audio/u3.flac', noise(0.3), 16_000)
   rows[3]['duration'] = 0.3
   manifest = write(place, rows)
-  status, output, errors = launcher.finish(
+  status, output, errors = launcher.forked(
     f'--corpus_path={manifest}',
     '--targets=characters',
     '--min_seconds=0.5',

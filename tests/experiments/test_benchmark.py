@@ -90,21 +90,6 @@ def test_record_tells_where_the_corpus_lies(tiny_run):
   assert record['macro']['outputs'] == 49
 
 
-def test_finished_run_trains_nothing_again(tiny_run):
-  before = {
-    path: path.stat().st_mtime_ns
-    for path in tiny_run.out.rglob('*')
-    if path.parent.name in ('table', 'checkpoints') or path.name == 'default'
-  }
-  status, output, errors = launcher.finish(
-    f'--out={tiny_run.out}', *tiny_run.flags
-  )
-  assert status == 0, errors
-  assert 'epoch 1' not in output
-  assert '3 cells by test PER' in output
-  assert before == {path: path.stat().st_mtime_ns for path in before}
-
-
 def _kill_after(out, flags, line):
   """Kills a run as soon as it prints a line that has `line` in it."""
   process = launcher.start(f'--out={out}', *flags)
@@ -154,30 +139,25 @@ def test_a_full_disk_is_one_line(tiny_run, tmp_path):
 
 
 def test_dry_run_plans_and_writes_no_rows(tiny_run, tmp_path):
-  status, output, errors = launcher.finish(
-    '--dry_run', f'--out={tmp_path}', *tiny_run.flags
+  """With free memory asked for what stands on the devices."""
+  flags = [f for f in tiny_run.flags if 'members_per_shard' not in f]
+  status, output, errors = launcher.forked(
+    '--dry_run',
+    f'--out={tmp_path}',
+    *flags,
+    '--cpu_devices=4',
+    '--data_devices=2',
   )
   assert status == 0, errors
-  assert '3 cells, 4 networks, 2 shards, 1 programs' in output
   for word in ('members each', 'memory', 's / epoch', 'compile s'):
     assert word in output
   assert 'projected time: 0:0' in output
   assert [path.name for path in tmp_path.iterdir()] == ['.lock']
-
-
-def _planned(tiny_run, out, *more):
-  """Dry run without --members_per_shard; returns as `launcher.finish`."""
-  flags = [f for f in tiny_run.flags if 'members_per_shard' not in f]
-  return launcher.finish('--dry_run', f'--out={out}', *flags, *more)
-
-
-def test_free_memory_is_asked_for_what_stands_on_the_devices(
-  tiny_run, tmp_path
-):
-  status, output, errors = _planned(tiny_run, tmp_path, '--cpu_devices=2')
-  assert status == 0, errors
-  # All four in one shard, though there are two workers.
+  # All four in one shard, none of them padding, though there are two workers.
   assert '3 cells, 4 networks, 1 shards, 1 programs' in output
+  assert 'each batch divided among 2 devices' in output
+  assert ', on 2 x 2 x cpu' in output
+  assert re.search(r'linear, conv\S*, linear +│ +1 │ +4 │ +0 │', output)
   found = re.search(
     r'at most 8 members a shard; 4 members a shard \((\S+) GB of (\S+) GB free',
     output,
@@ -186,7 +166,7 @@ def test_free_memory_is_asked_for_what_stands_on_the_devices(
 
 
 def test_a_plan_alone_is_that_of_any_machine(tiny_run, tmp_path):
-  status, output, errors = launcher.finish(
+  status, output, errors = launcher.forked(
     f'--out={tmp_path}', *tiny_run.flags, '--plan_only', '--cpu_devices=1'
   )
   assert status == 0, errors
@@ -220,30 +200,19 @@ def test_processes_train_the_shards_of_one_directory(tiny_run, tmp_path):
   assert not (out / 'figures').exists()
   assert json.loads((out / 'shards.json').read_text()) == plan
   # Who trains all finds nothing to do, and draws.
-  status, output, errors = launcher.finish(f'--out={out}', *tiny_run.flags)
+  before = {
+    path: path.stat().st_mtime_ns
+    for path in out.rglob('*')
+    if path.parent.name in ('table', 'checkpoints') or path.name == 'default'
+  }
+  status, output, errors = launcher.forked(f'--out={out}', *tiny_run.flags)
   assert status == 0, errors
   assert 'epoch 1' not in output and '3 cells by test PER' in output
+  assert before and before == {path: path.stat().st_mtime_ns for path in before}
   assert (out / 'figures' / 'per_params.png').exists()
   for row, other in zip(_rows(out), _rows(tiny_run.out), strict=True):
     assert row['shard'] == other['shard']
     assert schema.same_results(row, other), (row, other)
-
-
-def test_workers_and_batches_divided_among_devices_are_reported(
-  tiny_run, tmp_path
-):
-  status, output, errors = _planned(
-    tiny_run,
-    tmp_path,
-    '--members_per_shard=3',
-    '--cpu_devices=6',
-    '--data_devices=2',
-  )
-  assert status == 0, errors
-  assert 'each batch divided among 2 devices' in output
-  assert '2 shards, 1 programs, on 3 x 2 x cpu' in output
-  # Two shards of two members each, none of them padding.
-  assert re.search(r'linear, conv\S*, linear +│ +2 │ +2 │ +0 │', output)
 
 
 def test_help_lists_the_flags():
@@ -348,7 +317,9 @@ def outcomes(tmp_path_factory):
   tries = [given(mistake) for mistake in _MISTAKES]
   with (tmp / 'held' / '.lock').open('w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
-    outcomes = launcher.tried(tries)
+    outcomes = launcher.tried(
+      tries, modules=['nasjax.data.synthetic.synthesis']
+    )
     # Forks end as processes of their own do.
     for n in (0, 15, len(tries) - 1):
       assert launcher.finish(*tries[n]) == outcomes[n]

@@ -41,7 +41,7 @@ def _command(out):
 def whole(tmp_path_factory):
   """The directory of a study that was never interrupted."""
   out = tmp_path_factory.mktemp('oneshot') / 'whole'
-  status, _, errors = tiny_run.finish(*_command(out), launcher='oneshot')
+  status, _, errors = tiny_run.forked(*_command(out), launcher='oneshot')
   assert status == 0, errors
   return out
 
@@ -100,7 +100,7 @@ def test_a_killed_study_goes_on_to_the_same_report(whole):
 
 def test_other_flags_are_refused_and_named(whole):
   others = '--search_epochs=3', '--search_seeds=1', '--lr=0.02'
-  status, _, errors = tiny_run.finish(
+  status, _, errors = tiny_run.forked(
     *_command(whole), *others, launcher='oneshot'
   )
   assert status == 1

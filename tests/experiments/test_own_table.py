@@ -86,7 +86,7 @@ def test_a_row_of_a_small_table_can_be_made_again():
   """To the bit, for it is the same program on the same machine."""
   tiny = tiny_run.finished()
   of_the_table = '--cells=', '--seeds=', '--members_per_shard='
-  status, output, errors = tiny_run.finish(
+  status, output, errors = tiny_run.forked(
     *(flag for flag in tiny.flags if not flag.startswith(of_the_table)),
     f'--table={tiny.out}',
     '--cell=[[0,1],[4,0,1],[0,0,0,1]]',

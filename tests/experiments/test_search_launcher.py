@@ -19,7 +19,7 @@ _CACHE = f'--compilation_cache={os.environ["NASJAX_TEST_CACHE"]}'
 
 def _finish(*flags):
   """Runs the launcher; the caches are those of the tests."""
-  return tiny_run.finish(_CACHE, *flags, launcher='search')
+  return tiny_run.forked(_CACHE, *flags, launcher='search')
 
 
 @pytest.fixture(scope='module')

@@ -99,9 +99,9 @@ def example(seed=0, batch=11, frames=17, labels=4):
 
 
 def ragged_and_tiny():
-  rng = np.random.default_rng(1)
-  logits_btv = rng.normal(size=(5, 6, SYMBOLS)).astype(np.float32) * 3
-  return logits_btv, np.array([6, 0, 3, 5, 1], np.int32)
+  """In arrays of the shape of `example`, for one program to take both."""
+  logits_btv, *_ = example(1)
+  return logits_btv, np.array([6, 0, 3, 5, 1] + [0] * 6, np.int32)
 
 
 @each_way
@@ -268,11 +268,13 @@ def test_loss_is_both_losses_and_grows_with_the_weight():
 def test_certain_transcripts_have_no_gradient(name, kind):
   labels = [1, 1, 2]
   path = [1, 1, 0, 1, 2, 2, 0]
-  logits_btv = np.zeros((1, len(path), SYMBOLS), np.float32)
-  logits_btv[0, np.arange(len(path)), path] = 60
+  # Each row alike, and padded as `example` is.
+  logits_btv = np.zeros((11, 17, SYMBOLS), np.float32)
+  logits_btv[:, np.arange(len(path)), path] = 60
   loss_b, feasible_b, grad_btv = loss_and_grad(
-    *(logits_btv, np.array([len(path)]), np.array([labels])),
-    *(np.array([3]), denominator(name), 0.1, kind),
+    *(logits_btv, np.full(11, len(path), np.int32)),
+    *(np.tile(np.int32([*labels, 1]), (11, 1)), np.full(11, 3, np.int32)),
+    *(denominator(name), 0.1, kind),
   )
   log_lm = ngram.log_prob(model(name), labels)
   if log_lm == -np.inf:

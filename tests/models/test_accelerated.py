@@ -84,8 +84,16 @@ def _error(one, other):
   return np.linalg.norm(one - other) / np.linalg.norm(other)
 
 
-@pytest.mark.parametrize('checkpoint', [False, True])
-@pytest.mark.parametrize('kernels', ['tpu', 'gpu'])
+# The other two in bfloat16: test_bfloat16_is_near.
+@pytest.mark.parametrize(
+  'kernels, checkpoint',
+  [
+    ('tpu', True),
+    ('gpu', False),
+    pytest.param('tpu', False, marks=pytest.mark.slow),
+    pytest.param('gpu', True, marks=pytest.mark.slow),
+  ],
+)
 def test_the_form_computes_what_the_network_does(kernels, checkpoint):
   # Masks of dropout included: one other bit would be seen.
   logits_btv, grads = _found(kernels, checkpoint=checkpoint)
@@ -96,9 +104,9 @@ def test_the_form_computes_what_the_network_does(kernels, checkpoint):
   assert max(jax.tree.leaves(errors)) < 1e-5, errors
 
 
-@pytest.mark.parametrize('kernels', ['tpu', 'gpu'])
-def test_bfloat16_is_near(kernels):
-  logits_btv, grads = _found(kernels, 'bfloat16', True)
+@pytest.mark.parametrize('kernels, checkpoint', [('tpu', False), ('gpu', True)])
+def test_bfloat16_is_near(kernels, checkpoint):
+  logits_btv, grads = _found(kernels, 'bfloat16', checkpoint)
   expected_btv, expected = _found('xla')
   assert _error(logits_btv, expected_btv) < 0.03
   one, other = (

@@ -36,6 +36,12 @@ NB_ASR = Supernet(
   ('s00',),
 )
 REAL = {'st_nas': TDNN, 'nb_asr': NB_ASR}
+# Of one node, as the other is of one block.
+SEARCHED = REAL | {
+  'nb_asr': dataclasses.replace(
+    NB_ASR, space=dataclasses.replace(spaces.NB_ASR, skips=(1,))
+  )
+}
 
 
 def _prepared():
@@ -240,7 +246,7 @@ def test_held_out_batches_come_round_again(toy, replay):
   assert all(same) if replay else not any(same)
 
 
-@pytest.mark.parametrize('every', [1, 2, 5])
+@pytest.mark.parametrize('every', [1, 5])
 def test_no_held_out_batch_is_left_out(toy, tmp_path, every):
   # Fewer held-out batches than steps: epochs end within a pass.
   method = dataclasses.replace(methods.ST_NAS, arch_every=every)
@@ -597,7 +603,7 @@ def test_a_search_of_networks(tmp_path, name, method):
   search = _search(
     dataclasses.replace(method, arch_every=1, rest_epochs=0),
     plan=(1, 1),
-    supernet=REAL[name],
+    supernet=SEARCHED[name],
     weights=WEIGHTS._replace(recipe=tiny_corpus.variant(l2=0.0)),
   )
   seen = []

@@ -236,6 +236,7 @@ def test_every_searcher_goes_through_a_large_space(name):
     more = {
       'candidates': drawn.astype(np.int32),
       'graphs': gcn.graphs(LARGE, drawn),
+      'recipe': gcn.DEFAULT._replace(hidden=16, epochs=20),
     }
     budget = 30
   searcher = search.SEARCHERS[name](LARGE.sizes, epochs, budget, **more)
