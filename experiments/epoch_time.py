@@ -58,12 +58,12 @@ def measure(job, shard, prepared):
   )
   trainer, quick = (running.Trainer(j, shard, prepared) for j in (job, greedy))
   state = trainer.epoch(trainer.initial(), 1)
-  quick.evaluate(state['members'].params, 'validation')
+  quick.evaluate(state.members.params, 'validation')
   clock = Clock()
   arguments = clock.time(
     'data',
     lambda: trainer.train_arguments(
-      state['members'], trainer.plan(2), job.recipe.lr
+      state.members, trainer.plan(2), job.recipe.lr
     ),
   )
   members_p, _ = clock.time('training', trainer.programs.train, *arguments)

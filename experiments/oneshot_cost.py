@@ -118,7 +118,10 @@ def _single(space, arch, macro, recipe, batch):
   network = families.single(space, arch, macro, recipe.dropout)
   gates = families.gates(space, arch)
   params = common.initial_params(network, jax.random.key(0), gates)
-  groups = jax.tree.map(lambda leaf: -1, params)
+  pair = per_candidate.make(
+    'adam', (recipe, 0, 0), lambda tree: jax.tree.map(lambda leaf: -1, tree), 0,
+    lr=1e-3,
+  )  # fmt: skip
 
   def step(state, batch):
     params, opt = state
@@ -129,11 +132,9 @@ def _single(space, arch, macro, recipe, batch):
 
     grads = jax.grad(loss)(params)
     active_g = jax.numpy.zeros(0, bool)
-    return per_candidate.update(
-      'adam', (recipe, 0, 0), grads, opt, params, 1e-3, groups, active_g, True
-    )[:2]
+    return pair.apply(grads, opt, params, active_g=active_g)[:2]
 
-  return step, (params, per_candidate.init('adam', params, 0)), batch
+  return step, (params, pair.init(params)), batch
 
 
 def measure(name, k):

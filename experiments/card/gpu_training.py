@@ -16,8 +16,7 @@ from races import throughput_cells as cells_lib
 
 from nasjax.data import batching
 from nasjax.models import common, families, macros
-from nasjax.training import member, population
-from nasjax.training.optimisers import adam
+from nasjax.training import member, optimisers, population
 
 # One block for rehearsals, in which programs are compiled and hardly run.
 _POCKET = macros.Cells(
@@ -161,7 +160,7 @@ class Training:
     def make(key):
       return member.Member(
         one,
-        adam.init(self.setup.recipe, one),
+        optimisers.of(self.setup.recipe).init(one),
         jnp.zeros((), jnp.int32),
         jnp.ones((), bool),
         key,

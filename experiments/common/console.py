@@ -275,7 +275,7 @@ def _calibrate(trainer):
   needed = memory.program_bytes(trainer.compiled())
   state = trainer.initial()
   # The first batch compiles; more are timed.
-  members_p = trainer.some_steps(state['members'], 1)
+  members_p = trainer.some_steps(state.members, 1)
   trainer.evaluate(members_p.params, 'validation')
   compile_s = time.perf_counter() - started
   steps = min(trainer.steps, 8)

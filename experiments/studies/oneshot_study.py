@@ -208,7 +208,7 @@ def supernet_ranks(searches, work, lab, out, tick):
     pers = []
     for arch in archs:
       choices = searches[i].supernet.choices(arch)
-      pers.append(searcher.evaluate(state['search'].params, choices)[1])
+      pers.append(searcher.evaluate(state.search.params, choices)[1])
       tick(len(found) * len(archs) + len(pers), len(wanted) * len(archs))
     found[i] = np.array(pers)
   return found

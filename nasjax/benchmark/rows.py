@@ -61,7 +61,7 @@ def rows_of(job, shard, state, test_loss_p, test_per_p, status, kernels):
   epochs = job.recipe.epochs
   lr_pe = learning_rates(job.recipe, state, epochs)
   # Epochs after all have stopped took no time at all.
-  share = float(np.nansum(state['seconds'])) / len(shard.members)
+  share = float(np.nansum(state.seconds)) / len(shard.members)
   common = {
     'space': job.space.name,
     'recipe': job.recipe.name,
@@ -70,7 +70,7 @@ def rows_of(job, shard, state, test_loss_p, test_per_p, status, kernels):
     'corpus': job.corpus_name,
     'corpus_fingerprint': job.corpus_fingerprint,
     'epochs': epochs,
-    'epoch_seconds': state['seconds'] / len(shard.members),
+    'epoch_seconds': state.seconds / len(shard.members),
     'seconds': share,
     'versions': json.dumps(
       provenance.versions() | {'kernels': kernels}, sort_keys=True
@@ -80,12 +80,12 @@ def rows_of(job, shard, state, test_loss_p, test_per_p, status, kernels):
   }
   rows = []
   for p, (arch, seed) in enumerate(shard.members):
-    diverged = int(state['diverged_epoch'][p])
-    best = int(state['best_epoch'][p])
+    diverged = int(state.diverged_epoch[p])
+    best = int(state.best_epoch[p])
     cell = np.array(arch, np.int8)
     rows.append(
       common
-      | {name: state['curves'][name][p] for name in CURVES}
+      | {name: state.curves[name][p] for name in CURVES}
       | {
         'arch': cell,
         'key': job.space.key(cell),

@@ -26,8 +26,8 @@ from nasjax.storage import checkpoints
 from nasjax.training import loop
 from nasjax.training.offloading import Parts
 from nasjax.training.trainer import Trainer as Trainer
+from nasjax.training.trainer import begun
 from nasjax.training.trainer import prepare as prepare
-from nasjax.training.trainer import records
 
 
 class Progress(NamedTuple):
@@ -237,13 +237,13 @@ def _train(job, shard, parts, out, tell, say):
 
 
 def _progress(shard, epoch, state, resumed, emitted_p):
-  curves = {name: v[:, :epoch] for name, v in state['curves'].items()}
-  diverged_p = state['diverged_epoch']
+  curves = {name: v[:, :epoch] for name, v in state.curves.items()}
+  diverged_p = state.diverged_epoch
   return Progress(
     shard,
     epoch,
     curves,
-    float(state['seconds'][epoch - 1]),
+    float(state.seconds[epoch - 1]),
     resumed,
     int(np.sum((diverged_p > 0) & (diverged_p <= epoch))),
     emitted_p,
@@ -253,7 +253,7 @@ def _progress(shard, epoch, state, resumed, emitted_p):
 def _untrained(job, shard):
   """Returns the state and the scores of members that do not fit."""
   members, epochs = len(shard.members), job.recipe.epochs
-  state = records(members, epochs) | {'seconds': np.zeros(epochs)}
+  state = begun(members, epochs)._replace(seconds=np.zeros(epochs))
   score_p = np.full(members, np.nan)
   return state, (score_p, score_p, np.zeros((members, 3), np.int64), {})
 

@@ -15,6 +15,7 @@ import functools
 import math
 from collections.abc import Sequence
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -137,6 +138,8 @@ def log_mel(
   Raises:
     ValueError: samples that are neither int16 nor floating point.
   """
+  chex.assert_rank(audio_bn, 2)
+  chex.assert_shape(num_samples_b, audio_bn.shape[:1])
   batch, width = audio_bn.shape
   frames = num_frames(width)
   if not frames:

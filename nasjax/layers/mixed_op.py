@@ -26,6 +26,7 @@ input and weights, so that it costs what its one branch costs.
 import functools
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -80,6 +81,7 @@ def mix(mode, candidates, affine_k, rest_k, edge, x_btc, context):
   if mode not in MODES:
     raise ValueError(f'mode is {mode!r}; it must be one of {MODES}')
   count = len(candidates.affines)
+  chex.assert_shape(edge.weight_k, (count,))
   if mode == 'mixed':
     outputs = (
       run(k, candidates, affine_k, rest_k, x_btc, context) for k in range(count)

@@ -18,6 +18,7 @@ cores shared with other work the gain was 1.7 to 1.9 times.
 import functools
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -145,6 +146,9 @@ def mean_loss(
     )
   if weight_b is None:
     weight_b = jnp.ones(loss_b.shape, jnp.float32)
+  # Columns would be spread over rows: a mean of other numbers, and no error.
+  rows = loss_b, feasible_b, logit_len_b, label_len_b, weight_b
+  chex.assert_equal_shape(list(map(jnp.asarray, rows)))
   weight_b = jnp.where(feasible_b, jnp.asarray(weight_b), 0.0)
   if normalise == 'frames_plus_one':
     loss_b = loss_b / (jnp.asarray(logit_len_b) + 1)

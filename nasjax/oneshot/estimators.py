@@ -10,6 +10,7 @@ sg(one_hot) + (pi - sg(pi)) have values that are exact: the bracket is 0, so a
 sampled candidate has weight 1, not nearly 1.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -150,6 +151,7 @@ def fixed(index, candidates):
 
 def draw(estimator, key, alpha_e, temperature=1.0):
   """Returns the `Edge` of every edge, each from a key of its own."""
+  chex.assert_rank(alpha_e, 1)
   return tuple(
     estimator(jax.random.fold_in(key, e), alpha_k, temperature)
     for e, alpha_k in enumerate(alpha_e)

@@ -24,7 +24,6 @@ from nasjax.losses import criterion
 from nasjax.oneshot import steps as steps_lib
 from nasjax.storage import checkpoints, disk
 from nasjax.training import loop, plateau, population, recipes
-from nasjax.training.optimisers import per_candidate
 
 # Raise when a change of the code changes what a search finds.
 SEARCH_VERSION = 2
@@ -57,6 +56,13 @@ class Search:
   def __post_init__(self):
     if not self.stages:
       raise ValueError('a search needs at least one stage, got none')
+    recipe = self.weights.recipe
+    if recipe.optimiser != 'adam':
+      raise ValueError(
+        f'recipe {recipe.name}: optimiser={recipe.optimiser!r} trains no '
+        f'shared weights: those of a search have their own, here '
+        f'{self.weights.kind!r}'
+      )
 
   @property
   def epochs(self):
@@ -116,6 +122,30 @@ class Progress(NamedTuple):
   stage: str
   history: dict
   resumed: bool
+
+
+class State(NamedTuple):
+  """A search between two epochs, as its checkpoints have it.
+
+  Attributes:
+    search: `steps.State`; all else stands on the host.
+    history: arrays [epochs, ..] by name, NaN or -1 where nothing is yet.
+    stage: int64, the number of the stage, and the epochs done of it.
+    judge: the numbers of its `plateau.State`, in their order, as arrays.
+    kept: the `search` that goes on where warm-up ends; None where that is the
+      last one (`Method.keep_optimiser`).
+  """
+
+  search: steps_lib.State
+  history: dict
+  stage: np.ndarray
+  judge: tuple
+  kept: steps_lib.State | None
+
+  @property
+  def scheduler(self):
+    """Its `plateau.State`."""
+    return plateau.State(*(v.item() for v in self.judge))
 
 
 class DivergedError(ValueError):
@@ -183,15 +213,13 @@ class Searcher:
       history[f'{kind}_loss'] = np.full(shape[:2], np.nan, np.float32)
     for name, candidates in edges:
       history[f'alpha_{name}'] = np.full((epochs, len(candidates)), np.nan)
-    # What the search goes on with, where it is not the end of warm-up.
-    kept = {'kept': _on_host(state)} if self.method.keep_optimiser else {}
-    return kept | {
-      'search': self._on_device(state),
-      'history': history,
-      # Stage, epochs in it, and the scheduler's numbers.
-      'stage': np.array([0, 0]),
-      'judge': _judge(self.search.stages[0].lr),
-    }
+    return State(
+      self._on_device(state),
+      history,
+      np.array([0, 0]),
+      _judge(self.search.stages[0].lr),
+      _on_host(state) if self.method.keep_optimiser else None,
+    )
 
   def _on_device(self, tree):
     return population.on_all(tree, self.prepared.mesh)
@@ -243,15 +271,15 @@ class Searcher:
       the state after it, and whether the search is over.
     """
     started = time.perf_counter()
-    stage_number, in_stage = (int(n) for n in state['stage'])
+    stage_number, in_stage = (int(n) for n in state.stage)
     stage = self.search.stages[stage_number]
-    judge = plateau.State(*(v.item() for v in state['judge']))
+    judge, kept = state.scheduler, state.kept
     in_stage += 1
     temperature = self.temperature(stage, in_stage)
     moving = stage.searches and in_stage > self.method.rest_epochs
-    batch_s = self._held_out_batches(state['history'], epoch)
+    batch_s = self._held_out_batches(state.history, epoch)
     found, log = self.programs.train(
-      state['search'],
+      state.search,
       self.prepared.train,
       self._on_device(self._plan(epoch, ~self.held_u)),
       self._on_device(self._held_out_plan(batch_s)),
@@ -296,45 +324,39 @@ class Searcher:
     if stage.plateau is not None:
       judge = plateau.step(stage.plateau, judge, in_stage, held_out_loss)
       values['improved'] = judge.improved
-      if judge.improved and not stage.searches and 'kept' in state:
-        state = state | {'kept': _on_host(found)}
+      if judge.improved and not stage.searches and kept is not None:
+        kept = _on_host(found)
     over = judge.stopped or in_stage == stage.epochs
     alive = _alive(found, held_out_loss)
     if over and alive and stage_number + 1 < len(self.search.stages):
-      found, judge = self._next_stage(state, found, judge, stage_number + 1)
+      found, judge = self._next_stage(kept, found, judge, stage_number + 1)
       stage_number, in_stage = stage_number + 1, 0
     values['seconds'] = time.perf_counter() - started
-    history = {name: v.copy() for name, v in state['history'].items()}
+    history = {name: v.copy() for name, v in state.history.items()}
     for name, value in values.items():
       history[name][epoch - 1] = value
-    state = state | {
-      'search': found,
-      'history': history,
-      'stage': np.array([stage_number, in_stage]),
-      'judge': _judge(*judge),
-    }
+    stage = np.array([stage_number, in_stage])
+    state = State(found, history, stage, _judge(*judge), kept)
     return state, self.over(state, epoch + 1)
 
   def over(self, state, epoch):
     """Tells whether a search ended before an epoch, from the state before."""
-    loss = state['history']['held_out_loss'][epoch - 2]
-    number, in_stage = (int(n) for n in state['stage'])
-    judge = plateau.State(*(v.item() for v in state['judge']))
-    ended = judge.stopped or in_stage == self.search.stages[number].epochs
+    loss = state.history['held_out_loss'][epoch - 2]
+    number, in_stage = (int(n) for n in state.stage)
+    epochs = self.search.stages[number].epochs
+    ended = state.scheduler.stopped or in_stage == epochs
     last = number + 1 == len(self.search.stages)
-    return not _alive(state['search'], loss) or bool(last and ended)
+    return not _alive(state.search, loss) or bool(last and ended)
 
-  def _next_stage(self, state, found, judge, number):
+  def _next_stage(self, kept, found, judge, number):
     """Returns the state and the scheduler with which a stage begins."""
     if self.method.keep_optimiser:
       # Steps are counted on: random numbers go by them.
-      if state['kept'].step:
-        found = self._on_device(state['kept'])._replace(step=found.step)
+      if kept.step:
+        found = self._on_device(kept)._replace(step=found.step)
       return found, judge._replace(bad=0, improved=False, stopped=False)
-    weights = self.search.weights
-    opt = per_candidate.init(
-      weights.kind, found.params, self.supernet.group_count
-    )
+    rule = steps_lib.weight_optimiser(self.supernet, self.search.weights)
+    opt = rule.init(found.params)
     return (
       found._replace(opt=self._on_device(opt)),
       plateau.State(self.search.stages[number].lr),
@@ -466,7 +488,7 @@ def restore(search, prepared, fingerprint, out):
       f'{out} has no checkpoint of search {name} that can be restored; remove '
       f'{result_path(out, name)}, if it is there, to search again'
     )
-  return searcher, state | {'search': searcher._on_device(state['search'])}
+  return searcher, state._replace(search=searcher._on_device(state.search))
 
 
 class _Trainable:
@@ -482,8 +504,8 @@ class _Trainable:
     self._state = self._searcher.initial()
 
   def resume(self, host):
-    found = self._searcher._on_device(host['search'])
-    self._state = host | {'search': found}
+    found = self._searcher._on_device(host.search)
+    self._state = host._replace(search=found)
 
   def epoch(self, epoch):
     self._state, _ = self._searcher.epoch(self._state, epoch)
@@ -531,13 +553,13 @@ def run(
   def tell(done, host, resumed):
     nonlocal epoch
     epoch = done
-    stage = search.stages[int(host['history']['stage'][epoch - 1])].name
-    on_epoch(Progress(search, epoch, stage, host['history'], resumed))
+    stage = search.stages[int(host.history['stage'][epoch - 1])].name
+    on_epoch(Progress(search, epoch, stage, host.history, resumed))
 
   trainable = _Trainable(Searcher(search, prepared))
   state = loop.run(trainable, place, search.epochs, about, tell, say)
-  loss = state['history']['held_out_loss'][epoch - 1]
-  if not _alive(state['search'], loss) or _absurd(search, prepared, loss):
+  loss = state.history['held_out_loss'][epoch - 1]
+  if not _alive(state.search, loss) or _absurd(search, prepared, loss):
     raise DivergedError(_divergence(search, state, epoch, place))
   result = _result(search, name, fingerprint, state)
   text = json.dumps(result, indent=1)
@@ -547,7 +569,7 @@ def run(
 
 def _divergence(search, state, epoch, place):
   """Says where a search diverged, and what to look at."""
-  history, found = state['history'], state['search']
+  history, found = state.history, state.search
   stage = search.stages[int(history['stage'][epoch - 1])].name
   who = f'{search.method.name}, seed {search.seed}, diverged in'
   if found.alive:
@@ -581,7 +603,7 @@ def _divergence(search, state, epoch, place):
 
 
 def _result(search, name, fingerprint, state):
-  history = state['history']
+  history = state.history
   epochs = int((history['stage'] >= 0).sum())
   arch = derive(search, history)
   curves = {

@@ -20,7 +20,7 @@ from nasjax.losses import criterion
 from nasjax.models import common
 from nasjax.oneshot import estimators
 from nasjax.training import member
-from nasjax.training.optimisers import per_candidate
+from nasjax.training.optimisers import one_pass, per_candidate
 
 # Streams of random numbers of a search, all from its one key.
 INIT, ALPHA, DROPOUT, ARCH_DROPOUT, PATHS, ARCH_PATHS, EXPECTED = range(7)
@@ -74,6 +74,13 @@ def stream(state, number):
   return jax.random.fold_in(jax.random.fold_in(key, number), state.step)
 
 
+def weight_optimiser(supernet, weights, lr=None):
+  """Returns the optimiser of the shared weights, of `per_candidate.make`."""
+  return per_candidate.make(
+    weights.kind, weights.rule, supernet.groups, supernet.group_count, lr
+  )
+
+
 def _alpha_optimiser(method):
   b1, b2 = method.alpha_betas
   return optax.chain(
@@ -98,7 +105,7 @@ def init(supernet, method, weights, key):
   params = common.initial_params(network, jax.random.fold_in(key, INIT), first)
   return State(
     params,
-    per_candidate.init(weights.kind, params, supernet.group_count),
+    weight_optimiser(supernet, weights).init(params),
     alpha_e,
     tuple(map(_alpha_optimiser(method).init, alpha_e)),
     jnp.zeros((), jnp.int32),
@@ -176,16 +183,13 @@ def _updated(supernet, method, weights, state, loss, grads, edge_e, lr):
     if method.sampled
     else jnp.ones(supernet.group_count, bool)
   )
-  params, opt, made = per_candidate.update(
-    weights.kind,
-    weights.rule,
+  params, opt, made = one_pass.step(
+    weight_optimiser(supernet, weights, lr),
     grads,
     state.opt,
     state.params,
-    lr,
-    supernet.groups(state.params),
-    active_g,
     state.alive & jnp.isfinite(loss),
+    active_g=active_g,
   )
   return state._replace(
     params=params, opt=opt, step=state.step + made, alive=made

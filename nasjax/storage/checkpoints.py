@@ -48,6 +48,17 @@ def _plain(path):
     yield link
 
 
+def by_field(state):
+  """Returns a state as it is saved: fields of a NamedTuple that are not None.
+
+  orbax tells None from what is not there, and a state that has got a field
+  since shall come back without it.
+  """
+  if not hasattr(state, '_fields'):
+    return state
+  return {k: v for k, v in state._asdict().items() if v is not None}
+
+
 def restore(saved, directory, target, say):
   """Returns the last state that can be restored.
 
@@ -58,7 +69,7 @@ def restore(saved, directory, target, say):
     saved: of `manager`.
     directory: that of the manager, as it is called in messages.
     target: state of the shapes and types that are wanted; None takes them as
-      they were saved.
+      they were saved. Of a NamedTuple that `by_field` saved it is one, too.
     say: called with a line of text for each that cannot be restored.
 
   Returns:
@@ -68,10 +79,14 @@ def restore(saved, directory, target, say):
   for epoch in sorted(saved.all_steps(), reverse=True):
     try:
       with SAVING:
-        state = saved.restore(epoch, args=ocp.args.StandardRestore(target))
+        state = saved.restore(
+          epoch, args=ocp.args.StandardRestore(by_field(target))
+        )
       about = saved.metadata(epoch).custom_metadata
       if not about:
         raise ValueError('it does not say what it is of')
+      if hasattr(target, '_fields'):
+        state = target._replace(**state)
       return epoch, state, about
     except Exception as e:  # files may hold anything, and orbax raise anything
       if memory.exhausted(e):

@@ -61,7 +61,9 @@ def run(trainable, place, epochs, about, tell, say):
         host = trainable.host()
         with checkpoints.SAVING:
           saved.save(
-            epoch, args=ocp.args.StandardSave(host), custom_metadata=about
+            epoch,
+            args=ocp.args.StandardSave(checkpoints.by_field(host)),
+            custom_metadata=about,
           )
       tell(epoch, host, epoch <= done)
     saved.wait_until_finished()

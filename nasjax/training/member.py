@@ -15,7 +15,8 @@ from jax import lax
 from nasjax.layers import dropout
 from nasjax.losses import criterion
 from nasjax.models import common, families
-from nasjax.training.optimisers import adam
+from nasjax.training import optimisers
+from nasjax.training.optimisers import one_pass
 
 
 class Member(NamedTuple):
@@ -23,7 +24,7 @@ class Member(NamedTuple):
 
   Attributes:
     params: of the network.
-    opt_state: of Adam.
+    opt_state: of the optimiser.
     step: int32, updates so far.
     alive: bool, False from the first non-finite loss or gradient on; the state
       then stays as it was before that step.
@@ -154,7 +155,7 @@ def init_member(network, recipe, key, gates):
   params = families.form(network).pack(params)
   return Member(
     params,
-    adam.init(recipe, params),
+    optimisers.of(recipe, network.kernels).init(params),
     jnp.zeros((), jnp.int32),
     jnp.ones((), bool),
     jax.random.key_data(jax.random.fold_in(key, 1)),
@@ -170,7 +171,7 @@ def reordered(member, function):
   """
   return member._replace(
     params=function(member.params),
-    opt_state=adam.by_moments(function, member.opt_state),
+    opt_state=optimisers.like_params(function, member.opt_state, member.params),
   )
 
 
@@ -252,14 +253,12 @@ def make_train_step(network, recipe, axis=None):
     if axis is not None:
       loss, grads = lax.psum((loss, grads), axis)
     trains = lr > 0
-    params, opt_state, made = adam.update(
-      recipe,
+    params, opt_state, made = one_pass.step(
+      optimisers.of(recipe, network.kernels, lr),
       grads,
       member.opt_state,
       member.params,
-      lr,
       member.alive & trains & jnp.isfinite(loss),
-      network.kernels,
     )
     step, alive = member.step + made, jnp.where(trains, made, member.alive)
     return Member(params, opt_state, step, alive, member.key), loss

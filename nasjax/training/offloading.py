@@ -10,7 +10,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from nasjax.training.trainer import Trainer, by_member, learning_rates, records
+from nasjax.training.trainer import Trainer, begun, by_member, learning_rates
 
 
 def cut(shard, at_once):
@@ -64,8 +64,8 @@ class Parts:
       state = by_member(lambda leaf_p, i=i: np.split(leaf_p, starts)[i], host)
       if i:
         # Seconds are of the shard: the first part keeps those that are gone.
-        gone_e = host['seconds']
-        state['seconds'] = np.where(np.isnan(gone_e), gone_e, 0)
+        gone_e = host.seconds
+        state = state._replace(seconds=np.where(np.isnan(gone_e), gone_e, 0))
       self._states.append(trainer.load(state) if self._resident else state)
 
   def epoch(self, epoch):
@@ -82,7 +82,7 @@ class Parts:
     if self._resident:
       states = [r.unload(s) for r, s in zip(self.trainers, states, strict=True)]
     merged = jax.tree.map(lambda *leaves: np.concatenate(leaves), *states)
-    return merged | {'seconds': np.sum([s['seconds'] for s in states], 0)}
+    return merged._replace(seconds=np.sum([s.seconds for s in states], 0))
 
   def over(self, host, epoch):
     """Tells whether a plateau ended the training of all before an epoch."""
@@ -95,9 +95,8 @@ class Parts:
       lambda leaf: np.empty((members, *leaf.shape[1:]), leaf.dtype),
       self.trainers[0].host_shapes(),
     )
-    return {'members': member, 'best': member.params} | records(
-      members, self._job.recipe.epochs
-    )
+    epochs = self._job.recipe.epochs
+    return begun(members, epochs, member, member.params)
 
   def emitted(self):
     """Returns the `emitted_p` of all real members."""
@@ -110,7 +109,7 @@ class Parts:
     found = []
     for i, trainer in enumerate(self.trainers):
       real = len(trainer.shard.members)
-      result = trainer.test(self._loaded(i)['best'])
+      result = trainer.test(self._loaded(i).best)
       found.append(jax.tree.map(lambda v_p, real=real: v_p[:real], result))
     return jax.tree.map(lambda *values: np.concatenate(values), *found)
 

@@ -13,6 +13,7 @@ _LATER = {
   'batch_frames': (),
   'loss': ('ctc_weight', 'lm_order'),
   'patience': ('minimum_epochs', 'delta', 'stop_lr'),
+  'optimiser': (),
 }
 _LATER_FIELDS = {
   name for owner, others in _LATER.items() for name in (owner, *others)
@@ -23,11 +24,10 @@ _LATER_FIELDS = {
 class Recipe:
   """Hyper-parameters of training.
 
-  The learning rate of epoch e = 1, 2, ... is lr * decay ** max(0, e - start),
-  constant within an epoch. With a `patience` it is lr at first, and falls by
-  the factor decay where a network's own validation loss stands still, until
-  the next fall would take it below `stop_lr`: there the training of that
-  network ends (`plateau`).
+  The learning rate of an epoch is that of `schedule`. With a `patience` it is
+  lr at first, and falls by the factor decay where a network's own validation
+  loss stands still, until the next fall would take it below `stop_lr`: there
+  the training of that network ends (`plateau`).
 
   Attributes:
     name: what tables and queries call it.
@@ -70,6 +70,7 @@ class Recipe:
     delta: by how much a loss must fall to be an improvement, in nats as
       `loss_norm` has them.
     stop_lr: the lowest learning rate.
+    optimiser: a name of `optimisers.OPTIMISERS`.
   """
 
   name: str
@@ -99,6 +100,7 @@ class Recipe:
   minimum_epochs: int = 0
   delta: float = 0.0
   stop_lr: float = 0.0
+  optimiser: str = 'adam'
 
   def __post_init__(self):
     object.__setattr__(self, 'curriculum', tuple(self.curriculum))
@@ -129,8 +131,9 @@ class Recipe:
       'decoder': self.decoder in ('beam', 'greedy'),
       'beam_width': self.beam_width >= 1,
       'precision': self.precision in ('float32', 'bfloat16'),
-      # Which there are, `losses.criterion` says where it is looked up.
+      # Which there are is said where they are looked up.
       'loss': isinstance(self.loss, str) and self.loss != '',
+      'optimiser': isinstance(self.optimiser, str) and self.optimiser != '',
       'ctc_weight': 0 <= self.ctc_weight < math.inf,
       'lm_order': self.lm_order in (2, 3, 4),
       'patience': self.patience >= 0,
@@ -179,13 +182,6 @@ class Recipe:
       self.minimum_epochs, self.patience, self.delta, self.stop_lr, self.decay
     )
 
-  def learning_rate(self, epoch):
-    """Learning rate of a counted epoch (1-based); the curriculum uses lr.
-
-    That of the schedule by epochs: of no meaning where there is a `plateau`.
-    """
-    return self.lr * self.decay ** max(0, epoch - self.start)
-
   def learning_rates(self, losses):
     """Learning rates of a network's epochs so far, and of the next one.
 
@@ -198,7 +194,7 @@ class Recipe:
       from where the training has ended.
     """
     if not self.patience:
-      return [self.learning_rate(e) for e in range(1, len(losses) + 2)]
+      return list(map(schedule(self), range(len(losses) + 1)))
     state, ended, rates = plateau_lib.State(self.lr), False, [self.lr]
     for epoch, loss in enumerate(losses, start=1):
       state = plateau_lib.step(self.plateau, state, epoch, loss)
@@ -208,6 +204,36 @@ class Recipe:
 
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
+
+
+def schedule(recipe, steps=1):
+  """Returns the learning rate as optax has it, a function of a count from 0.
+
+  Mehrotra et al. 2021, section 3.2, constant within an epoch e = 1, 2, ...:
+
+    lr * decay ** max(0, e - start)
+
+  The curriculum before these epochs has the rate lr.
+
+  Args:
+    recipe: `Recipe`.
+    steps: how many counts make an epoch: 1 to count epochs, the batches of an
+      epoch to count updates. Counts are whole numbers, or traced.
+
+  Raises:
+    ValueError: its rates follow losses (`plateau`), not a count.
+  """
+  if recipe.patience:
+    raise ValueError(
+      f'recipe {recipe.name}: with patience={recipe.patience} rates follow the '
+      'losses of a network; ask its learning_rates(losses)'
+    )
+
+  def rate(count):
+    late = count // steps + 1 - recipe.start
+    return recipe.lr * recipe.decay ** (late * (late > 0))
+
+  return rate
 
 
 def describe(recipe):

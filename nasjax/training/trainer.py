@@ -99,14 +99,36 @@ def prepare(corpus, recipe, mesh):
   )
 
 
-def records(members, epochs):
-  """Returns the part of a state that stands on the host, with nothing in it."""
-  return {
-    'curves': {name: np.full((members, epochs), np.nan) for name in CURVES},
-    'seconds': np.full(epochs, np.nan),
-    'best_epoch': np.zeros(members, np.int64),
-    'diverged_epoch': np.zeros(members, np.int64),
-  }
+class State(NamedTuple):
+  """A population in training. All but the first two stand on the host.
+
+  Attributes:
+    members: `Member`, the leading axis of each array being members.
+    best: params of each member's best epoch.
+    curves: float64 [member, epoch] by name of `CURVES`, NaN where nothing is.
+    seconds: of each epoch, for all members together.
+    best_epoch: of each member, 0 for none yet.
+    diverged_epoch: of each member, 0 for none.
+  """
+
+  members: member_lib.Member | None
+  best: dict | None
+  curves: dict
+  seconds: np.ndarray
+  best_epoch: np.ndarray
+  diverged_epoch: np.ndarray
+
+
+def begun(members, epochs, networks_p=None, best=None):
+  """Returns the `State` of so many members before the first epoch."""
+  return State(
+    networks_p,
+    best,
+    {name: np.full((members, epochs), np.nan) for name in CURVES},
+    np.full(epochs, np.nan),
+    np.zeros(members, np.int64),
+    np.zeros(members, np.int64),
+  )
 
 
 def learning_rates(recipe, state, epochs):
@@ -117,23 +139,22 @@ def learning_rates(recipe, state, epochs):
 
   Args:
     recipe: `Recipe`.
-    state: of `Trainer`, or what `records` returned.
+    state: `State`.
     epochs: how many.
 
   Returns:
     float64 [members, epochs]; with a plateau 0 from where a member has stopped
     or diverged.
   """
-  loss_pe = state['curves']['val_loss'][:, : epochs - 1]
+  loss_pe = state.curves['val_loss'][:, : epochs - 1]
   return np.array([recipe.learning_rates(loss_e) for loss_e in loss_pe])
 
 
 def by_member(function, state):
-  """Maps every array of a state whose leading axis is members."""
-  return {
-    part: tree if part == 'seconds' else jax.tree.map(function, tree)
-    for part, tree in state.items()
-  }
+  """Maps every array of a `State` whose leading axis is members."""
+  return jax.tree.map(function, state._replace(seconds=()))._replace(
+    seconds=state.seconds
+  )
 
 
 def padded(members, mesh):
@@ -204,12 +225,13 @@ class Trainer:
   def initial(self):
     """Returns the state before the first epoch."""
     members_p = self.programs.init(self._keys(), self.host_gates)
-    return {
-      'members': population.on_members(members_p, self.prepared.mesh),
-      'best': population.on_members(
-        jax.tree.map(np.array, members_p.params), self.prepared.mesh
-      ),
-    } | records(self.size, self.job.recipe.epochs)
+    best = jax.tree.map(np.array, members_p.params)
+    return begun(
+      self.size,
+      self.job.recipe.epochs,
+      population.on_members(members_p, self.prepared.mesh),
+      population.on_members(best, self.prepared.mesh),
+    )
 
   def _keys(self):
     keys = [
@@ -239,9 +261,10 @@ class Trainer:
       return np.concatenate([leaf_p, spare])
 
     state = self._reordered(by_member(pad, host), self.form.pack)
-    for part in ('members', 'best'):
-      state[part] = population.on_members(state[part], self.prepared.mesh)
-    return state
+    members, best = population.on_members(
+      (state.members, state.best), self.prepared.mesh
+    )
+    return state._replace(members=members, best=best)
 
   def unload(self, state):
     """Copies the states of real members to the host.
@@ -258,10 +281,10 @@ class Trainer:
   def _reordered(self, state, function):
     """Takes parameters on the host to the form of the devices, or back."""
     function = functools.partial(function, lead=1)
-    return state | {
-      'members': member_lib.reordered(state['members'], function),
-      'best': function(state['best']),
-    }
+    return state._replace(
+      members=member_lib.reordered(state.members, function),
+      best=function(state.best),
+    )
 
   def plan(self, number, keep_u=None):
     return batching.train_plan(
@@ -415,7 +438,7 @@ class Trainer:
     """
     started = time.perf_counter()
     recipe = self.job.recipe
-    members_p = state['members']
+    members_p = state.members
     if epoch == 1:
       for plan in self.curriculum:
         members_p, _ = self._pass(members_p, plan, recipe.lr)
@@ -426,16 +449,16 @@ class Trainer:
     alive_p = (
       np.asarray(members_p.alive)
       & np.isfinite(val_loss_p)
-      & (state['diverged_epoch'] == 0)
+      & (state.diverged_epoch == 0)
     )
     trained_p = alive_p & (lr_p > 0)
     found = dict(
       zip(CURVES, (np.asarray(loss_p), val_loss_p, val_per_p), strict=True)
     )
-    curves = {name: values.copy() for name, values in state['curves'].items()}
+    curves = {name: values.copy() for name, values in state.curves.items()}
     for name, values in found.items():
       curves[name][:, epoch - 1] = np.where(trained_p, values, np.nan)
-    diverged = state['diverged_epoch'].copy()
+    diverged = state.diverged_epoch.copy()
     diverged[~alive_p & (diverged == 0)] = epoch
     # Among equals the latest epoch is kept, as the released code does.
     earlier = curves['val_per'][:, recipe.minimum_epochs : epoch - 1]
@@ -445,16 +468,10 @@ class Trainer:
     best = self.programs.keep_best(
       population.on_members(better_p, self.prepared.mesh),
       members_p.params,
-      state['best'],
+      state.best,
     )
     jax.block_until_ready(best)
-    seconds = state['seconds'].copy()
+    seconds = state.seconds.copy()
     seconds[epoch - 1] = time.perf_counter() - started
-    return {
-      'members': members_p,
-      'best': best,
-      'curves': curves,
-      'seconds': seconds,
-      'best_epoch': np.where(better_p, epoch, state['best_epoch']),
-      'diverged_epoch': diverged,
-    }
+    best_epoch = np.where(better_p, epoch, state.best_epoch)
+    return State(members_p, best, curves, seconds, best_epoch, diverged)

@@ -102,9 +102,9 @@ def test_rows_equal_training_by_hand(finished):
   tested = []
   for epoch in (1, 2):
     state = trainer.epoch(state, epoch)
-    tested.append(trainer.evaluate(state['members'].params, 'test'))
+    tested.append(trainer.evaluate(state.members.params, 'test'))
   for p, (cell, seed) in enumerate(MEMBERS):
-    val_per = state['curves']['val_per'][p]
+    val_per = state.curves['val_per'][p]
     best = 2 if val_per[1] <= val_per[0] else 1
     loss_p, per_p = tested[best - 1]
     assert t.query(cell, 'best_epoch', seed=seed) == best
@@ -272,11 +272,11 @@ class Poisoned(running.Trainer):
 
   def initial(self):
     state = super().initial()
-    params = jax.tree.map(np.array, state['members'].params)
+    params = jax.tree.map(np.array, state.members.params)
     params['block0_conv']['kernel'][1, 0] = np.nan
-    sharding = jax.tree.leaves(state['members'].params)[0].sharding
+    sharding = jax.tree.leaves(state.members.params)[0].sharding
     params = jax.device_put(params, sharding)
-    return state | {'members': state['members']._replace(params=params)}
+    return state._replace(members=state.members._replace(params=params))
 
 
 class PoisonedLater(running.Trainer):
@@ -284,11 +284,11 @@ class PoisonedLater(running.Trainer):
 
   def epoch(self, state, epoch):
     if epoch == 2:
-      params = jax.tree.map(np.array, state['members'].params)
+      params = jax.tree.map(np.array, state.members.params)
       params['head']['kernel'][1] = np.inf
-      sharding = jax.tree.leaves(state['members'].params)[0].sharding
+      sharding = jax.tree.leaves(state.members.params)[0].sharding
       params = jax.device_put(params, sharding)
-      state = state | {'members': state['members']._replace(params=params)}
+      state = state._replace(members=state.members._replace(params=params))
     return super().epoch(state, epoch)
 
 

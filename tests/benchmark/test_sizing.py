@@ -118,7 +118,7 @@ def test_the_measure_counts_what_training_holds():
   trainer = tiny_corpus.trainer([(CELL, seed) for seed in range(3)])
   state = trainer.initial()
   held = sum(
-    leaf.nbytes for leaf in jax.tree.leaves((state['members'], state['best']))
+    leaf.nbytes for leaf in jax.tree.leaves((state.members, state.best))
   )
   measured = sizing.needed(trainer)
   assert measured > 3 * held

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import native
@@ -127,10 +128,11 @@ def _one_hot(index=INDEX):
 
 
 def _assert_close(found, expected):
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-5),
+  chex.assert_trees_all_close(
     found,
     expected,
+    rtol=2e-5,
+    atol=2e-5,
   )
 
 
@@ -182,10 +184,11 @@ def test_straight_and_recomputed_agree():
   weight_k, *arguments = _arguments(1)
   straight = _found('straight', weight_k, arguments)
   recomputed = _found('recomputed', weight_k, arguments)
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6),
+  chex.assert_trees_all_close(
     straight,
     recomputed,
+    rtol=1e-6,
+    atol=1e-6,
   )
 
 
@@ -273,7 +276,7 @@ def test_what_does_not_run_can_be_poisoned(mode):
   found = _found(
     mode, _one_hot(), (poisoned(affine_k), poisoned(rest_k), x_btc)
   )
-  jax.tree.map(np.testing.assert_array_equal, found, clean)
+  chex.assert_trees_all_equal(found, clean)
 
 
 @functools.cache
@@ -417,9 +420,10 @@ def test_the_native_convolution_has_second_derivatives():
     derivatives(native_conv, args),
     derivatives(plain_conv, args),
   )
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4),
+  chex.assert_trees_all_close(
     found,
     expected,
+    rtol=1e-4,
+    atol=1e-4,
   )
   assert all(np.abs(leaf).max() > 0.1 for leaf in jax.tree.leaves(expected))

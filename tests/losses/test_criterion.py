@@ -68,7 +68,7 @@ def test_a_validation_loss_is_a_mean_over_what_is_valid():
   trainer = running.Trainer(
     tiny_corpus.job(RECIPE), tiny_corpus.shard(PAIR), prepared
   )
-  params_p = trainer.initial()['members'].params
+  params_p = trainer.initial().members.params
   tiny = tiny_corpus.corpus()
   labels = list(tiny.validation.labels)
   assert tiny.validation.frames_u[1] == 8
@@ -123,7 +123,7 @@ def test_a_search_trains_with_it():
     state, over = searcher.epoch(state, epoch)
   assert over
   for name in ('train_loss', 'held_out_loss', 'val_loss'):
-    loss_e = state['history'][name]
+    loss_e = state.history[name]
     assert np.isfinite(loss_e).all() and loss_e[-1] < 0.8 * loss_e[0]
   # Prepared for another loss there are no constants of this one.
   other = _prepared(tiny_corpus.RECIPE)

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -127,7 +128,7 @@ def test_there_and_back(kernels, checkpoint, on_host):
   packed = form.pack(given)
   kind = np.ndarray if on_host else jax.Array
   assert all(isinstance(leaf, kind) for leaf in jax.tree.leaves(packed))
-  jax.tree.map(np.testing.assert_array_equal, form.unpack(packed), params)
+  chex.assert_trees_all_equal(form.unpack(packed), params)
   # A population's, with members in front.
   pair = jax.tree.map(lambda leaf: np.stack([leaf, 2 * leaf]), params)
   packed_pair = form.pack(pair, lead=1)
@@ -137,7 +138,7 @@ def test_there_and_back(kernels, checkpoint, on_host):
     packed,
   )
   back = form.unpack(packed_pair, lead=1)
-  jax.tree.map(np.testing.assert_array_equal, back, pair)
+  chex.assert_trees_all_equal(back, pair)
   # The norm that decays, and that of gradients, are those of the network.
   np.testing.assert_allclose(
     common.conv_kernel_norm(packed), common.conv_kernel_norm(params), rtol=1e-5
@@ -252,18 +253,19 @@ def test_a_population_trains_as_on_a_cpu(kernels, monkeypatch):
     state = trainer.epoch(trainer.initial(), 1)
     host = trainer.unload(state)
     again = trainer.unload(trainer.load(host))
-    jax.tree.map(np.testing.assert_array_equal, host, again)
+    chex.assert_trees_all_equal(host, again)
     states.append(host)
   plain, own = states
-  assert (plain['members'].step == own['members'].step).all()
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-    plain['members'].params,
-    own['members'].params,
+  assert (plain.members.step == own.members.step).all()
+  chex.assert_trees_all_close(
+    plain.members.params,
+    own.members.params,
+    rtol=1e-4,
+    atol=1e-5,
   )
   for curve in ('train_loss', 'val_loss'):
     np.testing.assert_allclose(
-      plain['curves'][curve], own['curves'][curve], rtol=1e-5
+      plain.curves[curve], own.curves[curve], rtol=1e-5
     )
 
 

@@ -2,6 +2,7 @@ import dataclasses
 import functools
 import json
 
+import chex
 import jax
 import jax.numpy as jnp
 import native
@@ -209,9 +210,10 @@ def test_native_kernels_change_nothing(macro, names):
     assert norm > 1
     gradient = jax.tree.map(lambda g, norm=norm: g / norm, gradient)
     results.append((logits_btv, gradient))
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+  chex.assert_trees_all_close(
     *results,
+    rtol=1e-5,
+    atol=1e-5,
   )
 
 

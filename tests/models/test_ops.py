@@ -1,5 +1,6 @@
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import native
@@ -178,9 +179,10 @@ def _native_equals_xla(c, groups, taps, place_uk=None, **fields):
     results.append(
       _conv_pulled(module, params, x_btc, len_b, place_uk, key, dy_btc)
     )
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4),
+  chex.assert_trees_all_close(
     *results,
+    rtol=1e-5,
+    atol=1e-4,
   )
   _, gradients, dx_btc = results[1]
   assert np.any(dx_btc[1, :12]) and not np.any(dx_btc[1, 12:])
@@ -287,10 +289,11 @@ _curves_of = jax.jit(_curves, static_argnums=0)
 
 
 def _assert_close(results, expected, rtol=1e-4, atol=2e-5):
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol),
+  chex.assert_trees_all_close(
     results,
     expected,
+    rtol=rtol,
+    atol=atol,
   )
 
 

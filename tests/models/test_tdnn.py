@@ -6,6 +6,7 @@ import functools
 import subprocess
 import sys
 
+import chex
 import jax
 import jax.numpy as jnp
 import jax.test_util
@@ -181,7 +182,7 @@ def test_nan_in_padding_reaches_no_gradient():
   x_btf[np.arange(11) >= len_b[:, None]] = np.nan
   dirty = gradient(params, x_btf)
   assert np.abs(clean['block0_tdnn_c1d1']['kernel']).max() > 1e-3
-  jax.tree.map(np.testing.assert_array_equal, clean, dirty)
+  chex.assert_trees_all_equal(clean, dirty)
 
 
 # The convolution.
@@ -276,10 +277,11 @@ def test_population_program_equals_plain_networks():
       params, gates
     )
     np.testing.assert_allclose(own[1][0], logits_btv, rtol=1e-4, atol=1e-4)
-    jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3),
+    chex.assert_trees_all_close(
       families.unpack(SHORT, arch, own[1][1]),
       gradient,
+      rtol=1e-3,
+      atol=1e-3,
     )
 
 
@@ -348,7 +350,7 @@ def test_initialisation_is_pytorchs_default():
   kinds = tuple((kind,) for kind in families.signature(SHORT, PAIR))
   member = init(tdnn.Network(macro, kinds), jax.random.key(5), gates)
   member = families.unpack(SHORT, PAIR, member)
-  jax.tree.map(np.testing.assert_array_equal, params, member)
+  chex.assert_trees_all_equal(params, member)
 
 
 def test_l2_reaches_all_convolutions():
@@ -425,21 +427,21 @@ def test_a_population_trains_as_plain_steps_do():
   prepared = tiny_corpus.prepared()
   trainer = running.Trainer(job, shard, prepared)
   state = trainer.initial()
-  start_p = jax.tree.map(np.array, state['members'].params)
+  start_p = jax.tree.map(np.array, state.members.params)
   state = trainer.epoch(state, 1)
-  assert state['members'].step[0] == 5 and not state['diverged_epoch'].any()
+  assert state.members.step[0] == 5 and not state.diverged_epoch.any()
   for p, member in enumerate(shard.members):
     params = jax.tree.map(lambda leaf, p=p: leaf[p], start_p)
     ((loss, after),), steps, _ = plain_training.train(
       job, member, prepared, tiny_corpus.corpus().train, params, 1
     )
     assert steps == 5
-    assert state['curves']['train_loss'][p, 0] == pytest.approx(loss, rel=1e-4)
+    assert state.curves['train_loss'][p, 0] == pytest.approx(loss, rel=1e-4)
     jax.tree.map(
       lambda one, two, p=p: np.testing.assert_allclose(
         one[p], two, rtol=1e-4, atol=1e-5
       ),
-      state['members'].params,
+      state.members.params,
       after,
     )
     moved = np.abs(after['head']['kernel'] - params['head']['kernel'])

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -150,6 +151,16 @@ def _die_after(epoch):
   return on_epoch
 
 
+def test_warm_up_and_search_share_one_program(toy, monkeypatch, tmp_path):
+  chex.clear_trace_counter()
+  make = steps_lib.make_pass
+  monkeypatch.setattr(
+    steps_lib, 'make_pass', lambda *args: chex.assert_max_traces(make(*args), 1)
+  )
+  # Weights that no other test has.
+  assert _run(_search(weights=WEIGHTS._replace(momentum=0.5)), tmp_path)
+
+
 @pytest.mark.parametrize('epoch', [1, 2, 3])
 def test_a_killed_search_ends_with_the_same_bits(toy, tmp_path, epoch):
   search = _search(plan=(1, 2))
@@ -168,8 +179,8 @@ def test_a_killed_search_ends_with_the_same_bits(toy, tmp_path, epoch):
     for name in ('whole', 'killed')
   ]
   for state in states:
-    del state['history']['seconds']
-  jax.tree.map(np.testing.assert_array_equal, *states)
+    del state.history['seconds']
+  chex.assert_trees_all_equal(*states)
 
 
 def test_nothing_is_restored_where_nothing_was_run(toy, tmp_path):
@@ -256,7 +267,7 @@ def test_no_held_out_batch_is_left_out(toy, tmp_path, every):
   moved = seen[-1].history['arch_path'][..., 0] >= 0
   used = []
   for epoch in range(1, 5):
-    history = searcher.initial()['history']
+    history = searcher.initial().history
     if epoch > 1:
       history = {k: v.copy() for k, v in seen[epoch - 2].history.items()}
     batch_s = searcher._held_out_batches(history, epoch)
@@ -358,21 +369,17 @@ def test_the_released_code_goes_on_from_the_best_epoch_of_warm_up(
   best, last, given = seen['kept'], seen['found'], seen['given']
   assert int(best.step) < int(last.step) == int(given.step)
   for name in ('params', 'opt'):
-    _equal(getattr(given, name), getattr(best, name))
+    chex.assert_trees_all_equal(getattr(given, name), getattr(best, name))
   assert (np.asarray(given.params['head']) != last.params['head']).any()
-
-
-def _equal(one, two):
-  jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
 def _watched(function, seen):
   """The function, which leaves what it got and gave in `seen`."""
 
-  def call(self, state, found, judge, number):
-    given, judge = function(self, state, found, judge, number)
+  def call(self, kept, found, judge, number):
+    given, judge = function(self, kept, found, judge, number)
     seen.update(
-      kept=state['kept'],
+      kept=kept,
       found=jax.device_get(found),
       given=jax.device_get(given),
     )
@@ -397,13 +404,13 @@ def test_methods_that_make_no_sense_are_refused(changes, words):
 def test_the_optimiser_between_stages(toy, method):
   kept = method is methods.ST_NAS_CODE
   searcher = searching.Searcher(_search(method), _prepared())
-  initial = searcher.initial()['search']
+  initial = searcher.initial().search
   params = jax.device_get(initial.params)
   state, over = searcher.epoch(searcher.initial(), 1)
   assert not over
-  np.testing.assert_array_equal(state['stage'], [1, 0])
-  opt = state['search'].opt
-  assert (state['search'].params['head'] != params['head']).any()
+  np.testing.assert_array_equal(state.stage, [1, 0])
+  opt = state.search.opt
+  assert (state.search.params['head'] != params['head']).any()
   assert (opt.count_g.max() > 0) == kept
   assert bool((opt.first['head'] != 0).any()) == kept
 
@@ -471,10 +478,9 @@ def test_a_search_that_diverges_says_so(toy, tmp_path, monkeypatch):
   assert searching.load(tmp_path, search.name(FINGERPRINT)) is None
   # What to look at is what the step did not change.
   _, state = searching.restore(search, _prepared(), FINGERPRINT, tmp_path)
-  assert not state['search'].alive
-  assert int(state['search'].step) == int(found[1]) - 1
-  for leaf in jax.tree.leaves(state['search'].params):
-    assert np.isfinite(leaf).all()
+  assert not state.search.alive
+  assert int(state.search.step) == int(found[1]) - 1
+  chex.assert_tree_all_finite(state.search.params)
 
 
 def test_the_loss_of_the_judge_may_be_the_first_that_is_not_finite(
@@ -518,6 +524,9 @@ def test_stages_without_epochs_are_refused(epochs):
     stages.Stage('retrain', 1, LR)
   with pytest.raises(ValueError, match='at least one stage'):
     _search(plan=(0, 0))
+  lion = WEIGHTS._replace(recipe=tiny_corpus.variant(optimiser='lion'))
+  with pytest.raises(ValueError, match="optimiser='lion' trains no.*'adam'"):
+    _search(weights=lion)
   assert [s.name for s in stages.fixed(0, 2, LR)] == ['search']
 
 

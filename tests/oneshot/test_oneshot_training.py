@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import types
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +20,7 @@ from nasjax.oneshot import estimators, methods
 from nasjax.oneshot import steps as steps_lib
 from nasjax.oneshot.supernet import Supernet
 from nasjax.training import member
+from nasjax.training.optimisers import per_candidate
 
 TOY, WEIGHTS = toy_supernet.SUPERNET, toy_supernet.WEIGHTS
 LR = 0.02
@@ -60,10 +62,6 @@ def _pass(method):
   return jax.jit(steps_lib.make_pass(TOY, method, WEIGHTS, buckets))
 
 
-def _same(one, two):
-  jax.tree.map(np.testing.assert_array_equal, one, two)
-
-
 def _gradient(state, method, edge):
   """What the first architecture step saw, from Adam's first moment."""
   mu_k = np.asarray(state.alpha_opt[edge][1].mu)
@@ -76,8 +74,8 @@ def test_a_weight_step_moves_what_ran_and_nothing_else(toy):
   for s in range(6):
     after, loss, path_e = _weight_step(method)(state, _batch(s), LR, 1.0)
     assert np.isfinite(loss)
-    _same(after.alpha_e, state.alpha_e)
-    _same(after.alpha_opt, state.alpha_opt)
+    chex.assert_trees_all_equal(after.alpha_e, state.alpha_e)
+    chex.assert_trees_all_equal(after.alpha_opt, state.alpha_opt)
     assert after.step == s + 1
     counts = np.asarray(state.opt.count_g).copy()
     for n in range(3):
@@ -121,7 +119,7 @@ def test_an_architecture_step_moves_alpha_alone(toy, method):
   alphas = list(zip(before.alpha_e, after.alpha_e, strict=True))
   assert any((new != old).any() for old, new in alphas)
   assert all(np.isfinite(new).all() for _, new in alphas)
-  _same(
+  chex.assert_trees_all_equal(
     before._replace(alpha_e=(), alpha_opt=()),
     after._replace(alpha_e=(), alpha_opt=()),
   )
@@ -193,7 +191,7 @@ def test_an_edge_at_rest_keeps_alpha_and_its_optimiser(toy):
       new = after.alpha_e[e], after.alpha_opt[e]
       old = state.alpha_e[e], state.alpha_opt[e]
       if e < 3 and path_e[e] == zero:
-        _same(new, old)
+        chex.assert_trees_all_equal(new, old)
         rested += s > 0
       else:
         assert (new[0] != old[0]).any()
@@ -242,11 +240,11 @@ def test_a_loss_that_is_not_finite_ends_all_change(toy):
     arch(state, bad, _batch(4), LR, 1.0),
   ):
     assert not after.alive
-    _same(after._replace(alive=state.alive), state)
+    chex.assert_trees_all_equal(after._replace(alive=state.alive), state)
     # Good batches do not wake it.
     again, _, _ = weight(after, _batch(0), LR, 1.0)
     last, _, _ = arch(again, _batch(0), _batch(4), LR, 1.0)
-    _same(last, after)
+    chex.assert_trees_all_equal(last, after)
 
 
 def _train_plan(prepared, keep_u, epoch):
@@ -296,11 +294,7 @@ def test_a_pass_is_its_steps_one_after_the_other(toy, every_second):
     state, loss, path_e = _weight_step(method)(state, train, LR, 1.0)
     np.testing.assert_allclose(log.loss_s[s], loss, rtol=1e-5)
     np.testing.assert_array_equal(log.path_se[s], path_e)
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
-    found,
-    state,
-  )
+  chex.assert_trees_all_close(found, state, rtol=1e-4, atol=1e-6)
   # Draws of the two kinds of steps are not the same.
   assert (log.arch_path_se[::2] != log.path_se[::2]).any()
 
@@ -312,8 +306,8 @@ def test_warm_up_and_rest_leave_alpha_alone(toy, every_second, searching):
   found, log = _pass(every_second)(
     state, data, *_plans(5), LR, 1.0, searching, False
   )
-  _same(found.alpha_e, state.alpha_e)
-  _same(found.alpha_opt, state.alpha_opt)
+  chex.assert_trees_all_equal(found.alpha_e, state.alpha_e)
+  chex.assert_trees_all_equal(found.alpha_opt, state.alpha_opt)
   assert np.isnan(log.held_out_s).all()
   assert (log.arch_path_se == -1).all()
   assert (log.path_se >= 0).all()
@@ -324,8 +318,8 @@ def test_warm_up_draws_as_warm_up_does(toy, method):
   data, buckets = _data()
   state, (plan, held_out) = _state(method), _plans(2)
   found, log = _pass(method)(state, data, plan, held_out, LR, 0.5, False, False)
-  _same(found.alpha_e, state.alpha_e)
-  _same(found.alpha_opt, state.alpha_opt)
+  chex.assert_trees_all_equal(found.alpha_e, state.alpha_e)
+  chex.assert_trees_all_equal(found.alpha_opt, state.alpha_opt)
   own = dataclasses.replace(method, estimator=method.warm_up)
   for s in range(2):
     batch = member.gather(data, plan.index_skb[s, 0], buckets[0])
@@ -418,7 +412,8 @@ def test_the_unrolled_gradient_in_closed_form(monkeypatch, kind, method, xi):
 def _closed_form_state(method, weights, w_i, alpha_i, m_i):
   """A state of two weights and as many architecture parameters."""
   params = {'w': jnp.float32(w_i)}
-  opt = steps_lib.optimiser.init(weights.kind, params, 0)
+  pair = per_candidate.make(weights.kind, weights.rule, None, 0)
+  opt = pair.init(params)
   opt = opt._replace(first={'w': jnp.float32(m_i)})
   state = _state(method)
   return state._replace(

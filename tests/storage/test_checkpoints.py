@@ -1,5 +1,9 @@
 """Checkpoints come back from any path; one that is broken counts as none."""
 
+from typing import NamedTuple
+
+import chex
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -44,6 +48,44 @@ def test_any_path(tmp_path, name):
   np.testing.assert_array_equal(state['w'], np.arange(4.0) + 2)
   # Also as a reader of the notebook would, at least where it was written.
   assert [p.name for p in place.iterdir()] == ['2']
+
+
+class _State(NamedTuple):
+  w: np.ndarray
+  records: dict
+  kept: dict | None
+
+
+def _kept_state(place, state, target):
+  """Returns what comes back of a state, and what was said."""
+  said = []
+  with checkpoints.manager(place) as saved:
+    with checkpoints.SAVING:
+      saved.save(
+        1,
+        args=ocp.args.StandardSave(checkpoints.by_field(state)),
+        custom_metadata={'of': 'w'},
+      )
+    saved.wait_until_finished()
+    return checkpoints.restore(saved, place, target, said.append)[1], said
+
+
+@pytest.mark.parametrize('kept', [None, {'v': np.arange(3)}])
+def test_states_that_were_dicts_come_back_as_tuples(tmp_path, kept):
+  """Runs of before there were `trainer.State` and `searching.State` go on."""
+  state = _State(np.arange(4.0), {'a': np.ones(2)}, kept)
+  old = {k: v for k, v in state._asdict().items() if v is not None}
+  target = jax.tree.map(np.zeros_like, state)
+  for name, saved in (('old', old), ('new', state)):
+    found, said = _kept_state(tmp_path / name, saved, target)
+    assert not said and isinstance(found, _State)
+    chex.assert_trees_all_equal(found, state)
+
+
+def test_a_state_with_other_fields_counts_as_absent(tmp_path):
+  target = _State(np.zeros(4), {'a': np.zeros(2)}, None)
+  found, said = _kept_state(tmp_path, {'w': np.zeros(4)}, target)
+  assert found is None and 'cannot be restored; it is 1.unreadable' in said[0]
 
 
 def test_a_broken_checkpoint_is_told_and_set_aside(tmp_path):

@@ -87,4 +87,4 @@ def make_loss(supernet, weights, mode, twice=False):
 def install(monkeypatch):
   """Puts the toy where the networks are."""
   monkeypatch.setattr(steps, 'make_loss', make_loss)
-  monkeypatch.setattr(steps.models, 'initial_params', initial_params)
+  monkeypatch.setattr(steps.common, 'initial_params', initial_params)

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import native
@@ -13,6 +14,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from nasjax import kernels
+from nasjax.training import recipes
 from nasjax.training.optimisers import adam
 
 # A block of the native kernel is 16384 numbers long.
@@ -55,23 +57,11 @@ def _slow(recipe, params, grads_of_steps):
 def _update(recipe, kind):
   """Returns the jitted update of one member."""
 
-  def update(grads, state, params, ok):
-    return adam.update(recipe, grads, state, params, jnp.float32(LR), ok, kind)
-
-  return jax.jit(update)
+  return jax.jit(adam.make(recipe, kind, jnp.float32(LR)).apply)
 
 
 def _all_close(tree, expected, rtol=2e-6, atol=0.0):
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=rtol, atol=atol),
-    tree,
-    expected,
-  )
-
-
-def _all_equal(tree, expected):
-  assert jax.tree.structure(tree) == jax.tree.structure(expected)
-  jax.tree.map(np.testing.assert_array_equal, tree, expected)
+  chex.assert_trees_all_close(tree, expected, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize('kind', native.KINDS)
@@ -83,7 +73,7 @@ def test_steps_against_numpy_and_optax(clip, epsilon, kind):
   norms = [float(optax.tree.norm(grads)) for grads in drawn]
   assert min(norms) > CLIPPED and max(norms) < LOOSE
   params = first = _trees(0)
-  state = adam.init(recipe, params)
+  state = adam.make(recipe).init(params)
   chain = optax.chain(
     optax.clip_by_global_norm(clip), optax.adam(LR, eps=epsilon)
   )
@@ -118,11 +108,55 @@ def test_nothing_to_do_changes_no_parameter(clip, kind):
   recipe, params = _recipe(clip), _trees(0)
   zero = jax.tree.map(np.zeros_like, params)
   found, state, made = _update(recipe, kind)(
-    zero, adam.init(recipe, params), params, jnp.array(True)
+    zero, adam.make(recipe).init(params), params, jnp.array(True)
   )
   assert made and state[1].count == 1
-  _all_equal(found, params)
-  _all_equal((state[1].mu, state[1].nu), (zero, zero))
+  chex.assert_trees_all_equal(found, params)
+  chex.assert_trees_all_equal((state[1].mu, state[1].nu), (zero, zero))
+
+
+@pytest.mark.parametrize('kind', native.KINDS)
+def test_it_is_a_pair_of_optax(kind):
+  """Its updates lead where `apply` does, behind optax's own wrappers too."""
+  recipe, params = _recipe(), _trees(0)
+  rates = recipes.schedule(recipe, steps=2)
+  pair = adam.make(recipe, kind, rates)
+  theirs = optax.chain(
+    optax.clip_by_global_norm(recipe.clip),
+    optax.adam(rates, eps=recipe.adam_epsilon),
+  )
+  chained = optax.chain(pair, optax.identity())
+
+  @jax.jit
+  def step(grads, states, params_k):
+    updates, one = pair.update(grads, states[0], params_k[0])
+    direct, two, _ = pair.apply(grads, states[1], params_k[1], True)
+    more, three = chained.update(grads, states[2], params_k[2], ok=True)
+    last, four = theirs.update(grads, states[3], params_k[3])
+    found = (
+      optax.apply_updates(params_k[0], updates), direct,
+      optax.apply_updates(params_k[2], more),
+      optax.apply_updates(params_k[3], last),
+    )  # fmt: skip
+    return (one, two, three, four), found
+
+  first, bad = _trees(1), _trees(2)
+  bad['few'][0] = np.nan
+  states = tuple(t.init(params) for t in (pair, pair, chained, theirs))
+  found = (params,) * 4
+  for seed in range(1, 4):
+    states, found = step(_trees(seed), states, found)
+  for other in found[1:]:
+    _all_close(found[0], other, atol=1e-6)
+  chex.assert_trees_all_equal(states[0], states[1])
+  assert rates(2) < rates(0)
+  # What must not move does not, down to the sign of a zero.
+  still = jax.tree.map(lambda leaf: np.full_like(leaf, -0.0), params)
+  for grads, ok in ((bad, True), (first, False)):
+    updates, after = pair.update(grads, states[0], params, ok=ok)
+    chex.assert_trees_all_equal(after, states[0])
+    held = optax.apply_updates(still, updates)
+    assert all(np.signbit(leaf).all() for leaf in held.values())
 
 
 def _members(recipe, count=4):
@@ -130,7 +164,7 @@ def _members(recipe, count=4):
   drawn = [[_trees(10 * p + n) for n in range(3)] for p in range(count)]
   step, taken = _update(recipe, 'xla'), []
   for params, before, grads in drawn:
-    state = adam.init(recipe, params)
+    state = adam.make(recipe).init(params)
     params, state, _ = step(before, state, params, jnp.array(True))
     taken.append((grads, state, params))
   return jax.tree.map(lambda *leaves: np.stack(leaves), *taken)
@@ -152,7 +186,7 @@ def test_members_that_cannot_go_on_stay_as_they_are(leaf, bad, kind):
   new_p, new_state_p, made_p = jax.vmap(step)(grads_p, state_p, params_p, ok_p)
   np.testing.assert_array_equal(made_p, [True, False, False, True])
   for p in (1, 2):
-    _all_equal(
+    chex.assert_trees_all_equal(
       _member((new_p, new_state_p), p), _member((params_p, state_p), p)
     )
   # What they do does not touch the others.
@@ -193,7 +227,9 @@ def test_a_loop_writes_in_place():
     for n in range(taken):
       scaled = jax.tree.map(lambda leaf, n=n: leaf * np.float32(n + 1), grads)
       params, state, _ = step(scaled, state, params, jnp.array(True))
-    _all_equal(_member((new_p, new_state_p), p), (params, state))
+    chex.assert_trees_all_equal(
+      _member((new_p, new_state_p), p), (params, state)
+    )
 
 
 @native.needed
@@ -215,7 +251,9 @@ def test_devices_change_no_bit():
     )(*members)
 
   one, two = run(jax.devices()[:1]), run(jax.devices()[:2])
-  _all_equal(jax.tree.map(np.asarray, two), jax.tree.map(np.asarray, one))
+  chex.assert_trees_all_equal(
+    jax.tree.map(np.asarray, two), jax.tree.map(np.asarray, one)
+  )
   np.testing.assert_array_equal(one[2], [True, True, False, False])
 
 
@@ -247,5 +285,5 @@ def test_a_population_of_nobody_is_updated_at_once():
   step = jax.jit(jax.vmap(_update(recipe, 'native')))
   _, state_p, params_p = nobody
   *new_p, made_p = step(*nobody, np.ones(0, bool))
-  _all_equal(tuple(new_p), (params_p, state_p))
+  chex.assert_trees_all_equal(tuple(new_p), (params_p, state_p))
   assert made_p.shape == (0,)

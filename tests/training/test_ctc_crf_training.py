@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -168,21 +169,19 @@ def test_a_population_trains_as_a_plain_loop_does():
   trainer, start, state = _trained(PAIR)
   for p, member_ in enumerate(trainer.members):
     loss, params = _train_plainly(
-      trainer, member_, _of(start['members'].params, p)
+      trainer, member_, _of(start.members.params, p)
     )
     np.testing.assert_allclose(
-      state['curves']['train_loss'][p, 0], loss, rtol=1e-4
+      state.curves['train_loss'][p, 0], loss, rtol=1e-4
     )
     jax.tree.map(
       lambda one, two, p=p: np.testing.assert_allclose(
         one[p], two, rtol=1e-4, atol=2e-5
       ),
-      state['members'].params,
+      state.members.params,
       params,
     )
-    moved = (
-      params['head']['kernel'] - start['members'].params['head']['kernel'][p]
-    )
+    moved = params['head']['kernel'] - start.members.params['head']['kernel'][p]
     assert np.abs(moved).max() > 1e-2
 
 
@@ -194,12 +193,7 @@ def test_a_member_trains_as_if_alone(emitters_of_users):
   _, _, pair = trained(PAIR)
   for p, member_ in enumerate(PAIR):
     _, _, single = trained((member_,))
-    for part in ('members', 'best', 'curves'):
-      jax.tree.map(
-        lambda one, two, p=p: np.testing.assert_array_equal(one[p], two[0]),
-        pair[part],
-        single[part],
-      )
+    chex.assert_trees_all_equal(_of(pair[:3], p), _of(single[:3], 0))
 
 
 @pytest.mark.parametrize(
@@ -208,24 +202,17 @@ def test_a_member_trains_as_if_alone(emitters_of_users):
 def test_mapped_members_and_divided_batches_change_nothing(how):
   """One denominator serves all members, and all devices of a batch."""
   (_, _, one), (_, _, other) = _trained(PAIR), _trained(PAIR, **how)
-  for part in ('members', 'best'):
-    jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-      one[part],
-      other[part],
-    )
+  chex.assert_trees_all_close(one[:2], other[:2], rtol=1e-4, atol=1e-5)
   for name in ('train_loss', 'val_loss'):
     np.testing.assert_allclose(
-      one['curves'][name][:, 0], other['curves'][name][:, 0], rtol=1e-4
+      one.curves[name][:, 0], other.curves[name][:, 0], rtol=1e-4
     )
-  np.testing.assert_array_equal(
-    one['curves']['val_per'], other['curves']['val_per']
-  )
+  np.testing.assert_array_equal(one.curves['val_per'], other.curves['val_per'])
 
 
 def test_it_learns():
   _, _, state = _trained(PAIR, epochs=6)
-  per_pe, loss_pe = (state['curves'][n] for n in ('val_per', 'val_loss'))
+  per_pe, loss_pe = (state.curves[n] for n in ('val_per', 'val_loss'))
   assert (per_pe[:, 0] > 0.4).all()
   assert (per_pe.min(1) < 0.3).all()
   assert (loss_pe[:, -1] < loss_pe[:, 0] - 1.5).all()
@@ -247,7 +234,7 @@ def test_the_validation_loss_is_a_mean_over_what_has_an_alignment():
   )
   again = running.Trainer(trainer.job, trainer.shard, changed)
   again.programs = trainer.programs
-  params_p = state['members'].params
+  params_p = state.members.params
   loss_p, _ = again.evaluate(params_p, 'validation')
   (bucket,) = changed.buckets
   batch = plain_training.batch_of(
@@ -329,7 +316,7 @@ def test_rows_tell_the_loss(tmp_path):
   for p, row in enumerate(rows):
     recipe = recipes.Recipe(**json.loads(row['recipe_json']))
     assert recipe == job.recipe and recipe.loss == 'ctc_crf'
-    found = {name: v[p] for name, v in state['curves'].items()}
+    found = {name: v[p] for name, v in state.curves.items()}
     np.testing.assert_allclose(row['val_loss'], found['val_loss'], rtol=1e-6)
     np.testing.assert_array_equal(row['val_per'], found['val_per'])
     assert row['status'] == 'ok' and np.isfinite(row['test_loss'])

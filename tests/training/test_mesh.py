@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import chex
 import jax
 import mesh_runs
 import numpy as np
@@ -54,13 +55,7 @@ def test_states_equal_those_of_one_device(finished, mesh):
   one, other = _checkpoint(finished, (1, 1)), _checkpoint(finished, mesh)
   del one['seconds'], other['seconds']
   assert (one['members']['step'] == 8).all() and one['members']['alive'].all()
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(
-      a, b, rtol=TOLERANCE, atol=TOLERANCE
-    ),
-    one,
-    other,
-  )
+  chex.assert_trees_all_close(one, other, rtol=TOLERANCE, atol=TOLERANCE)
   np.testing.assert_array_equal(
     one['curves']['val_per'], other['curves']['val_per']
   )

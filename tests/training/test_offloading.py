@@ -2,7 +2,7 @@
 
 import functools
 
-import jax
+import chex
 import numpy as np
 import pytest
 import tiny_corpus
@@ -36,17 +36,10 @@ def _trained(at_once, size=3):
 
 
 def _assert_close(one, other):
-  one, other = (
-    {name: tree for name, tree in state.items() if name != 'seconds'}
-    for state in (one, other)
-  )
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
-    one,
-    other,
-  )
+  one, other = (state._replace(seconds=0) for state in (one, other))
+  chex.assert_trees_all_close(one, other, rtol=1e-5, atol=1e-5)
   for name in ('best_epoch', 'diverged_epoch'):
-    np.testing.assert_array_equal(one[name], other[name])
+    np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
 def test_a_shard_is_cut_into_equal_parts():
@@ -69,7 +62,7 @@ def test_parts_train_as_the_whole(at_once):
     _assert_close(one, other)
   np.testing.assert_allclose(found_scores[0], scores[0], rtol=1e-5)
   np.testing.assert_array_equal(found_scores[1], scores[1])
-  assert len(scores[0]) == 3 and (found[-1]['members'].step == 10).all()
+  assert len(scores[0]) == 3 and (found[-1].members.step == 10).all()
 
 
 def test_parts_whose_states_stay_on_the_devices(monkeypatch):
@@ -85,18 +78,16 @@ def test_parts_whose_states_stay_on_the_devices(monkeypatch):
     population.epoch(1)
   states.append(population.host())
   for one, other in zip(_trained(1)[0][:2], states, strict=True):
-    jax.tree.map(
-      np.testing.assert_array_equal, one['members'], other['members']
-    )
+    chex.assert_trees_all_equal(one.members, other.members)
 
 
 def test_padding_is_left_out():
   """On a CPU, where members take turns, to the bit."""
   padded, scores = _trained(4, size=4)
   whole, expected = _trained(3)
-  for name in padded[-1].keys() - {'seconds'}:
-    one, other = padded[-1][name], whole[-1][name]
-    jax.tree.map(np.testing.assert_array_equal, one, other)
+  chex.assert_trees_all_equal(
+    padded[-1]._replace(seconds=0), whole[-1]._replace(seconds=0)
+  )
   for one, other in zip(scores[:3], expected[:3], strict=True):
     assert len(one) == 3
     np.testing.assert_array_equal(one, other)
@@ -108,21 +99,18 @@ def test_a_state_goes_on_in_other_parts(before, after):
   population = _parts(after)
   population.resume(states[1])
   again = population.host()
-  jax.tree.map(np.testing.assert_array_equal, again, states[1])
+  chex.assert_trees_all_equal(again, states[1])
   population.epoch(2)
   _assert_close(population.host(), _trained(3)[0][-1])
   # The seconds of both epochs, each counted once.
-  seconds = population.host()['seconds']
-  assert seconds[0] == states[1]['seconds'][0] and seconds[1] > 0
+  seconds = population.host().seconds
+  assert seconds[0] == states[1].seconds[0] and seconds[1] > 0
 
 
 def test_the_target_of_a_restore_has_its_shapes():
   for at_once in (3, 2):
     host = _trained(at_once)[0][-1]
-    jax.tree.map(
-      lambda a, b: np.testing.assert_equal(
-        (a.shape, a.dtype), (b.shape, b.dtype)
-      ),
+    chex.assert_trees_all_equal_shapes_and_dtypes(
       _parts(at_once).target(),
       host,
     )

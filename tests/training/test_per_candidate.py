@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,19 +30,18 @@ def _tree(seed):
   )
 
 
+def _make(kind, recipe=CLIPPED):
+  return per_candidate.make(
+    kind, (recipe, MOMENTUM, DECAY), lambda tree: GROUPS, COUNT, jnp.float32(LR)
+  )
+
+
 @functools.cache
 def _step(kind, recipe):
+  apply = _make(kind, recipe).apply
   return jax.jit(
-    lambda grads, state, params, active_g, ok: per_candidate.update(
-      kind,
-      (recipe, MOMENTUM, DECAY),
-      grads,
-      state,
-      params,
-      jnp.float32(LR),
-      GROUPS,
-      active_g,
-      ok,
+    lambda grads, state, params, active_g, ok: apply(
+      grads, state, params, ok, active_g=active_g
     )
   )
 
@@ -65,7 +65,7 @@ def _norm(grads):
 
 def _played(kind, recipe, pattern):
   params = _tree(0)
-  state = per_candidate.init(kind, params, COUNT)
+  state = _make(kind).init(params)
   step = _step(kind, recipe)
   for s, active_g in enumerate(pattern):
     grads = _gradients(active_g, 100 + s)
@@ -136,7 +136,7 @@ def test_momentum_and_decay_in_float64(kind, recipe):
 def test_what_never_runs_keeps_every_bit(kind):
   never = np.tile([True, False], (STEPS, 1))
   params, state = _played(kind, CLIPPED, never)
-  first = per_candidate.init(kind, _tree(0), COUNT)
+  first = _make(kind).init(_tree(0))
   for found, old in (
     (params, _tree(0)),
     (state.first, first.first),
@@ -165,13 +165,44 @@ def test_rest_after_work_keeps_every_bit(kind):
   np.testing.assert_array_equal(later.count_g, [9, 5, 9])
 
 
+@pytest.mark.parametrize('kind', per_candidate.KINDS)
+def test_it_is_a_pair_of_optax(kind):
+  """What rests has an update that changes no bit, not even a zero's sign."""
+  pair, params = _make(kind), _tree(0)
+  params['b']['w'][:] = -0.0
+  params_two, state = params, pair.init(params)
+  state_two, step = state, _step(kind, CLIPPED)
+  update = jax.jit(
+    lambda grads, state, params, active_g, ok: pair.update(
+      grads, state, params, active_g=active_g, ok=ok
+    )
+  )
+  for s, rests in enumerate((False, True)):
+    active_g = np.array([True, not rests])
+    grads = _gradients(active_g, s)
+    updates, state = update(grads, state, params, active_g, True)
+    after = optax.apply_updates(params, updates)
+    if rests:
+      chex.assert_trees_all_equal(after['b'], params['b'])
+      assert np.signbit(updates['b']['w']).all()
+    params = after
+    params_two, state_two, _ = step(
+      grads, state_two, params_two, active_g, True
+    )
+  chex.assert_trees_all_close(params, params_two, rtol=1e-5, atol=1e-7)
+  chex.assert_trees_all_close(state, state_two, rtol=1e-6)
+  updates, later = update(grads, state, params, active_g, False)
+  chex.assert_trees_all_equal(later, state)
+  assert all(np.signbit(leaf).all() for leaf in jax.tree.leaves(updates))
+
+
 def _refused(grads, ok):
   params, active_g = _tree(0), np.array([True, True])
-  state = per_candidate.init('adam', params, COUNT)
+  state = _make('adam').init(params)
   step = _step('adam', CLIPPED)
   params, state, _ = step(_tree(1), state, params, active_g, True)
   after, later, made = step(grads, state, params, active_g, ok)
-  jax.tree.map(np.testing.assert_array_equal, (after, later), (params, state))
+  chex.assert_trees_all_equal((after, later), (params, state))
   return not made
 
 
@@ -188,18 +219,16 @@ def test_no_step_is_made_where_none_may_be():
 
 def test_a_gradient_of_zero_is_no_division_by_zero():
   params = _tree(0)
-  state = per_candidate.init('sgd', params, COUNT)
+  state = _make('sgd').init(params)
   grads = jax.tree.map(np.zeros_like, params)
   found, _, made = _step('sgd', CLIPPED)(
     grads, state, params, np.array([True, True]), True
   )
   assert made
   decayed = jax.tree.map(lambda leaf: leaf * (1 - LR * DECAY), params)
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=1e-6), found, decayed
-  )
+  chex.assert_trees_all_close(found, decayed, rtol=1e-6)
 
 
 def test_an_unknown_kind_is_named():
   with pytest.raises(ValueError, match="'adamw'.*must be one of.*'nesterov'"):
-    per_candidate.init('adamw', _tree(0), COUNT)
+    _make('adamw')

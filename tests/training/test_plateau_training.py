@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -72,10 +73,6 @@ def _of(tree, p):
   return jax.tree.map(lambda leaf: leaf[p], tree)
 
 
-def _assert_equal(one, other):
-  jax.tree.map(np.testing.assert_array_equal, one, other)
-
-
 @functools.cache
 def _trained(at_once=None, members=PAIR):
   """Returns the trainer and its states after 0, 1, .. 8 epochs."""
@@ -114,18 +111,18 @@ def test_members_are_trained_at_their_rates():
   pair, states = _trained()
   for epoch in (4, 5, 8):
     before = population.on_members(
-      states[epoch - 1]['members'], pair.prepared.mesh
+      states[epoch - 1].members, pair.prepared.mesh
     )
     arguments = pair.train_arguments(
       before, pair.plan(epoch), np.float32(RATES[:, epoch - 1])
     )
     members_p, _ = pair.programs.train(*arguments)
-    _assert_equal(_host(members_p), states[epoch]['members'])
+    chex.assert_trees_all_equal(_host(members_p), states[epoch].members)
   # With a rate a tenth as large as Adam's moments are warm, steps are smaller.
   moved = [
     np.abs(
-      states[e]['members'].params['head']['kernel'][0]
-      - states[e - 1]['members'].params['head']['kernel'][0]
+      states[e].members.params['head']['kernel'][0]
+      - states[e - 1].members.params['head']['kernel'][0]
     ).max()
     for e in (4, 5)
   ]
@@ -137,24 +134,24 @@ def test_who_has_stopped_is_frozen_to_the_bit(at_once):
   _, states = _trained(at_once)
   for p, last in enumerate(LAST):
     for epoch in range(last + 1, RECIPE.epochs + 1):
-      for part in ('members', 'best'):
-        _assert_equal(_of(states[epoch][part], p), _of(states[last][part], p))
-  steps = np.array([state['members'].step for state in states])
+      chex.assert_trees_all_equal(
+        _of(states[epoch][:2], p), _of(states[last][:2], p)
+      )
+  steps = np.array([state.members.step for state in states])
   np.testing.assert_array_equal(np.diff(steps, axis=0), 5 * (RATES.T > 0))
-  assert states[-1]['members'].alive.all()
-  assert not states[-1]['diverged_epoch'].any()
+  assert states[-1].members.alive.all()
+  assert not states[-1].diverged_epoch.any()
 
 
 def test_who_goes_on_does_not_notice():
   _, states = _trained()
   _, alone = _trained(members=PAIR[1:])
-  for part in ('members', 'best', 'curves'):
-    _assert_equal(_of(states[-1][part], 1), _of(alone[-1][part], 0))
+  chex.assert_trees_all_equal(_of(states[-1][:3], 1), _of(alone[-1][:3], 0))
 
 
 def test_curves_are_nan_where_nothing_was_trained():
   _, states = _trained()
-  curves = states[-1]['curves']
+  curves = states[-1].curves
   for name, given in (('val_loss', LOSSES), ('val_per', PERS)):
     expected = np.where(RATES > 0, given, np.nan)
     np.testing.assert_array_equal(curves[name], expected)
@@ -164,26 +161,26 @@ def test_curves_are_nan_where_nothing_was_trained():
 def test_the_best_epoch_is_none_of_the_minimum():
   _, states = _trained()
   for epoch in (1, 2):
-    assert (states[epoch]['best_epoch'] == 0).all()
+    assert (states[epoch].best_epoch == 0).all()
   _, last = states[0], states[-1]
-  assert tuple(last['best_epoch']) == BEST
+  assert tuple(last.best_epoch) == BEST
   for p, epoch in enumerate(BEST):
-    _assert_equal(_of(last['best'], p), _of(states[epoch]['members'].params, p))
+    chex.assert_trees_all_equal(
+      _of(last.best, p), _of(states[epoch].members.params, p)
+    )
 
 
 def test_who_diverged_has_no_rate_any_more():
   pair, states = _trained()
-  broken = states[3]['members']
+  broken = states[3].members
   params = _host(broken.params)
   params['head']['bias'][1, 0] = np.nan
-  state = states[3] | {
-    'members': population.on_members(
-      broken._replace(params=params), pair.prepared.mesh
-    ),
-    'best': population.on_members(states[3]['best'], pair.prepared.mesh),
-  }
+  members_p, best_p = population.on_members(
+    (broken._replace(params=params), states[3].best), pair.prepared.mesh
+  )
+  state = states[3]._replace(members=members_p, best=best_p)
   state = pair.epoch(state, 4)
-  assert state['diverged_epoch'].tolist() == [0, 4]
+  assert state.diverged_epoch.tolist() == [0, 4]
   rates_pe = trainer.learning_rates(RECIPE, state, 8)
   np.testing.assert_array_equal(rates_pe[1] > 0, np.arange(8) < 4)
 
@@ -293,7 +290,7 @@ def test_real_losses_drive_it_as_well():
   state = pair.initial()
   for epoch in range(1, recipe.epochs + 1):
     state = pair.epoch(state, epoch)
-  loss_pe = state['curves']['val_loss']
+  loss_pe = state.curves['val_loss']
   for p in range(2):
     lr, best, rates = 1e-2, loss_pe[p, 0], [1e-2, 1e-2]
     for loss in loss_pe[p, 1:-1]:

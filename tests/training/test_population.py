@@ -4,6 +4,7 @@ import dataclasses
 import faulthandler
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,11 +55,11 @@ def _poisoned(members_p, p, value, leaf=('head', 'bias')):
 def _train(trainer, poison=lambda epoch, members_p: members_p):
   """Returns the states before, after the first, ... epoch, on the host."""
   state = trainer.initial()
-  state['members'] = poison(0, state['members'])
+  state = state._replace(members=poison(0, state.members))
   states = [_host(state)]
   for epoch in range(1, trainer.job.recipe.epochs + 1):
     state = trainer.epoch(state, epoch)
-    state['members'] = poison(epoch, state['members'])
+    state = state._replace(members=poison(epoch, state.members))
     states.append(_host(state))
   return states
 
@@ -91,26 +92,19 @@ def _member(tree, p):
   return jax.tree.map(lambda leaf: leaf[p], tree)
 
 
-def _assert_equal(one, other):
-  jax.tree.map(np.testing.assert_array_equal, one, other)
-
-
 def _same_results(one, p, other, q, **tolerance):
   """Compares a member's parameters, optimiser and curves."""
-  for part in ('members', 'best'):
-    jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, **tolerance),
-      _member(one[part], p),
-      _member(other[part], q),
-    )
+  chex.assert_trees_all_close(
+    _member(one[:2], p), _member(other[:2], q), **tolerance
+  )
   for name in ('train_loss', 'val_loss'):
     np.testing.assert_allclose(
-      one['curves'][name][p], other['curves'][name][q], **tolerance
+      one.curves[name][p], other.curves[name][q], **tolerance
     )
   np.testing.assert_array_equal(
-    one['curves']['val_per'][p], other['curves']['val_per'][q]
+    one.curves['val_per'][p], other.curves['val_per'][q]
   )
-  assert one['best_epoch'][p] == other['best_epoch'][q]
+  assert one.best_epoch[p] == other.best_epoch[q]
 
 
 POPULATIONS = {
@@ -128,10 +122,10 @@ def test_a_member_does_not_depend_on_its_population(name):
   members, p, devices = POPULATIONS[name]
   _, alone = _trained(ALONE)
   _, states = _trained(members, devices)
-  assert alone[-1]['members'].step[0] == 10
+  assert alone[-1].members.step[0] == 10
   # The start is equal bit for bit: parameters and the source of dropout.
-  _assert_equal(
-    _member(alone[0]['members'], 0), _member(states[0]['members'], p)
+  chex.assert_trees_all_equal(
+    _member(alone[0].members, 0), _member(states[0].members, p)
   )
   _same_results(alone[-1], 0, states[-1], p, rtol=TOLERANCE, atol=TOLERANCE)
 
@@ -143,33 +137,36 @@ def test_in_one_program_a_member_is_equal_bit_for_bit():
     members, p, devices = POPULATIONS[name]
     _, states = _trained(members, devices)
     for one, other in zip(first, states):
-      _assert_equal(_member(one['members'], 0), _member(other['members'], p))
-      for curve in one['curves']:
+      chex.assert_trees_all_equal(
+        _member(one.members, 0), _member(other.members, p)
+      )
+      for curve in one.curves:
         np.testing.assert_array_equal(
-          one['curves'][curve][0], other['curves'][curve][p]
+          one.curves[curve][0], other.curves[curve][p]
         )
   _, one = _trained(OTHER_SEED)
   _, other = _trained(SAME_CELL)
-  _assert_equal(
-    _member(one[-1]['members'], 1), _member(other[-1]['members'], 0)
+  chex.assert_trees_all_equal(
+    _member(one[-1].members, 1), _member(other[-1].members, 0)
   )
 
 
 def test_training_twice_is_equal_bit_for_bit():
   _, states = _trained(FIRST)
   again = _train(tiny_corpus.trainer(FIRST))
-  for name in ('members', 'best', 'curves', 'best_epoch'):
-    _assert_equal(states[-1][name], again[-1][name])
+  chex.assert_trees_all_equal(
+    states[-1]._replace(seconds=0), again[-1]._replace(seconds=0)
+  )
 
 
 def test_members_differ():
   """Seed and cell both matter; otherwise the tests above say nothing."""
   _, states = _trained(SAME_CELL)
-  start = states[0]['members']
+  start = states[0].members
   assert not np.array_equal(*start.key)
   kernel_p = start.params['block0_conv']['kernel']
   assert np.abs(kernel_p[0] - kernel_p[1]).max() > 0.1
-  losses = states[-1]['curves']['train_loss']
+  losses = states[-1].curves['train_loss']
   assert np.abs(losses[0] - losses[1]).min() > 1e-3
   keys = {
     tuple(jax.random.key_data(population.member_key(seed, key)).tolist())
@@ -194,17 +191,18 @@ def test_training_equals_a_plain_loop():
     trainer.members[7],
     trainer.prepared,
     tiny_corpus.corpus().train,
-    _member(states[0]['members'].params, 7),
+    _member(states[0].members.params, 7),
     epochs=2,
   )
-  assert steps == states[-1]['members'].step[7] == 10 and clipped > 0
+  assert steps == states[-1].members.step[7] == 10 and clipped > 0
   for epoch, (loss, params) in enumerate(plain, start=1):
-    curve = states[epoch]['curves']['train_loss']
+    curve = states[epoch].curves['train_loss']
     np.testing.assert_allclose(loss, curve[7, epoch - 1], rtol=1e-4)
-    jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4),
+    chex.assert_trees_all_close(
       params,
-      _member(states[epoch]['members'].params, 7),
+      _member(states[epoch].members.params, 7),
+      rtol=1e-7,
+      atol=2e-4,
     )
 
 
@@ -223,7 +221,7 @@ def _wide():
   # Who waits for himself waits for ever.
   faulthandler.dump_traceback_later(300, exit=True)
   try:
-    start = trainer.initial()['members']
+    start = trainer.initial().members
     params_p = _host(start.params)
     arguments = trainer.train_arguments(start, plan, recipe.lr)
     members_p, loss_p = _host(trainer.programs.train(*arguments))
@@ -257,16 +255,14 @@ def test_two_buckets_and_two_streams_equal_a_plain_loop():
     )
     assert steps == len(plan.bucket_s) == members_p.step[p]
     np.testing.assert_allclose(loss_p[p], loss, rtol=1e-4)
-    jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4),
-      params,
-      _member(members_p.params, p),
+    chex.assert_trees_all_close(
+      params, _member(members_p.params, p), rtol=1e-7, atol=2e-4
     )
 
 
 def test_l2_decays_convolution_kernels_alone():
   trainer, states = _trained(FIRST)
-  params = _member(states[-1]['members'].params, 0)
+  params = _member(states[-1].members.params, 0)
   gradient = jax.jit(jax.grad(common.conv_kernel_norm))(params)
   decayed = set()
   for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
@@ -290,10 +286,10 @@ def test_taps_that_are_not_there_stay_zero():
       op = SPACE.main_ops(SPACE.parse(cell))[0]
       taps = ops.CONVOLUTIONS[op][0]
       for state in states:
-        for params in (state['members'].params, state['best']):
+        for params in (state.members.params, state.best):
           kernel = params['block0_cell0']['node0_conv']['kernel'][p]
           assert not kernel[taps:].any() and kernel[:taps].any(), op
-        for moment in (state['members'].opt_state[1].mu,):
+        for moment in (state.members.opt_state[1].mu,):
           assert not moment['block0_cell0']['node0_conv']['kernel'][
             p, taps:
           ].any()
@@ -323,25 +319,20 @@ def test_who_diverges_leaves_its_neighbours_alone(epoch, value, leaf):
 
   states = _train(tiny_corpus.trainer(FIRST), poison)
   rest = np.arange(8) != victim
-  for name in ('members', 'best', 'curves', 'best_epoch', 'diverged_epoch'):
-    _assert_equal(
-      jax.tree.map(lambda leaf: leaf[rest], states[-1][name]),
-      jax.tree.map(lambda leaf: leaf[rest], healthy[-1][name]),
-    )
+  chex.assert_trees_all_equal(
+    jax.tree.map(lambda leaf: leaf[rest], states[-1]._replace(seconds=())),
+    jax.tree.map(lambda leaf: leaf[rest], healthy[-1]._replace(seconds=())),
+  )
   last = states[-1]
-  assert last['diverged_epoch'][victim] == epoch + 1
-  assert not last['members'].alive[victim] and last['members'].alive[rest].all()
-  for values in last['curves'].values():
+  assert last.diverged_epoch[victim] == epoch + 1
+  assert not last.members.alive[victim] and last.members.alive[rest].all()
+  for values in last.curves.values():
     assert np.isfinite(values[victim, :epoch]).all()
     assert np.isnan(values[victim, epoch:]).all()
   # It stays as it was.
-  before, after = (
-    states[n]['members']._replace(alive=None) for n in (epoch, -1)
-  )
-  _assert_equal(_member(before, victim), _member(after, victim))
-  assert last['best_epoch'][victim] == (
-    healthy[1]['best_epoch'][victim] * epoch
-  )
+  before, after = (states[n].members._replace(alive=None) for n in (epoch, -1))
+  chex.assert_trees_all_equal(_member(before, victim), _member(after, victim))
+  assert last.best_epoch[victim] == (healthy[1].best_epoch[victim] * epoch)
 
 
 def test_all_may_diverge():
@@ -351,9 +342,9 @@ def test_all_may_diverge():
     return members_p
 
   states = _train(tiny_corpus.trainer(FIRST), poison)
-  np.testing.assert_array_equal(states[-1]['diverged_epoch'], 1)
-  np.testing.assert_array_equal(states[-1]['best_epoch'], 0)
-  assert np.isnan(states[-1]['curves']['val_per']).all()
+  np.testing.assert_array_equal(states[-1].diverged_epoch, 1)
+  np.testing.assert_array_equal(states[-1].best_epoch, 0)
+  assert np.isnan(states[-1].curves['val_per']).all()
 
 
 def test_a_break_in_the_last_step_is_noticed(monkeypatch):
@@ -362,12 +353,12 @@ def test_a_break_in_the_last_step_is_noticed(monkeypatch):
   first_step = jax.tree.map(lambda leaf: leaf[:1], trainer.plan(1))
   monkeypatch.setattr(trainer, 'plan', lambda number: first_step)
   state = trainer.epoch(trainer.initial(), 1)
-  assert np.asarray(state['members'].alive).all()
-  np.testing.assert_array_equal(state['diverged_epoch'], 1)
-  np.testing.assert_array_equal(state['best_epoch'], 0)
+  assert np.asarray(state.members.alive).all()
+  np.testing.assert_array_equal(state.diverged_epoch, 1)
+  np.testing.assert_array_equal(state.best_epoch, 0)
   state = trainer.epoch(state, 2)
-  np.testing.assert_array_equal(state['diverged_epoch'], 1)
-  for values in state['curves'].values():
+  np.testing.assert_array_equal(state.diverged_epoch, 1)
+  for values in state.curves.values():
     assert np.isnan(values).all()
 
 
@@ -376,11 +367,9 @@ def test_padding_changes_nothing():
   trainer, padded = _trained(members, size=8)
   assert trainer.members[5:] == trainer.members[:1] * 3
   _, whole = _trained(FIRST)
-  for name in ('members', 'best', 'curves'):
-    _assert_equal(
-      jax.tree.map(lambda leaf: leaf[:5], padded[-1][name]),
-      jax.tree.map(lambda leaf: leaf[:5], whole[-1][name]),
-    )
+  chex.assert_trees_all_equal(
+    _member(padded[-1][:3], slice(5)), _member(whole[-1][:3], slice(5))
+  )
 
 
 # Devices.
@@ -393,13 +382,33 @@ def test_a_pass_moves_nothing_between_host_and_device():
     plan = batching.train_plan(
       trainer.prepared.bucket_u, trainer.prepared.buckets, (7,), 1
     )
-    arguments = trainer.train_arguments(state['members'], plan, RECIPE.lr)
+    arguments = trainer.train_arguments(state.members, plan, RECIPE.lr)
     with jax.transfer_guard('disallow'):
       members_p, _ = trainer.programs.train(*arguments)
-    _assert_equal(_host(members_p), states[1]['members'])
+    chex.assert_trees_all_equal(_host(members_p), states[1].members)
   # The guard would have told.
   with (
     pytest.raises(Exception, match='Disallowed host-to-device'),
     jax.transfer_guard('disallow'),
   ):
     jnp.add(members_p.step, np.int32(1))
+
+
+def test_a_population_is_traced_once(monkeypatch):
+  """For all epochs, its curriculum's passes and every plan of batches."""
+  chex.clear_trace_counter()
+  for name in ('make_train_pass', 'make_eval_pass'):
+    make = getattr(population, name)
+    monkeypatch.setattr(
+      population,
+      name,
+      lambda *args, make=make: chex.assert_max_traces(make(*args), n=1),
+    )
+  # A recipe that no other test has.
+  recipe = dataclasses.replace(RECIPE, clip=0.321, curriculum=(10**9,))
+  trainer = tiny_corpus.trainer([PROBE, *OTHERS[:1]], recipe)
+  state = trainer.initial()
+  for epoch in (1, 2):
+    state = trainer.epoch(state, epoch)
+  trainer.evaluate(state.best, 'test')
+  assert state.members.step.tolist() == [15, 15]

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -26,9 +27,12 @@ def test_schedules_of_the_paper(name, epochs, factor, start):
   for epoch in range(1, epochs + 1):
     if epoch > start:
       expected *= factor
-    assert recipe.learning_rate(epoch) == pytest.approx(expected, rel=1e-12)
+    rate = recipes.schedule(recipe)(epoch - 1)
+    assert rate == pytest.approx(expected, rel=1e-12)
+    # The same bits as from the formula.
+    assert rate == recipe.lr * recipe.decay ** max(0, epoch - recipe.start)
   # All three end at a fortieth of where they began.
-  assert recipe.learning_rate(epochs) == pytest.approx(2.5e-6, rel=0.01)
+  assert rate == pytest.approx(2.5e-6, rel=0.01)
 
 
 def test_the_rest_is_the_papers_too():
@@ -46,7 +50,19 @@ def test_the_rest_is_the_papers_too():
 
 def test_no_decay():
   recipe = recipes.Recipe('x', 9, lr=3e-3, decay=1.0, start=0)
-  assert {recipe.learning_rate(e) for e in range(1, 10)} == {3e-3}
+  assert {recipes.schedule(recipe)(count) for count in range(9)} == {3e-3}
+
+
+def test_a_schedule_counts_updates_too_and_is_traced():
+  recipe = recipes.Recipe('x', 9, lr=1e-2, decay=0.5, start=2)
+  rates = list(map(recipes.schedule(recipe), range(4)))
+  assert rates == [1e-2, 1e-2, 5e-3, 2.5e-3]
+  by_update = recipes.schedule(recipe, steps=3)
+  assert [by_update(count) for count in range(12)] == list(np.repeat(rates, 3))
+  found = jax.jit(jax.vmap(by_update))(np.arange(12))
+  np.testing.assert_allclose(found, np.repeat(rates, 3), rtol=1e-6)
+  with pytest.raises(ValueError, match='st_nas.*patience=1.*follow the losses'):
+    recipes.schedule(recipes.ST_NAS)
 
 
 def test_names_are_those_of_the_recipes():
@@ -220,7 +236,7 @@ def test_rates_end_where_losses_do():
   assert nothing == [1e-4, 1e-4, 0.0, 0.0, 0.0]
   # The schedule by epochs does not look at losses.
   assert recipes.E5.learning_rates([math.nan] * 4) == [
-    recipes.E5.learning_rate(epoch) for epoch in range(1, 6)
+    recipes.schedule(recipes.E5)(epoch) for epoch in range(5)
   ]
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import chex
 import jax
 import numpy as np
 import plain_training
@@ -203,7 +204,7 @@ def test_a_long_recording_elsewhere_is_none_of_training():
   longer = trainer.Trainer(pair.job, pair.shard, prepared)
   assert longer.flops() == pair.flops()
   state = longer.epoch(longer.initial(), 1)
-  assert np.isfinite(longer.test(state['best'])[1]).all()
+  assert np.isfinite(longer.test(state.best)[1]).all()
 
 
 # Epochs.
@@ -233,15 +234,11 @@ def test_the_best_epoch_is_the_latest_of_the_lowest(monkeypatch):
     state, params = pair.initial(), []
     for epoch in range(1, 5):
       state = pair.epoch(state, epoch)
-      params.append(jax.tree.map(np.array, state['members'].params))
+      params.append(jax.tree.map(np.array, state.members.params))
     for p, name in enumerate((first, second)):
       best = PERS[name][1]
-      assert state['best_epoch'][p] == best
-      jax.tree.map(
-        np.testing.assert_array_equal,
-        _of(state['best'], p),
-        _of(params[best - 1], p),
-      )
+      assert state.best_epoch[p] == best
+      chex.assert_trees_all_equal(_of(state.best, p), _of(params[best - 1], p))
       kernels = [tree['head']['kernel'][p] for tree in params]
       assert not np.array_equal(kernels[0], kernels[-1])
 
@@ -264,19 +261,20 @@ def test_a_curriculum_comes_before_the_first_epoch():
   first, second, _ = pair.curriculum
   assert not np.array_equal(first.index_skb, second.index_skb)
   state = pair.epoch(pair.initial(), 1)
-  np.testing.assert_array_equal(state['members'].step, 2 + 2 + 3 + 5)
+  np.testing.assert_array_equal(state.members.step, 2 + 2 + 3 + 5)
   state = pair.epoch(state, 2)
-  np.testing.assert_array_equal(state['members'].step, 12 + 5)
+  np.testing.assert_array_equal(state.members.step, 12 + 5)
   # It takes the first learning rate and its own passes, then epoch 1 as ever.
   plain = tiny_corpus.trainer(PAIR)
-  members_p = plain.initial()['members']
+  members_p = plain.initial().members
   for plan in pair.curriculum:
     arguments = plain.train_arguments(members_p, plan, recipe.lr)
     members_p, _ = plain.programs.train(*arguments)
-  by_hand = plain.epoch(plain.initial() | {'members': members_p}, 1)
+  by_hand = plain.epoch(plain.initial()._replace(members=members_p), 1)
   again = pair.epoch(pair.initial(), 1)
-  for name in ('members', 'best', 'curves'):
-    jax.tree.map(np.testing.assert_array_equal, by_hand[name], again[name])
+  chex.assert_trees_all_equal(
+    by_hand._replace(seconds=0), again._replace(seconds=0)
+  )
 
 
 def test_what_is_compiled_ahead_is_what_runs():
@@ -299,18 +297,15 @@ def test_what_is_compiled_ahead_is_what_runs():
   finally:
     jax.monitoring.clear_event_listeners()
   assert 'jit(train)' not in compiled and 'jit(keep_best)' in compiled
-  inside = jax.tree.leaves((state['members'], pair.prepared.train))
+  inside = jax.tree.leaves((state.members, pair.prepared.train))
   assert memory.program_bytes(program) > sum(leaf.nbytes for leaf in inside)
 
 
 def test_shapes_are_those_of_the_first_state():
   pair = tiny_corpus.trainer(PAIR, size=3)
-  jax.tree.map(
-    lambda shape, leaf: np.testing.assert_equal(
-      (shape.shape, shape.dtype), (leaf.shape, leaf.dtype)
-    ),
+  chex.assert_trees_all_equal_shapes_and_dtypes(
     pair.shapes(),
-    pair.initial()['members'],
+    pair.initial().members,
   )
 
 
@@ -318,11 +313,11 @@ def test_states_come_back_from_the_host_with_new_padding():
   pair = tiny_corpus.trainer(PAIR, size=3)
   state = pair.epoch(pair.initial(), 1)
   host = pair.unload(state)
-  assert {len(leaf) for leaf in jax.tree.leaves(host['members'])} == {2}
-  jax.tree.map(np.testing.assert_array_equal, pair.load(host), state)
+  assert {len(leaf) for leaf in jax.tree.leaves(host.members)} == {2}
+  chex.assert_trees_all_equal(pair.load(host), state)
 
 
 def test_some_steps_are_some_steps():
   pair = tiny_corpus.trainer(PAIR)
-  members_p = pair.some_steps(pair.initial()['members'], 3)
+  members_p = pair.some_steps(pair.initial().members, 3)
   np.testing.assert_array_equal(members_p.step, 3)

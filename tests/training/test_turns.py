@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -33,21 +34,16 @@ def _trained(at_once):
   state = trainer.initial()
   for epoch in (1, 2):
     state = trainer.epoch(state, epoch)
-  del state['seconds']
-  return trainer, jax.tree.map(np.array, state)
+  return trainer, jax.tree.map(np.array, state._replace(seconds=0))
 
 
 @pytest.mark.parametrize('at_once', [1, 3])
 def test_taking_turns_changes_nothing(at_once):
   (_, whole), (_, turns) = _trained(8), _trained(at_once)
-  assert (whole['members'].step == 10).all()
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
-    whole,
-    turns,
-  )
+  assert (whole.members.step == 10).all()
+  chex.assert_trees_all_close(whole, turns, rtol=1e-5, atol=1e-5)
   np.testing.assert_array_equal(
-    whole['curves']['val_per'], turns['curves']['val_per']
+    whole.curves['val_per'], turns.curves['val_per']
   )
 
 
@@ -56,10 +52,10 @@ def test_taking_turns_needs_less_memory_and_no_second_population():
   for trainer, _ in (_trained(8), _trained(3)):
     found = trainer.compiled().memory_analysis()
     state = trainer.initial()
-    inside = sum(leaf.nbytes for leaf in jax.tree.leaves(state['members']))
+    inside = sum(leaf.nbytes for leaf in jax.tree.leaves(state.members))
     assert found.alias_size_in_bytes == inside
-    place = state['members'].params['head']['kernel'].unsafe_buffer_pointer()
-    members_p = trainer.some_steps(state['members'], 1)
+    place = state.members.params['head']['kernel'].unsafe_buffer_pointer()
+    members_p = trainer.some_steps(state.members, 1)
     kernel_p = members_p.params['head']['kernel']
     assert kernel_p.unsafe_buffer_pointer() == place
     needed.append(found.temp_size_in_bytes)

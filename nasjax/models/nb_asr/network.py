@@ -1,5 +1,6 @@
 """Macro networks: blocks of cells, an LSTM and a dense output."""
 
+import chex
 import flax.linen as nn
 
 from nasjax.layers import dropout as drop
@@ -48,6 +49,8 @@ class Network(nn.Module):
       logits_btv and their valid lengths (ceil(len / reduction)).
     """
     macro = self.macro
+    chex.assert_shape(x_btf, (None, None, macro.features))
+    chex.assert_shape(len_b, x_btf.shape[:1])
     sites = len(self.ops)  # one a node, whatever runs there
     number = 0
     x_btc = x_btf

@@ -20,6 +20,7 @@ its recipe needs l2=0.
 import functools
 from typing import NamedTuple
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -284,6 +285,8 @@ class Network(nn.Module):
         f'{len(self.ops)} blocks, but macro {macro.name} has {macro.before} + '
         f'{macro.after}'
       )
+    chex.assert_shape(x_btf, (None, None, macro.features))
+    chex.assert_shape(len_b, x_btf.shape[:1])
     x_btc = x_btf
     for n in range(macro.before):
       x_btc = self._block(n, x_btc, (len_b, key), gates)

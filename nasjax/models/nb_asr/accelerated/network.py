@@ -9,6 +9,7 @@ the compilation, and a third more arithmetic.
 import functools
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -302,6 +303,7 @@ def _padded(x_btf, len_b, rows):
 def _apply(network, backend, params, x_btf, len_b, gates, key=None):
   """Runs a network: `models.Network.__call__` on parameters of the form."""
   macro, batch = network.macro, len(len_b)
+  chex.assert_shape(x_btf, (batch, None, macro.features))
   dtype = jnp.dtype(network.precision)
   time_axis = backend.time_axis
   x, len_b = _padded(x_btf, len_b, backend.rows)
