@@ -64,7 +64,7 @@ def build(name, k):
   from nasjax import spaces
   from nasjax.oneshot import methods, steps
   from nasjax.oneshot.supernet import Supernet
-  from nasjax.training import member, recipes
+  from nasjax.training import batches, recipes
 
   method, kind = CASES[name]
   space = spaces.ST_NAS if k == 4 else spaces.ST_NAS_SWBD
@@ -76,7 +76,7 @@ def build(name, k):
   rng = np.random.default_rng(0)
   shape = FLAGS.batch, FLAGS.frames, macro.features
   full_b = jnp.full(FLAGS.batch, FLAGS.frames)
-  batch = member.Batch(
+  batch = batches.Batch(
     jnp.asarray(rng.normal(size=shape), jnp.float32),
     full_b,
     jnp.asarray(
@@ -112,7 +112,7 @@ def _single(space, arch, macro, recipe, batch):
   import jax
 
   from nasjax.models import common, families
-  from nasjax.training import member
+  from nasjax.training import step as step_lib
   from nasjax.training.optimisers import per_candidate
 
   network = families.single(space, arch, macro, recipe.dropout)
@@ -128,7 +128,7 @@ def _single(space, arch, macro, recipe, batch):
 
     def loss(params):
       key = jax.numpy.zeros(2, jax.numpy.uint32)
-      return member.forward(network, recipe, params, gates, batch, key)[0]
+      return step_lib.forward(network, recipe, params, gates, batch, key)[0]
 
     grads = jax.grad(loss)(params)
     active_g = jax.numpy.zeros(0, bool)

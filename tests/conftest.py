@@ -43,12 +43,15 @@ jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 # What takes longest is begun first, so that no process has much left to do when
 # the others have ended.
 _LONGEST = (
-  'test_benchmark', 'test_accelerated', 'test_oneshot_launcher',
-  'test_search_launcher', 'test_oneshot_searching', 'test_oneshot_training',
-  'test_losses_ctc_crf', 'test_search_learned', 'test_accelerators',
-  'test_conv_kernels', 'test_mesh', 'test_planted', 'test_workers',
-  'test_killed_runs', 'test_ctc_crf_training', 'test_tdnn', 'test_models',
-  'test_population', 'test_search', 'test_sizing', 'test_spaces_any',
+  'experiments/test_benchmark', 'models/test_accelerated',
+  'experiments/test_oneshot_launcher', 'experiments/test_search_launcher',
+  'oneshot/test_search', 'oneshot/test_steps', 'losses/test_ctc_crf',
+  'search/test_learned', 'experiments/test_accelerators',
+  'kernels/test_conv_kernels', 'training/test_mesh', 'oneshot/test_planted',
+  'benchmark/test_workers', 'benchmark/test_killed_runs',
+  'training/test_ctc_crf_training', 'models/test_st_nas',
+  'models/test_network', 'training/test_population',
+  'search/test_algorithms', 'benchmark/test_sizing', 'spaces/test_any_space',
 )  # fmt: skip
 
 
@@ -60,7 +63,12 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
   order = {name: n for n, name in enumerate(_LONGEST)}
-  items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+  def place(item):
+    path = f'{item.path.parent.name}/{item.path.stem}'
+    return order.get(path, len(order))
+
+  items.sort(key=place)
 
 
 # A process may have 65,530 on most machines, and XLA ends by a fault of

@@ -15,7 +15,8 @@ from card import gpu_training
 from races import throughput_cells as cells_lib
 
 from nasjax.models import common, families, macros
-from nasjax.training import member, population
+from nasjax.training import batches, population
+from nasjax.training import step as step_lib
 
 # Of float32, ||a - b|| / ||b||: of the loss, and of every leaf of the gradient;
 # then the least cosine between the gradients. Measured on a CPU, the worst of
@@ -73,7 +74,7 @@ def _batch(macro, seed):
   x_btf = rng.normal(size=(rows, frames, macro.features)).astype(np.float32)
   x_btf[np.arange(frames)[None] >= len_b[:, None]] = 0
   label_len_b = np.minimum(len_b // macro.reduction // 2, labels)
-  return member.Batch(
+  return batches.Batch(
     x_btf,
     len_b,
     rng.integers(1, macro.outputs, (rows, labels), np.int32),
@@ -154,7 +155,7 @@ class _Compared:
     @functools.partial(jax.jit, compiler_options=options)
     def both(params, gates, batch):
       def loss(params):
-        return member.forward(network, recipe, params, gates, batch, key)[0]
+        return step_lib.forward(network, recipe, params, gates, batch, key)[0]
 
       return jax.value_and_grad(loss)(params)
 

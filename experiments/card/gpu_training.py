@@ -16,7 +16,8 @@ from races import throughput_cells as cells_lib
 
 from nasjax.data import batching
 from nasjax.models import common, families, macros
-from nasjax.training import member, optimisers, population
+from nasjax.training import optimisers, population
+from nasjax.training import step as step_lib
 
 # One block for rehearsals, in which programs are compiled and hardly run.
 _POCKET = macros.Cells(
@@ -158,7 +159,7 @@ class Training:
 
   def _members(self, one, keys_p):
     def make(key):
-      return member.Member(
+      return step_lib.Member(
         one,
         optimisers.of(self.setup.recipe).init(one),
         jnp.zeros((), jnp.int32),

@@ -361,7 +361,7 @@ class Bar:
     )
 
   def update(self, progress):
-    """Takes a `running.Progress`."""
+    """Takes a `running.ShardProgress`."""
     per_p = progress.curves['val_per'][:, -1]
     alive_p = per_p[~np.isnan(per_p)]
     if alive_p.size:
@@ -454,7 +454,7 @@ class Searches:
     self._progress.stop()
 
   def __call__(self, progress):
-    """Takes a `searching.Progress`."""
+    """Takes a `search.SearchProgress`."""
     search, epoch = progress.search, progress.epoch
     loss = progress.history['held_out_loss'][epoch - 1]
     per = progress.history['val_per'][epoch - 1]

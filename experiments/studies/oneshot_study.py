@@ -36,7 +36,7 @@ class Study(NamedTuple):
     supernet: `Supernet`.
     labels: of each search, its method and perhaps its warm-up.
     searches: list of `Search`, seeds of a label together.
-    results: what each came to, as `searching.run` returns it.
+    results: what each came to, as `search.run` returns it.
     found: list of `Found`, methods first, then baselines.
     lab: `retraining.Lab` that has all networks.
     seeds: of retraining.
@@ -72,7 +72,7 @@ def make_supernet(macro):
 
 def plan(methods, search_seeds, stages, supernet, recipe):
   """Returns labels and `Search`es, of every method, warm-up and seed."""
-  from nasjax.oneshot import searching
+  from nasjax.oneshot import search as searching
   from nasjax.oneshot import steps as oneshot_training
   from nasjax.training import recipes
 
@@ -101,7 +101,7 @@ def search_all(searches, work, out, bar):
   from common import console
 
   from nasjax.benchmark import workers
-  from nasjax.oneshot import searching
+  from nasjax.oneshot import search as searching
 
   fingerprint = work.job.corpus_fingerprint
 
@@ -190,7 +190,7 @@ def supernet_ranks(searches, work, lab, out, tick):
     dict from the index of a search to val_per_n, in the order of
     `benchmark_archs`.
   """
-  from nasjax.oneshot import searching
+  from nasjax.oneshot import search as searching
 
   if lab.benchmark is None:
     return {}

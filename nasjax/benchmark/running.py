@@ -30,7 +30,7 @@ from nasjax.training.trainer import begun
 from nasjax.training.trainer import prepare as prepare
 
 
-class Progress(NamedTuple):
+class ShardProgress(NamedTuple):
   """What is reported after every epoch.
 
   Attributes:
@@ -118,7 +118,7 @@ def run_shard(
     shard: one of `plan`.
     prepared: of `prepare`.
     out: directory of the run.
-    on_epoch: called with a `Progress` after every epoch.
+    on_epoch: called with a `ShardProgress` after every epoch.
     at_once: dict from signatures to the members that fit on the devices; what
       is learnt of it is written there, for the shards that follow.
     say: called with a line of text when memory ran out, or a checkpoint cannot
@@ -239,7 +239,7 @@ def _train(job, shard, parts, out, tell, say):
 def _progress(shard, epoch, state, resumed, emitted_p):
   curves = {name: v[:, :epoch] for name, v in state.curves.items()}
   diverged_p = state.diverged_epoch
-  return Progress(
+  return ShardProgress(
     shard,
     epoch,
     curves,

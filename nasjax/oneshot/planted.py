@@ -5,7 +5,8 @@ import dataclasses
 from nasjax import spaces
 from nasjax.data.synthetic import planted
 from nasjax.models import macros
-from nasjax.oneshot import searching, stages, steps
+from nasjax.oneshot import search as searching
+from nasjax.oneshot import stages, steps
 from nasjax.oneshot.supernet import Supernet
 from nasjax.training import recipes, trainer
 
@@ -54,12 +55,12 @@ def search(method, seed, warm_up=80, epochs=25, width=64, symbols=3):
 
 
 def run(method, seed, mesh, out, on_epoch=lambda progress: None, **sizes):
-  """Runs a search of the task; `on_epoch` as of `searching.run`.
+  """Runs a search of the task; `on_epoch` as of `search.run`.
 
   `sizes` are those of `search`.
 
   Returns:
-    the result (`searching.run`), and whether it found the solution.
+    the result (`search.run`), and whether it found the solution.
   """
   corpus, own = search(method, seed, **sizes)
   prepared = trainer.prepare(corpus, RECIPE, mesh)

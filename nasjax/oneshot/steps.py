@@ -19,7 +19,8 @@ from nasjax.layers import dropout
 from nasjax.losses import criterion
 from nasjax.models import common
 from nasjax.oneshot import estimators
-from nasjax.training import member
+from nasjax.training import batches
+from nasjax.training import step as step_lib
 from nasjax.training.optimisers import one_pass, per_candidate
 
 # Streams of random numbers of a search, all from its one key.
@@ -126,7 +127,7 @@ def make_loss(supernet, weights, mode, twice=False):
   held = criterion.of(recipe)
 
   def loss(params, edge_e, batch, key, constants):
-    found, outputs = member.forward(
+    found, outputs = step_lib.forward(
       network,
       recipe,
       params,
@@ -392,7 +393,7 @@ def make_pass(supernet, method, weights, buckets):
   arch_step = make_arch_step(supernet, method, weights)
 
   def gathered(data, index_b, bucket):
-    return member.gather(data, index_b[: bucket.batch], bucket)
+    return batches.gather(data, index_b[: bucket.batch], bucket)
 
   def run_pass(
     state,
@@ -460,7 +461,7 @@ def make_expected(supernet, method, weights, buckets):
 
   def expected(state, data, plan, temperature, constants=None):
     def one(bucket, index_b, s):
-      batch = member.gather(data, index_b[: bucket.batch], bucket)
+      batch = batches.gather(data, index_b[: bucket.batch], bucket)
       key = jax.random.fold_in(stream(state, EXPECTED), s)
       edge_e = estimators.draw(
         method.estimator, key, state.alpha_e, temperature

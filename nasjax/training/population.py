@@ -22,17 +22,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from nasjax.data import batching
 from nasjax.programs import chips
-from nasjax.training.member import ROW as ROW
-from nasjax.training.member import Data as Data
-from nasjax.training.member import device_data as device_data
-from nasjax.training.member import features_dtype as features_dtype
-from nasjax.training.member import (
-  gather,
-  init_member,
-  make_score,
-  make_train_step,
-)
-from nasjax.training.member import member_key as member_key
+from nasjax.training.batches import ROW as ROW
+from nasjax.training.batches import Data as Data
+from nasjax.training.batches import device_data as device_data
+from nasjax.training.batches import features_dtype as features_dtype
+from nasjax.training.batches import gather
+from nasjax.training.step import init_member, make_score, make_train_step
+from nasjax.training.step import member_key as member_key
 
 
 def _divisor(members, most):
@@ -124,14 +120,14 @@ def make_train_pass(network, recipe, buckets, axis=None):
 
   Its arguments: members_p, gates_p, row_p (the data stream of each member),
   lr_p (float32; a member of rate 0 stays as it is), data, plan, steps (batches
-  of the plan to run), constants (as in `member.forward`). It returns the
+  of the plan to run), constants (as in `step_lib.forward`). It returns the
   members and the mean over batches of each member's training loss, without L2.
 
   Args:
     network: the `Network` that all members share.
     recipe: `Recipe`.
     buckets: shapes of the batches, as one device has them.
-    axis: as in `member.make_train_step`.
+    axis: as in `step_lib.make_train_step`.
   """
   step = make_train_step(network, recipe, axis)
 

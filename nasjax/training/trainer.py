@@ -12,8 +12,8 @@ from nasjax.decoding import error_rates, metrics
 from nasjax.losses import criterion
 from nasjax.models import families
 from nasjax.programs import costs as program_costs
-from nasjax.training import member as member_lib
 from nasjax.training import population
+from nasjax.training import step as step_lib
 
 # Numbers the curriculum's passes, apart from those of counted epochs.
 _CURRICULUM_PASS = 1_000_000
@@ -111,7 +111,7 @@ class State(NamedTuple):
     diverged_epoch: of each member, 0 for none.
   """
 
-  members: member_lib.Member | None
+  members: step_lib.Member | None
   best: dict | None
   curves: dict
   seconds: np.ndarray
@@ -249,7 +249,7 @@ class Trainer:
     """Returns the `Member` of the population as `unload` has it, as shapes."""
     unpack = functools.partial(self.form.unpack, lead=1)
     return jax.eval_shape(
-      lambda members_p: member_lib.reordered(members_p, unpack), self.shapes()
+      lambda members_p: step_lib.reordered(members_p, unpack), self.shapes()
     )
 
   def load(self, host):
@@ -282,7 +282,7 @@ class Trainer:
     """Takes parameters on the host to the form of the devices, or back."""
     function = functools.partial(function, lead=1)
     return state._replace(
-      members=member_lib.reordered(state.members, function),
+      members=step_lib.reordered(state.members, function),
       best=function(state.best),
     )
 

@@ -188,7 +188,7 @@ def test_who_failed_first_is_told_of(tmp_path, monkeypatch):
     if prepared.mesh.devices.flat[0] == jax.devices()[0]:
       raise OSError('the disk is full')
     while True:
-      on_epoch(running.Progress(shard, 1, {}, 0.0, False))
+      on_epoch(running.ShardProgress(shard, 1, {}, 0.0, False))
 
   slow = types.SimpleNamespace(Event=SlowEvent, Lock=threading.Lock)
   monkeypatch.setattr(workers, 'threading', slow)

@@ -82,7 +82,7 @@ def test_parameters_rest_in_warm_up_and_move_in_the_search(whole):
   assert np.all(alpha[0] == 0) and np.any(alpha[2] != 0)
 
 
-# In small: test_oneshot_searching kills searches, test_killed_runs trainings.
+# In small: oneshot/test_search kills searches, test_killed_runs trainings.
 @pytest.mark.slow
 def test_a_killed_study_goes_on_to_the_same_report(whole):
   out = whole.with_name('killed')

@@ -20,7 +20,8 @@ from nasjax import spaces
 from nasjax import table as table_lib
 from nasjax.benchmark import running
 from nasjax.losses import criterion
-from nasjax.oneshot import methods, searching, stages, steps
+from nasjax.oneshot import methods, stages, steps
+from nasjax.oneshot import search as searching
 from nasjax.oneshot.supernet import Supernet
 from nasjax.training import population, recipes
 
@@ -117,7 +118,7 @@ def test_a_search_trains_with_it():
     stages.fixed(0, 8, 0.02),
     seed=1,
   )
-  searcher = searching.Searcher(search, _prepared())
+  searcher = searching.SupernetTrainer(search, _prepared())
   state = searcher.initial()
   for epoch in range(1, 9):
     state, over = searcher.epoch(state, epoch)
@@ -127,7 +128,7 @@ def test_a_search_trains_with_it():
     assert np.isfinite(loss_e).all() and loss_e[-1] < 0.8 * loss_e[0]
   # Prepared for another loss there are no constants of this one.
   other = _prepared(tiny_corpus.RECIPE)
-  assert searching.Searcher(search, other).constants is None
+  assert searching.SupernetTrainer(search, other).constants is None
   assert searcher.constants.keys() == {'weight_v'}
 
 

@@ -18,7 +18,8 @@ from nasjax import cost, plots, spaces, table
 from nasjax.benchmark import running
 from nasjax.decoding import metrics
 from nasjax.models import families, macros
-from nasjax.oneshot import methods, searching, stages, steps
+from nasjax.oneshot import methods, stages, steps
+from nasjax.oneshot import search as searching
 from nasjax.oneshot.supernet import Supernet
 
 SPACE, MACRO = toy_family.SPACE, toy_family.MACROS['toy']

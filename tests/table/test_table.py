@@ -1,4 +1,4 @@
-"""Rows, queries and whole columns; files are in test_table_files.py."""
+"""Rows, queries and whole columns; files are in test_files.py."""
 
 import random
 import subprocess

@@ -19,7 +19,8 @@ from nasjax.data import batching
 from nasjax.layers import dropout
 from nasjax.losses import ctc_crf, ngram
 from nasjax.models import families
-from nasjax.training import member, population, recipes
+from nasjax.training import batches, population, recipes
+from nasjax.training import step as step_lib
 
 SPACE, MACRO = tiny_corpus.SPACE, tiny_corpus.MACRO
 SYMBOLS, WEIGHT = 6, 0.3
@@ -289,14 +290,14 @@ def test_the_language_model_is_that_of_the_training_split(order, kind):
 def test_ctc_has_none_and_ctc_crf_needs_one():
   assert tiny_corpus.prepared().constants is None
   trainer = tiny_corpus.trainer(PAIR)
-  batch = member.gather(
+  batch = batches.gather(
     trainer.prepared.train, np.arange(4), trainer.prepared.buckets[0]
   )
   gates = _of(trainer.host_gates, 0)
   params = jax.tree.map(
     lambda leaf: np.zeros(leaf.shape[1:], leaf.dtype), trainer.shapes().params
   )
-  forward = functools.partial(member.forward, trainer.network, RECIPE)
+  forward = functools.partial(step_lib.forward, trainer.network, RECIPE)
   with pytest.raises(ValueError, match="'ctc_crf' needs a denominator"):
     jax.eval_shape(forward, params, gates, batch)
 

@@ -7,7 +7,8 @@ import optax
 import pytest
 import tiny_corpus
 
-from nasjax.training import member, optimisers, recipes
+from nasjax.training import optimisers, recipes
+from nasjax.training import step as step_lib
 from nasjax.training.optimisers import one_pass
 
 PAIR = (
@@ -79,8 +80,8 @@ def test_an_unknown_optimiser_is_named():
 
 def test_moments_are_laid_out_as_parameters_are():
   pair = optax.chain(optax.adamw(1.0), optax.trace(0.9))
-  state = member.Member(PARAMS, pair.init(PARAMS), 0, True, None)
-  packed = member.reordered(state, lambda tree: {'both': tree})
+  state = step_lib.Member(PARAMS, pair.init(PARAMS), 0, True, None)
+  packed = step_lib.reordered(state, lambda tree: {'both': tree})
   adam, trace = packed.opt_state[0][0], packed.opt_state[1]
   for tree in (packed.params, adam.mu, adam.nu, trace.trace):
     assert list(tree) == ['both']

@@ -15,7 +15,8 @@ import toy_supernet
 
 from nasjax import spaces
 from nasjax.models import families, macros
-from nasjax.oneshot import methods, searching, stages
+from nasjax.oneshot import methods, results, stages
+from nasjax.oneshot import search as searching
 from nasjax.oneshot import steps as steps_lib
 from nasjax.oneshot.supernet import Supernet
 from nasjax.training import plateau
@@ -54,7 +55,7 @@ def toy(monkeypatch):
   """Steps on the toy, compiled once a method; nothing is decoded."""
   toy_supernet.install(monkeypatch)
   monkeypatch.setattr(
-    searching.Searcher,
+    searching.SupernetTrainer,
     'evaluate',
     lambda self, params, index_e, split='validation': (
       float(np.abs(params['head']).sum()),
@@ -91,7 +92,7 @@ def test_every_kind_of_method_ends_with_an_architecture(toy, tmp_path, name):
   assert result['epochs'] == 4
   assert [p.stage for p in seen] == ['warm-up', 'search', 'search', 'search']
   # What is written is what is returned, and a second call computes nothing.
-  assert searching.load(tmp_path, search.name(FINGERPRINT)) == result
+  assert results.load(tmp_path, search.name(FINGERPRINT)) == result
   assert _run(search, tmp_path) == result
   arch = TOY.space.parse(result['arch'])
   assert TOY.space.names(arch) == result['names']
@@ -167,7 +168,7 @@ def test_a_killed_search_ends_with_the_same_bits(toy, tmp_path, epoch):
   whole = _run(search, tmp_path / 'whole')
   with pytest.raises(_Killed):
     _run(search, tmp_path / 'killed', _die_after(epoch))
-  assert not searching.result_path(
+  assert not results.path_of(
     tmp_path / 'killed', search.name(FINGERPRINT)
   ).exists()
   seen = []
@@ -193,7 +194,7 @@ def test_nothing_is_restored_where_nothing_was_run(toy, tmp_path):
 )
 def test_a_damaged_result_is_named(tmp_path, damage):
   name = _search().name(FINGERPRINT)
-  path = searching.result_path(tmp_path, name)
+  path = results.path_of(tmp_path, name)
   path.parent.mkdir()
   path.write_text(damage)
   with pytest.raises(ValueError, match=f'{name}.*remove the file'):
@@ -215,7 +216,7 @@ def test_names_tell_searches_apart():
 
 
 def test_held_out_utterances_are_disjoint_and_complete(toy):
-  searcher = searching.Searcher(_search(), _prepared())
+  searcher = searching.SupernetTrainer(_search(), _prepared())
   count = len(_prepared().bucket_u)
   assert searcher.held_u.sum() == round(0.1 * count)
   for number in (1, 2):
@@ -224,8 +225,8 @@ def test_held_out_utterances_are_disjoint_and_complete(toy):
     seen = [sorted(index[index >= 0].tolist()) for index in (train, held)]
     assert sorted(seen[0] + seen[1]) == list(range(count))
     assert seen[1] == np.flatnonzero(searcher.held_u).tolist()
-  again = searching.Searcher(_search(), _prepared())
-  other = searching.Searcher(_search(seed=4), _prepared())
+  again = searching.SupernetTrainer(_search(), _prepared())
+  other = searching.SupernetTrainer(_search(seed=4), _prepared())
   np.testing.assert_array_equal(searcher.held_u, again.held_u)
   assert (searcher.held_u != other.held_u).any()
 
@@ -234,13 +235,13 @@ def test_held_out_utterances_are_disjoint_and_complete(toy):
 def test_too_few_utterances_are_named(toy, share):
   method = dataclasses.replace(methods.ST_NAS, held_out=share)
   with pytest.raises(ValueError, match='of 18 training utterances'):
-    searching.Searcher(_search(method), _prepared())
+    searching.SupernetTrainer(_search(method), _prepared())
 
 
 @pytest.mark.parametrize('replay', [False, True])
 def test_held_out_batches_come_round_again(toy, replay):
   method = dataclasses.replace(methods.DARTS, replay=replay)
-  searcher = searching.Searcher(_search(method), _prepared())
+  searcher = searching.SupernetTrainer(_search(method), _prepared())
   size = searcher.held_steps
   assert size == searcher.steps == 3
   plans = [searcher._held_out_plan(first + np.arange(3)) for first in range(13)]
@@ -263,7 +264,7 @@ def test_no_held_out_batch_is_left_out(toy, tmp_path, every):
   method = dataclasses.replace(methods.ST_NAS, arch_every=every)
   search, seen = _search(method, plan=(1, 3)), []
   _run(search, tmp_path, seen.append)
-  searcher = searching.Searcher(search, _prepared())
+  searcher = searching.SupernetTrainer(search, _prepared())
   moved = seen[-1].history['arch_path'][..., 0] >= 0
   used = []
   for epoch in range(1, 5):
@@ -276,7 +277,9 @@ def test_no_held_out_batch_is_left_out(toy, tmp_path, every):
 
 
 def test_temperatures_of_the_stages(toy):
-  searcher = searching.Searcher(_search(methods.GDAS, (2, 5)), _prepared())
+  searcher = searching.SupernetTrainer(
+    _search(methods.GDAS, (2, 5)), _prepared()
+  )
   warm_up, search = searcher.search.stages
   assert [searcher.temperature(warm_up, e) for e in (1, 2)] == [10.0, 10.0]
   cooling = [searcher.temperature(search, e) for e in range(1, 6)]
@@ -361,9 +364,9 @@ def test_the_released_code_goes_on_from_the_best_epoch_of_warm_up(
   # Warm-up improves in its second epoch and ends with its fourth.
   seen = {}
   monkeypatch.setattr(
-    searching.Searcher,
+    searching.SupernetTrainer,
     '_next_stage',
-    _watched(searching.Searcher._next_stage, seen),
+    _watched(searching.SupernetTrainer._next_stage, seen),
   )
   _judged(methods.ST_NAS_CODE, [7.0] * 5, monkeypatch, tmp_path)
   best, last, given = seen['kept'], seen['found'], seen['given']
@@ -403,7 +406,7 @@ def test_methods_that_make_no_sense_are_refused(changes, words):
 @pytest.mark.parametrize('method', [methods.ST_NAS, methods.ST_NAS_CODE])
 def test_the_optimiser_between_stages(toy, method):
   kept = method is methods.ST_NAS_CODE
-  searcher = searching.Searcher(_search(method), _prepared())
+  searcher = searching.SupernetTrainer(_search(method), _prepared())
   initial = searcher.initial().search
   params = jax.device_get(initial.params)
   state, over = searcher.epoch(searcher.initial(), 1)
@@ -426,7 +429,7 @@ def _told(improved, stage, firsts, method):
   }
   for edge, names in TOY.edges[1:]:
     history[f'alpha_{edge}'] = np.zeros((epochs, len(names)))
-  return TOY.choices(searching.derive(search, history))[0]
+  return TOY.choices(results.derive(search, history))[0]
 
 
 def test_what_is_derived():
@@ -445,9 +448,9 @@ def test_what_is_derived():
 def test_zero_is_not_derived_where_the_method_says_so():
   search = _search(methods.DARTS)
   alpha_e = (np.array([0.1, 0.2, 0.3]),) * 3 + (np.array([0.5, 0.1]),)
-  found = searching.best_choices(search, alpha_e)
+  found = results.best_choices(search, alpha_e)
   np.testing.assert_array_equal(found, [1, 1, 1, 0])
-  found = searching.best_choices(_search(methods.SNAS), alpha_e)
+  found = results.best_choices(_search(methods.SNAS), alpha_e)
   np.testing.assert_array_equal(found, [2, 2, 2, 0])
 
 
@@ -475,7 +478,7 @@ def test_a_search_that_diverges_says_so(toy, tmp_path, monkeypatch):
     assert found and 1 <= int(found[1]) <= 3
     assert set(found.groups()[2:]) <= set(TOY.ops)
     assert f'is in {place / "1"};' in words and (place / '1').is_dir()
-  assert searching.load(tmp_path, search.name(FINGERPRINT)) is None
+  assert results.load(tmp_path, search.name(FINGERPRINT)) is None
   # What to look at is what the step did not change.
   _, state = searching.restore(search, _prepared(), FINGERPRINT, tmp_path)
   assert not state.search.alive

@@ -19,7 +19,7 @@ from nasjax.layers.mixed_op import Edge
 from nasjax.oneshot import estimators, methods
 from nasjax.oneshot import steps as steps_lib
 from nasjax.oneshot.supernet import Supernet
-from nasjax.training import member
+from nasjax.training import batches
 from nasjax.training.optimisers import per_candidate
 
 TOY, WEIGHTS = toy_supernet.SUPERNET, toy_supernet.WEIGHTS
@@ -38,7 +38,7 @@ def _data():
 
 def _batch(first):
   data, buckets = _data()
-  return member.gather(data, first + np.arange(4), buckets[0])
+  return batches.gather(data, first + np.arange(4), buckets[0])
 
 
 def _state(method, seed=0, supernet=TOY, weights=WEIGHTS):
@@ -280,7 +280,7 @@ def test_a_pass_is_its_steps_one_after_the_other(toy, every_second):
   found, log = _pass(method)(state, data, plan, held_out, LR, 1.0, True, True)
   for s in range(steps):
     train, held = (
-      member.gather(data, p.index_skb[s, 0], buckets[0])
+      batches.gather(data, p.index_skb[s, 0], buckets[0])
       for p in (plan, held_out)
     )
     # The architecture first, on what is held out.
@@ -322,7 +322,7 @@ def test_warm_up_draws_as_warm_up_does(toy, method):
   chex.assert_trees_all_equal(found.alpha_opt, state.alpha_opt)
   own = dataclasses.replace(method, estimator=method.warm_up)
   for s in range(2):
-    batch = member.gather(data, plan.index_skb[s, 0], buckets[0])
+    batch = batches.gather(data, plan.index_skb[s, 0], buckets[0])
     state, loss, path_e = _weight_step(own)(state, batch, LR, 0.5)
     np.testing.assert_allclose(log.loss_s[s], loss, rtol=1e-5)
     np.testing.assert_array_equal(log.path_se[s], path_e)
@@ -347,7 +347,7 @@ def test_the_expected_loss_is_the_mean_over_what_has_an_alignment(toy):
   for kept, missing in ((data, set()), (short, {2})):
     total = count = 0
     for index_b in plan.index_skb[:, 0]:
-      batch = member.gather(kept, index_b, buckets[0])
+      batch = batches.gather(kept, index_b, buckets[0])
       rows = len(set(index_b[index_b >= 0]) - missing)
       loss, _ = loss_of(state.params, edge_e, batch, None)
       total += rows * float(loss)

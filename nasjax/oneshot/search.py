@@ -21,8 +21,9 @@ import numpy as np
 
 from nasjax.data import batching
 from nasjax.losses import criterion
+from nasjax.oneshot import results
 from nasjax.oneshot import steps as steps_lib
-from nasjax.storage import checkpoints, disk
+from nasjax.storage import checkpoints
 from nasjax.training import loop, plateau, population, recipes
 
 # Raise when a change of the code changes what a search finds.
@@ -106,7 +107,7 @@ class Search:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class Progress(NamedTuple):
+class SearchProgress(NamedTuple):
   """What is reported after every epoch.
 
   Attributes:
@@ -170,7 +171,7 @@ def _programs(supernet, method, weights, buckets, train_buckets):
   )
 
 
-class Searcher:
+class SupernetTrainer:
   """Runs a search, an epoch at a time. Keeps what its loop needs."""
 
   def __init__(self, search, prepared):
@@ -302,7 +303,7 @@ class Searcher:
         self.constants,
       )
     )
-    index_e = best_choices(self.search, found.alpha_e)
+    index_e = results.best_choices(self.search, found.alpha_e)
     val_loss, val_per = self.evaluate(found.params, index_e)
     values = {
       'train_loss': float(np.mean(log.loss_s)),
@@ -412,72 +413,13 @@ def _mean_of_real(loss_s):
   return float(real_s.mean()) if real_s.size else float('nan')
 
 
-def best_choices(search, alpha_e):
-  """Returns index_e, the candidate of the largest parameter at each edge.
-
-  Where the method says so, the zero operation is not chosen (DARTS).
-  """
-  found = []
-  for (_, names), alpha_k in zip(search.supernet.edges, alpha_e, strict=True):
-    alpha_k = np.asarray(alpha_k, np.float64).copy()
-    if not search.method.derive_zero and 'zero' in names:
-      alpha_k[names.index('zero')] = -np.inf
-    found.append(int(np.argmax(alpha_k)))
-  return np.array(found, np.int32)
-
-
-def derive(search, history):
-  """Returns the architecture that a search ends with, int8.
-
-  Args:
-    search: `Search`.
-    history: of its last state.
-
-  Returns:
-    that of the last epoch, or of the last improved one of the search where the
-    method says so (the released code of ST-NAS); of the last one if none
-    improved. Epochs of warm-up know of no architecture.
-  """
-  stage_e = history['stage']
-  last = np.flatnonzero(stage_e >= 0)[-1]
-  improved = np.flatnonzero(
-    (history['improved'] > 0) & search.searched(stage_e)
-  )
-  if search.method.derive_improved and improved.size:
-    last = improved[-1]
-  alpha_e = [
-    history[f'alpha_{name}'][last] for name, _ in search.supernet.edges
-  ]
-  return search.supernet.arch(best_choices(search, alpha_e))
-
-
-def result_path(out, name):
-  return pathlib.Path(out) / 'searches' / f'{name}.json'
-
-
-def load(out, name):
-  """Returns the result of a search that is over, or None."""
-  path = result_path(out, name)
-  if not path.exists():
-    return None
-  remedy = 'remove the file and give the same command again'
-  try:
-    found = json.loads(path.read_text())
-  except ValueError as e:
-    line = getattr(e, 'lineno', '?')
-    raise ValueError(f'{path}, line {line}: no JSON; {remedy}') from None
-  if not isinstance(found, dict) or found.get('name') != name:
-    raise ValueError(f'{path}: not the result of search {name}; {remedy}')
-  return found
-
-
 def restore(search, prepared, fingerprint, out):
-  """Returns the `Searcher` and the last state of a search that has begun.
+  """Returns the `SupernetTrainer` and last state of a search that has begun.
 
   Raises:
     ValueError: there is no checkpoint of it.
   """
-  searcher = Searcher(search, prepared)
+  searcher = SupernetTrainer(search, prepared)
   name = search.name(fingerprint)
   place = pathlib.Path(out) / 'searches' / name
   with checkpoints.manager(place) as manager:
@@ -486,7 +428,7 @@ def restore(search, prepared, fingerprint, out):
   if not epoch:
     raise ValueError(
       f'{out} has no checkpoint of search {name} that can be restored; remove '
-      f'{result_path(out, name)}, if it is there, to search again'
+      f'{results.path_of(out, name)}, if it is there, to search again'
     )
   return searcher, state._replace(search=searcher._on_device(state.search))
 
@@ -532,7 +474,7 @@ def run(
     prepared: of `trainer.prepare`.
     fingerprint: of the corpus.
     out: directory of the run.
-    on_epoch: called with a `Progress` after every epoch.
+    on_epoch: called with a `SearchProgress` after every epoch.
     say: called with a line of text when a checkpoint cannot be restored.
 
   Returns:
@@ -543,7 +485,7 @@ def run(
       state is that it left unchanged. So does every further call.
   """
   name = search.name(fingerprint)
-  found = load(out, name)
+  found = results.load(out, name)
   if found is not None:
     return found
   about = search.describe() | {'corpus': fingerprint}
@@ -554,17 +496,14 @@ def run(
     nonlocal epoch
     epoch = done
     stage = search.stages[int(host.history['stage'][epoch - 1])].name
-    on_epoch(Progress(search, epoch, stage, host.history, resumed))
+    on_epoch(SearchProgress(search, epoch, stage, host.history, resumed))
 
-  trainable = _Trainable(Searcher(search, prepared))
+  trainable = _Trainable(SupernetTrainer(search, prepared))
   state = loop.run(trainable, place, search.epochs, about, tell, say)
   loss = state.history['held_out_loss'][epoch - 1]
   if not _alive(state.search, loss) or _absurd(search, prepared, loss):
     raise DivergedError(_divergence(search, state, epoch, place))
-  result = _result(search, name, fingerprint, state)
-  text = json.dumps(result, indent=1)
-  disk.publish(result_path(out, name), text.encode())
-  return json.loads(text)
+  return results.publish(out, search, name, fingerprint, state.history)
 
 
 def _divergence(search, state, epoch, place):
@@ -600,58 +539,3 @@ def _divergence(search, state, epoch, place):
     f'{place / str(epoch)}; search with lower learning rates or clipped '
     'gradients, in another directory'
   )
-
-
-def _result(search, name, fingerprint, state):
-  history = state.history
-  epochs = int((history['stage'] >= 0).sum())
-  arch = derive(search, history)
-  curves = {
-    key: _plain(values[:epochs])
-    for key, values in history.items()
-    if 'path' not in key
-  }
-  return {
-    'name': name,
-    'search': search.describe() | {'corpus': fingerprint},
-    'arch': arch.tolist(),
-    'names': search.supernet.space.names(arch),
-    'epochs': epochs,
-    'seconds': float(np.nansum(history['seconds'])),
-    'executions': executions(search, history),
-    'edges': [[edge, list(names)] for edge, names in search.supernet.edges],
-    'curves': curves,
-  }
-
-
-def _plain(values):
-  """Lists of numbers, None where there is none: JSON knows no NaN."""
-  return [
-    _plain(v) if isinstance(v, np.ndarray)
-    else None if np.isnan(v) else v.item()
-    for v in np.asarray(values)
-  ]  # fmt: skip
-
-
-def executions(search, history):
-  """Counts what a search computed.
-
-  Returns:
-    dict: weight_steps; arch_steps; candidate_forwards, runs of a candidate at a
-    node in these; batches, how many batches of training one network cost as
-    much, a backward pass counted as two forward passes.
-  """
-  method, supernet = search.method, search.supernet
-  weight_steps = int(np.nanmax(history['steps'], initial=0))
-  arch_steps = int((history['arch_path'][..., 0] >= 0).sum())
-  weight, arch = method.weight_mode, method.arch_mode
-  forwards = weight_steps * supernet.executions(weight)
-  forwards += arch_steps * supernet.executions(arch) * method.passes
-  batches = weight_steps * supernet.price(weight)
-  batches += arch_steps * supernet.price(arch) * method.passes
-  return {
-    'weight_steps': weight_steps,
-    'arch_steps': arch_steps,
-    'candidate_forwards': forwards,
-    'batches': batches,
-  }
