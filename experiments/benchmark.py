@@ -58,7 +58,7 @@ def sizes(job, shards, done, prepareds):
     job: `running.Job`.
     shards: those that are to be trained.
     done: names of those whose rows stand.
-    prepareds: of `running.prepare`, one for each worker.
+    prepareds: of `running.device_corpus`, one for each worker.
 
   Returns:
     what `workers.run` takes last: the networks which run as one program (None

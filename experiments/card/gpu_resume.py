@@ -108,7 +108,7 @@ def resume_part(stage):
     spaces.NB_ASR, macro, recipe, corpus.name, corpus.fingerprint
   )
   mesh = population.member_mesh(jax.devices()[:1])
-  prepared = running.prepare(corpus, recipe, mesh)
+  prepared = running.device_corpus(corpus, recipe, mesh)
   out = stage.out / f'resume_{stage.options["run"]}'
   epochs = []
 

@@ -98,7 +98,7 @@ def print_plan(job, corpus, shards, prepareds, reason):
     job: `running.Job`.
     corpus: `data.corpus.Corpus`.
     shards: of `running.plan`.
-    prepareds: of `running.prepare`, one for each worker.
+    prepareds: of `running.device_corpus`, one for each worker.
     reason: why shards are of this size, and what stands on the devices.
   """
   for name in ('train', 'validation', 'test'):
@@ -187,7 +187,7 @@ def print_absent(job, shards, prepared, together, checkpoint):
   Args:
     job: `running.Job`.
     shards: of `running.plan`.
-    prepared: of `running.prepare`.
+    prepared: of `running.device_corpus`.
     together: networks that run as one program.
     checkpoint: whether cells are computed again for their gradient.
   """
@@ -236,8 +236,8 @@ def print_projection(job, shards, prepareds):
   Args:
     job: `running.Job`.
     shards: those that are still to be trained.
-    prepareds: of `running.prepare`, one for each worker; all are timed at once,
-      for they share the machine.
+    prepareds: of `running.device_corpus`, one for each worker; all are timed at
+      once, for they share the machine.
   """
   view = Table(title='calibration')
   for column in ('nodes', 'shards', 'compile s', 'MB', 's / epoch', 'total s'):

@@ -12,7 +12,7 @@ class Work(NamedTuple):
     job: `running.Job`.
     corpus: `data.corpus.Corpus`.
     builder: the prepared TFDS builder that it comes from.
-    prepareds: of `running.prepare`, one for each worker.
+    prepareds: of `running.device_corpus`, one for each worker.
   """
 
   job: object
@@ -107,5 +107,5 @@ def prepare(recipe, most, macro=None, topology=None):
     tuple(corpus_flags.notes(builder)),
   )
   meshes = device_flags.meshes(topology)
-  prepareds = [running.prepare(corpus, recipe, mesh) for mesh in meshes]
+  prepareds = [running.device_corpus(corpus, recipe, mesh) for mesh in meshes]
   return Work(job, corpus, builder, prepareds)

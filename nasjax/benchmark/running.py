@@ -27,7 +27,7 @@ from nasjax.training import loop
 from nasjax.training.offloading import Parts
 from nasjax.training.trainer import Trainer as Trainer
 from nasjax.training.trainer import begun
-from nasjax.training.trainer import prepare as prepare
+from nasjax.training.trainer import device_corpus as device_corpus
 
 
 class ShardProgress(NamedTuple):

@@ -95,7 +95,7 @@ def choose(job, shards, prepared, together=None):
   Args:
     job: `running.Job`.
     shards: those that are to be trained.
-    prepared: of `running.prepare`.
+    prepared: of `running.device_corpus`.
     together: networks of a device that one program trains; by the compiler's
       figures if not given.
 
@@ -165,7 +165,7 @@ def members_at_once(job, shard, prepared, free):
   Args:
     job: `running.Job`.
     shard: the heaviest.
-    prepared: of `running.prepare`.
+    prepared: of `running.device_corpus`.
     free: bytes of a device.
 
   Returns:

@@ -78,7 +78,7 @@ def _ctc_crf(outputs, batch, constants, recipe, kernels, axis):
   if constants is None:
     raise ValueError(
       "loss 'ctc_crf' needs a denominator; give the constants of "
-      '`trainer.Prepared`, prepared for the same recipe'
+      '`trainer.DeviceCorpus`, prepared for the same recipe'
     )
   return ctc_crf.mean_ctc_crf_loss(
     *_scored(outputs, batch),

@@ -63,6 +63,6 @@ def run(method, seed, mesh, out, on_epoch=lambda progress: None, **sizes):
     the result (`search.run`), and whether it found the solution.
   """
   corpus, own = search(method, seed, **sizes)
-  prepared = trainer.prepare(corpus, RECIPE, mesh)
+  prepared = trainer.device_corpus(corpus, RECIPE, mesh)
   result = searching.run(own, prepared, corpus.fingerprint, out, on_epoch)
   return result, result['names'] == SOLUTION

@@ -471,7 +471,7 @@ def run(
 
   Args:
     search: `Search`.
-    prepared: of `trainer.prepare`.
+    prepared: of `trainer.device_corpus`.
     fingerprint: of the corpus.
     out: directory of the run.
     on_epoch: called with a `SearchProgress` after every epoch.

@@ -39,7 +39,7 @@ class Parts:
     Args:
       job: `running.Job`.
       shard: `running.Shard`.
-      prepared: of `running.prepare`.
+      prepared: of `running.device_corpus`.
       at_once: members that train together.
       fitting: members whose states the devices hold; `at_once` if not given.
       checkpoint: as in `Trainer`.

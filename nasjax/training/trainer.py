@@ -20,7 +20,7 @@ _CURRICULUM_PASS = 1_000_000
 CURVES = ('train_loss', 'val_loss', 'val_per')
 
 
-class Prepared(NamedTuple):
+class DeviceCorpus(NamedTuple):
   """A corpus on the devices, ready for any shard of a job.
 
   `constants` are those of the recipe's loss (`criterion.Criterion`). The last
@@ -53,7 +53,7 @@ class Prepared(NamedTuple):
     return self.constants if loss == self.loss else None
 
 
-def prepare(corpus, recipe, mesh):
+def device_corpus(corpus, recipe, mesh):
   """Puts a `data.corpus.Corpus` on the devices of `mesh`.
 
   Raises:
@@ -81,7 +81,7 @@ def prepare(corpus, recipe, mesh):
     )
   steps = {name: len(p.bucket_s) for name, p in plans.items()}
   most = max(steps.values())
-  return Prepared(
+  return DeviceCorpus(
     mesh,
     buckets,
     batching.assign(*lengths['train'], buckets),

@@ -69,7 +69,7 @@ class _Watch:
 @functools.cache
 def _prepared(device):
   mesh = population.member_mesh([jax.devices()[device]])
-  return running.prepare(tiny_corpus.corpus(), RECIPE, mesh)
+  return running.device_corpus(tiny_corpus.corpus(), RECIPE, mesh)
 
 
 def _shards():
@@ -303,9 +303,9 @@ from nasjax.training import population
 recipe = tiny_corpus.variant(epochs=1)
 macro = dataclasses.replace(tiny_corpus.MACRO, lstm=100)
 job = tiny_corpus.job(recipe, macro)
+meshes = [population.member_mesh([device]) for device in jax.devices()]
 prepareds = [
-  running.prepare(tiny_corpus.corpus(), recipe, population.member_mesh([d]))
-  for d in jax.devices()
+  running.device_corpus(tiny_corpus.corpus(), recipe, mesh) for mesh in meshes
 ]
 cell = [[2, 1], [0, 1, 1], [5, 0, 1, 1]]
 shards = running.plan(job, [(cell, seed) for seed in range(32)], 8)

@@ -40,7 +40,7 @@ toy_criterion.register()
 
 def _prepared(recipe=RECIPE):
   mesh = population.member_mesh(jax.devices()[:1])
-  return running.prepare(tiny_corpus.corpus(), recipe, mesh)
+  return running.device_corpus(tiny_corpus.corpus(), recipe, mesh)
 
 
 def test_a_criterion_of_ones_own_trains_into_a_table(tmp_path):
@@ -82,7 +82,7 @@ def test_a_validation_loss_is_a_mean_over_what_is_valid():
   again = running.Trainer(
     trainer.job,
     trainer.shard,
-    running.prepare(changed, RECIPE, prepared.mesh),
+    running.device_corpus(changed, RECIPE, prepared.mesh),
   )
   loss_p, _ = again.evaluate(params_p, 'validation')
   (bucket,) = prepared.buckets
@@ -126,7 +126,7 @@ def test_a_search_trains_with_it():
   for name in ('train_loss', 'held_out_loss', 'val_loss'):
     loss_e = state.history[name]
     assert np.isfinite(loss_e).all() and loss_e[-1] < 0.8 * loss_e[0]
-  # Prepared for another loss there are no constants of this one.
+  # DeviceCorpus for another loss there are no constants of this one.
   other = _prepared(tiny_corpus.RECIPE)
   assert searching.SupernetTrainer(search, other).constants is None
   assert searcher.constants.keys() == {'weight_v'}

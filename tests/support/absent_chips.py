@@ -56,7 +56,9 @@ def _refusals():
 def _runner(devices, data):
   """The training program of a shard, as on devices that are there."""
   mesh = population.member_mesh(chips.devices('v5e', devices), data)
-  prepared = running.prepare(tiny_corpus.corpus(), tiny_corpus.RECIPE, mesh)
+  prepared = running.device_corpus(
+    tiny_corpus.corpus(), tiny_corpus.RECIPE, mesh
+  )
   shard = tiny_corpus.shard([(CELL, seed) for seed in range(4)])
   compiled = running.Trainer(tiny_corpus.job(), shard, prepared).compiled()
   return {

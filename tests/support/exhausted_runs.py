@@ -70,7 +70,7 @@ def main():
     tiny_corpus.SPACE, tiny_corpus.MACRO, RECIPE, 'tiny', corpus.fingerprint
   )
   mesh = population.member_mesh(jax.devices()[:1])
-  prepared = running.prepare(corpus, RECIPE, mesh)
+  prepared = running.device_corpus(corpus, RECIPE, mesh)
   (shard,) = running.plan(job, MEMBERS, 4)
   temporaries = [
     running.Trainer(job, part, prepared)

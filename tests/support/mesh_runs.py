@@ -41,7 +41,7 @@ def main():
   job = tiny_corpus.job(RECIPE)
   for members, data in MESHES:
     mesh = population.member_mesh(jax.devices()[: members * data], data)
-    prepared = running.prepare(tiny_corpus.corpus(), RECIPE, mesh)
+    prepared = running.device_corpus(tiny_corpus.corpus(), RECIPE, mesh)
     for shard in running.plan(job, MEMBERS, 4):
       running.run_shard(
         job, shard, prepared, place(sys.argv[1], (members, data))

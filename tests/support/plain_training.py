@@ -73,7 +73,7 @@ def train(job, member, prepared, split, params, epochs):
   Args:
     job: `running.Job`.
     member: (architecture, seed).
-    prepared: `trainer.Prepared`, for its buckets.
+    prepared: `trainer.DeviceCorpus`, for its buckets.
     split: of training.
     params: to start from.
     epochs: counted epochs.

@@ -91,7 +91,7 @@ def shard(members, size=None):
 def prepared(recipe=RECIPE, devices=1):
   """Returns the corpus on the first devices."""
   mesh = population.member_mesh(jax.devices()[:devices])
-  return running.prepare(corpus(), recipe, mesh)
+  return running.device_corpus(corpus(), recipe, mesh)
 
 
 def job(recipe=RECIPE, macro=MACRO):

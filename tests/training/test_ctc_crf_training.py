@@ -53,7 +53,7 @@ def _of(tree, p):
 
 def _runner(members, mesh, at_once=None):
   """Returns a `Trainer` with programs that map `at_once` members."""
-  prepared = running.prepare(tiny_corpus.corpus(), RECIPE, mesh)
+  prepared = running.device_corpus(tiny_corpus.corpus(), RECIPE, mesh)
   size = -(-len(members) // mesh.shape['member']) * mesh.shape['member']
   trainer = running.Trainer(
     tiny_corpus.job(RECIPE), tiny_corpus.shard(members, size), prepared
@@ -230,7 +230,7 @@ def test_the_validation_loss_is_a_mean_over_what_has_an_alignment():
   labels[1] = np.array([1, 2, 1, 2, 1, 2, 1, 2, 1], np.int32)
   split = dataclasses.replace(tiny.validation, labels=tuple(labels))
   trainer, _, state = _trained(PAIR)
-  changed = running.prepare(
+  changed = running.device_corpus(
     dataclasses.replace(tiny, validation=split), RECIPE, trainer.prepared.mesh
   )
   again = running.Trainer(trainer.job, trainer.shard, changed)
@@ -271,7 +271,7 @@ def test_the_validation_loss_is_a_mean_over_what_has_an_alignment():
 def test_the_language_model_is_that_of_the_training_split(order, kind):
   tiny, mesh = tiny_corpus.corpus(), population.member_mesh(jax.devices())
   recipe = dataclasses.replace(RECIPE, lm_order=order)
-  found = running.prepare(tiny, recipe, mesh).constants
+  found = running.device_corpus(tiny, recipe, mesh).constants
   estimate = ngram.estimate_pruned if order == 4 else ngram.estimate
   own, other = (
     ctc_crf.denominator(estimate(split.labels, SYMBOLS, order))
@@ -310,7 +310,7 @@ def test_rows_tell_the_loss(tmp_path):
   job = tiny_corpus.job(RECIPE)
   (shard,) = running.plan(job, PAIR, 2)
   mesh = population.member_mesh(jax.devices()[:1])
-  prepared = running.prepare(tiny_corpus.corpus(), job.recipe, mesh)
+  prepared = running.device_corpus(tiny_corpus.corpus(), job.recipe, mesh)
   assert running.run_shard(job, shard, prepared, tmp_path)
   rows = table.open(tmp_path).to_arrow().to_pylist()
   _, _, state = _trained(shard.members, epochs=RECIPE.epochs)

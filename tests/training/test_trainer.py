@@ -180,7 +180,7 @@ def test_loss_is_a_mean_over_what_has_an_alignment():
   split = dataclasses.replace(tiny.validation, labels=tuple(labels))
   changed = dataclasses.replace(tiny, validation=split)
   pair = tiny_corpus.trainer(PAIR)
-  prepared = trainer.prepare(changed, RECIPE, pair.prepared.mesh)
+  prepared = trainer.device_corpus(changed, RECIPE, pair.prepared.mesh)
   pair = trainer.Trainer(pair.job, pair.shard, prepared)
   loss_p, per_p = pair.evaluate(_params(), 'validation')
   loss, per, _ = _scored(RECIPE, PAIR[1][0], _of(_params(), 1), split)
@@ -196,7 +196,7 @@ def test_a_long_recording_elsewhere_is_none_of_training():
     't', [rng.normal(size=(800, 8))], [np.array([1, 2], np.int32)]
   )
   pair = tiny_corpus.trainer(PAIR)
-  prepared = trainer.prepare(
+  prepared = trainer.device_corpus(
     dataclasses.replace(tiny, test=test), RECIPE, pair.prepared.mesh
   )
   assert prepared.train_buckets == pair.prepared.train_buckets
