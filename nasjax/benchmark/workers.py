@@ -61,8 +61,8 @@ def run(
   Args:
     job: `running.Job`.
     shards: of `running.plan`.
-    prepareds: of `running.device_corpus`, one for each worker, on devices of its
-      own.
+    prepareds: of `running.device_corpus`, one for each worker, on devices of
+      its own.
     out: directory of the run.
     watch: its methods `begin(shard)`, `update(progress)` after every epoch and
       `finish(shard, skipped)` are called, one at a time.
