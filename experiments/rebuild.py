@@ -2,7 +2,7 @@
 
   python experiments/rebuild.py --flagfile=experiments/flags/table.flags \\
     --table=experiments/tables/synthetic_timit \\
-    --cell='[[1,1],[0,0,1],[4,1,0,1]]' --cell_seed=1234 --cell_recipe=e2
+    --cell='[[1,1],[0,0,1],[4,1,0,1]]' --cell_seed=1234 --cell_recipe=e5
 
 The corpus is that of the flags, everything else that of the row. On one kind of
 processor the same bits come out; on another one, or with other kernels, sums

@@ -135,6 +135,58 @@ def seeds(study):
   )
 
 
+def decisions(study):
+  """What is left of the ranking where one decision is held fixed."""
+  r, space = study.main, study.table.space
+  found = analysis.decisions(
+    space, r.archs_nd, r.test_ns, repeats=study.repeats
+  )
+  if not found:
+    return page.Section(
+      'Decisions held fixed',
+      [page.paragraph('No decision differs among cells with all seeds.')],
+    )
+  choices = dict(zip(space.fields, space.choices))
+  shares = [
+    (
+      one.name,
+      '--' if np.isnan(one.explains) else f'{100 * one.explains:.0f} %',
+    )
+    for one in found
+  ]
+  parts = [
+    (
+      one.name,
+      choices[one.name][part.choice],
+      f'{part.cells:,}',
+      words.per(part.mean),
+      words.points(part.spread.cells),
+      words.points(part.spread.seeds),
+      words.correlation(part.seeds),
+    )
+    for one in found
+    for part in one.parts
+  ]
+  head = (
+    'decision', 'choice', 'cells', f'mean test {study.metric}',
+    'between cells', 'between seeds', 'seed with seed',
+  )  # fmt: skip
+  return page.Section(
+    'Decisions held fixed',
+    [
+      page.paragraph(
+        f'How much of the variance of mean test {study.metric} the choices of '
+        'a decision explain (adjusted R squared), and how well seeds agree on '
+        'the cells that share a choice: a search that has found the best '
+        'choice has only those to tell apart. Standard deviations, and the '
+        'rank correlation of one seed with another.'
+      ),
+      page.table(('decision', 'explains'), shares),
+      page.table(head, parts),
+    ],
+  )
+
+
 def budgets(study):
   """The paper's Table 3: does a short training rank cells like a long one?"""
   title = 'Budgets'

@@ -56,6 +56,7 @@ def build(study, search=None):
     distributions(study),
     report_rankings.validation(study),
     report_rankings.seeds(study),
+    report_rankings.decisions(study),
     report_rankings.budgets(study),
     report_cells.makeup(study),
     report_cells.counts(study) if chain else report_cells.choices(study),

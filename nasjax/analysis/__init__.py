@@ -33,6 +33,7 @@ from nasjax.analysis.contents import (
   counts,
   ranking,
 )
+from nasjax.analysis.decisions import Decision, Part, decisions, explained
 from nasjax.analysis.fronts import pareto_front
 from nasjax.analysis.leaders import Best, best
 from nasjax.analysis.separation import (
@@ -66,9 +67,11 @@ __all__ = [
   'Ceiling',
   'Composition',
   'Correlation',
+  'Decision',
   'Estimate',
   'Group',
   'Level',
+  'Part',
   'Ranking',
   'Results',
   'Separation',
@@ -84,6 +87,8 @@ __all__ = [
   'composition',
   'correlation_matrix',
   'counts',
+  'decisions',
+  'explained',
   'kendall_correlation',
   'latencies',
   'mean',

@@ -204,3 +204,48 @@ def test_latencies_are_those_of_the_function_or_none(tmp_path):
   np.testing.assert_allclose(
     analysis.latencies(t, t.archs, there), [NAN, first, NAN, NAN, NAN]
   )
+
+
+def test_a_decision_that_matters_is_told_from_those_that_do_not():
+  archs = SPACE.product(['linear', 'conv5', 'conv7'], ['s00', 's11', 's20'])
+  rng = np.random.default_rng(0)
+  field = SPACE.fields.index('s20')
+  # Two points of noise, ten of one skip, and up to 4.5 of an operation with it.
+  value_ns = 0.3 + 0.02 * rng.normal(size=(len(archs), 3))
+  value_ns += 0.1 * (archs[:, [field]] == 0)
+  value_ns += 0.015 * archs[:, [0]] * (archs[:, [field]] == 1)
+  first, *others, skips = analysis.decisions(SPACE, archs, value_ns, repeats=50)
+  assert first.name == 's20' and 0.8 < first.explains < 1
+  assert {one.name for one in others} == {'op1', 'op2', 'op3', 's00', 's11'}
+  assert all(abs(one.explains) < 0.1 for one in others)
+  assert skips.name == 'all skips' and skips.explains > 0.8
+  without, with_it = first.parts
+  assert without.cells == with_it.cells == len(archs) // 2
+  assert abs(without.mean - with_it.mean - 0.08) < 0.005
+  # All seeds agree on all cells, on those without the skip not at all.
+  ceiling = analysis.noise_ceiling(value_ns, repeats=50).single
+  assert ceiling.value > 0.7 > 0.5 > with_it.seeds.value > 0.2
+  assert abs(without.seeds.value) < 0.2
+  assert with_it.spread.cells > 1.3 * without.spread.cells
+
+
+def test_what_chance_explains_is_nothing():
+  rng = np.random.default_rng(1)
+  shares = [
+    analysis.explained(rng.normal(size=60), rng.integers(20, size=60))
+    for _ in range(400)
+  ]
+  assert abs(np.mean(shares)) < 3 * np.std(shares) / 20
+  # By hand: squares of 2 within, of 10 in all, 2 and 3 degrees of freedom.
+  assert analysis.explained([1, 3, 4, 4], [0, 0, 1, 1]) == 1 - (2 / 2) / (6 / 3)
+  assert np.isnan(analysis.explained([1, 2], [0, 1]))
+  assert np.isnan(analysis.explained([1, 1, 1], [0, 0, 1]))
+
+
+def test_cells_without_all_seeds_are_left_out_of_decisions(planted):
+  r = analysis.results(planted, 'e40')
+  found = analysis.decisions(SPACE, r.archs_nd, r.test_ns, repeats=20)
+  whole = (~np.isnan(r.test_ns)).all(1).sum()
+  assert whole < len(r.archs_nd)
+  for one in found[:-1]:
+    assert sum(part.cells for part in one.parts) <= whole

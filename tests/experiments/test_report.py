@@ -153,7 +153,7 @@ def test_every_correlation_has_its_interval_and_its_count(page):
   tables += [
     t for t in page.tables if t[0][-1] in ('correlation', 'cost with PER')
   ]
-  assert len(tables) == 5
+  assert len(tables) == 6
   number = r'-?[01]\.\d{3}'
   form = re.compile(
     rf'{number} \[{number}, {number}\] \(\d+ cells\)'
@@ -170,7 +170,8 @@ def test_every_correlation_has_its_interval_and_its_count(page):
         ):  # fmt: skip
           assert form.fullmatch(cell), cell
           checked += 1
-  assert checked == 20 + 20 + 12 + 16 + 3
+  # Of decisions: three nodes of six operations, six skips.
+  assert checked == 20 + 20 + 12 + 16 + 3 + 3 * 6 + 6 * 2
 
 
 def test_numbers_are_those_of_the_analysis(place, page):
