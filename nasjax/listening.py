@@ -9,6 +9,7 @@ A run's directory is all that is needed; its corpus may be gone.
 import dataclasses
 import difflib
 import functools
+import itertools
 import json
 import os
 import pathlib
@@ -83,6 +84,17 @@ class Transcript(NamedTuple):
   logprobs_tv: np.ndarray | None
   notes: tuple = ()
 
+  @property
+  def spans(self):
+    """(symbol, first second, last second) of each label, by `alignment`."""
+    found, t = [], 0
+    for label, run in itertools.groupby(self.alignment):
+      first, t = t, t + len(list(run))
+      if label:
+        symbol = self.symbols[len(found)]
+        found.append((symbol, *(n * self.frame_seconds for n in (first, t))))
+    return found
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedNetwork:
@@ -131,11 +143,16 @@ class TrainedNetwork:
     hop = self.frontend.hop / self.frontend.sample_rate
     return hop * self.macro.reduction
 
-  def __repr__(self):
+  @property
+  def label(self):
+    """What tells it apart in its run, for people."""
     return (
-      f'<TrainedNetwork {self.space.names(self.arch)}, seed {self.seed}, '
-      f'recipe {self.recipe.name}, {len(self.symbols)} symbols>'
+      f'{self.space.names(self.arch)}, seed {self.seed}, recipe '
+      f'{self.recipe.name}'
     )
+
+  def __repr__(self):
+    return f'<TrainedNetwork {self.label}, {len(self.symbols)} symbols>'
 
   def transcribe(
     self,
@@ -476,7 +493,8 @@ def _of_cell(run, found, missing, cell):
       near = difflib.get_close_matches(cell, known, 3, 0)
       raise ValueError(
         f'{run} has no cell {given!r}; there are {_listed(near)}, '
-        f'{len(found)} networks in all, which listening.networks(run) lists'
+        f'{len(found)} networks in all, which listening.networks(run) lists, '
+        'and transcribe.py --list'
       ) from None
   spaces = {name: SPACES[name] for name in {k.about['space'] for k in found}}
   same, archs, fault = [], {}, None
@@ -498,10 +516,13 @@ def _of_cell(run, found, missing, cell):
   own = [kept for kept in found if kept.about['space'] == name]
   near = sorted(own, key=lambda kept: int((kept.arch != arch).sum()))
   near = list(dict.fromkeys(str(spaces[name].nested(k.arch)) for k in near))
-  more = f'; {len(missing)} more shards are older: {missing[0]}' * bool(missing)
+  more = ''
+  if missing:
+    more = f'; {len(missing)} more shards tell nothing: {missing[0]}'
   raise ValueError(
     f'{run} has no network of cell {given}; nearest are {_listed(near[:3])} '
-    f'({len(near)} cells in all, which listening.networks(run) lists){more}'
+    f'({len(near)} cells in all, which listening.networks(run) lists, and '
+    f'transcribe.py --list){more}'
   )
 
 

@@ -111,27 +111,34 @@ def read(place):
       'again, with its corpus: it adds the file and trains nothing anew'
     )
   try:
-    with np.load(path, allow_pickle=False) as file:
+    with np.load(io.BytesIO(path.read_bytes())) as file:
       arrays = dict(file)
     head = json.loads(str(arrays.pop('about')))
-    if head['format'] == FORMAT:
-      return _read(path, head, arrays)
+    version = head['format']
+    found = _found(head, arrays) if version == FORMAT else None
   except (
-    *(OSError, EOFError, KeyError, TypeError, IndexError),
-    *(zipfile.BadZipFile, zlib.error, json.JSONDecodeError),
+    *(OSError, EOFError, ValueError, KeyError, TypeError, IndexError),
+    *(zipfile.BadZipFile, zlib.error, AttributeError, NotImplementedError),
   ) as e:
     reason = ' '.join(str(e).split())[:100]
     raise ValueError(
       f'{path} is damaged ({reason}); remove it and give the command of the '
       'run again: it is written anew, and nothing is trained anew'
     ) from None
-  raise ValueError(
-    f'{path} has format {head["format"]!r}, this code reads {FORMAT}; take the '
-    'nasjax that wrote it'
-  )
+  if found is None:
+    raise ValueError(
+      f'{path} has format {version!r}, this code reads {FORMAT}; take the '
+      'nasjax that wrote it'
+    )
+  if not _hears_alike(found.fitted, head, arrays):
+    raise ValueError(
+      f'{path} was written where windows or filters were others than those of '
+      'this code; take the nasjax that wrote it'
+    )
+  return found
 
 
-def _read(path, head, arrays):
+def _found(head, arrays):
   speakers = zip(
     map(tuple, head['speakers']),
     zip(arrays['speaker_mean_sf'], arrays['speaker_variance_sf'], strict=True),
@@ -143,17 +150,16 @@ def _read(path, head, arrays):
     arrays.get('variance_f'),
     dict(speakers),
   )
-  same = (
+  units = metrics.Units(tuple(head['symbols']), arrays['fold_v'])
+  return Portable(head['about'], fitted, units, tuple(head['classes']))
+
+
+def _hears_alike(fitted, head, arrays):
+  """Tells whether this code makes energies as that which wrote a file."""
+  return (
     (fitted.sample_rate, fitted.hop) == (head['sample_rate'], head['hop'])
     and np.array_equal(fitted.window_k, arrays['window_k'])
     and fitted.filters_nf.shape == arrays['filters_nf'].shape
     # Logarithms may differ in the last bit between libraries.
     and np.allclose(fitted.filters_nf, arrays['filters_nf'], 0, 1e-9)
   )
-  if not same:
-    raise ValueError(
-      f'{path} was written where windows or filters were others than those of '
-      'this code; take the nasjax that wrote it'
-    )
-  units = metrics.Units(tuple(head['symbols']), arrays['fold_v'])
-  return Portable(head['about'], fitted, units, tuple(head['classes']))
