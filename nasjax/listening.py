@@ -576,7 +576,15 @@ def _of_search(run, search, cell, seed, recipe):
         'name a cell'
       )
     cell = json.loads(path.read_text())['arch']
-  arch = space.parse(json.loads(cell) if isinstance(cell, str) else cell)
+  if isinstance(cell, str):
+    try:
+      cell = json.loads(cell)
+    except ValueError:
+      example = space.nested(np.zeros(len(space.sizes), np.int8))
+      raise ValueError(
+        f'cell {cell!r} is no JSON; give lists, as {example}'
+      ) from None
+  arch = space.parse(cell)
   epoch, state, _ = checkpoints.last(place)
   own = recipes.Recipe(**about['recipe'])
   note = f'{space.names(arch)} with the shared weights of search {place.name}'
