@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -57,7 +58,8 @@ class Kept(NamedTuple):
     return f'{self.cell}, seed {self.seed}, recipe {self.recipe}'
 
 
-class Transcript(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Transcript:
   """What a network heard in one recording.
 
   Attributes:
@@ -66,12 +68,10 @@ class Transcript(NamedTuple):
     symbols: they themselves.
     logprob: natural log of the probability of the labels within the beam; None
       where decoding is greedy.
-    alignment: int32, the label that each output frame belongs to on the most
-      probable path through `labels`, 0 for the blank. None where the criterion
-      knows of none.
     frame_seconds: from one output frame to the next.
     logprobs_tv: log probabilities of blank and symbols in each output frame;
-      None with `alignment`.
+      None where the criterion knows of none.
+    align: `Criterion.align`.
     notes: lines on how the recording was heard.
   """
 
@@ -79,10 +79,21 @@ class Transcript(NamedTuple):
   labels: np.ndarray
   symbols: tuple
   logprob: float | None
-  alignment: np.ndarray | None
   frame_seconds: float
   logprobs_tv: np.ndarray | None
+  align: Callable | None = dataclasses.field(default=None, repr=False)
   notes: tuple = ()
+
+  @functools.cached_property
+  def alignment(self):
+    """int32, the label that each output frame belongs to, 0 for the blank.
+
+    That is on the most probable path through `labels`; it takes frames times
+    twice the labels in bytes. None where the criterion knows of none.
+    """
+    if self.logprobs_tv is None:
+      return None
+    return self.align(self.logprobs_tv, self.labels)
 
   @property
   def spans(self):
@@ -197,7 +208,7 @@ class TrainedNetwork:
       )
     (x_tf,) = self.frontend.features([samples_n], [speaker])
     (heard,) = self._hear([x_tf], recipe, _padded(len(x_tf)))
-    return heard._replace(notes=self._notes(name, speaker))
+    return dataclasses.replace(heard, notes=self._notes(name, speaker))
 
   def hear(self, split, batch=8, decoder=None, beam_width=None):
     """Returns the `Transcript` of every utterance of a `data.corpus.Split`.
@@ -258,18 +269,17 @@ class TrainedNetwork:
 
   def _transcript(self, heard, b):
     labels = heard.labels_bl[b, : heard.length_b[b]].astype(np.int32)
-    logprobs_tv = path_t = None
+    logprobs_tv = None
     if heard.logprobs_btv is not None:
       logprobs_tv = heard.logprobs_btv[b, : heard.frames_b[b]]
-      path_t = criterion.of(self.recipe).align(logprobs_tv, labels)
     return Transcript(
       transcripts.spelt(labels, self.symbols),
       labels,
       tuple(self.symbols[label - 1] for label in labels),
       None if heard.score_b is None else float(heard.score_b[b]),
-      path_t,
       self.frame_seconds,
       logprobs_tv,
+      criterion.of(self.recipe).align,
     )
 
 

@@ -55,8 +55,8 @@ def best_path(logprobs_tv, labels, blank=0):
   skips_n[3::2] = state_n[3::2] != state_n[1:-2:2]
   score_n = np.full(len(state_n), -np.inf)
   score_n[0] = 0.0
-  # Before the first frame one may stand before the first label, too.
-  back_tn = np.zeros((frames, len(state_n)), np.int64)
+  # One byte: of long recordings this is what needs memory.
+  back_tn = np.zeros((frames, len(state_n)), np.int8)
   for t in range(frames):
     one_n = np.concatenate([[-np.inf], score_n[:-1]])
     two_n = np.concatenate([[-np.inf, -np.inf], score_n])[: len(state_n)]

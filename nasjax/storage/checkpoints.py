@@ -61,16 +61,19 @@ def last(directory):
   """
   directory = pathlib.Path(directory).absolute()
   options = ocp.CheckpointManagerOptions(create=False)
+  none = (
+    f'{directory} has no checkpoint; give the command of the run again, which '
+    'trains what is not there'
+  )
+  if not directory.is_dir():
+    raise ValueError(none)
   with _plain(directory) as path:
     with SAVING:
       saved = ocp.CheckpointManager(path, options=options)
     with saved:
       epoch = saved.latest_step()
       if epoch is None:
-        raise ValueError(
-          f'{directory} has no checkpoint; give the command of the run again, '
-          'which trains what is not there'
-        )
+        raise ValueError(none)
       try:
         with SAVING:
           state = saved.restore(epoch, args=ocp.args.StandardRestore())
@@ -78,6 +81,10 @@ def last(directory):
       except Exception as e:  # as in `restore`
         if memory.exhausted(e):
           raise
+        saved.reload()
+        if saved.latest_step() not in (epoch, None):
+          # Who trains has saved the next epoch, and removed this one.
+          return last(directory)
         reason = ' '.join(str(e).split())[:200] or type(e).__name__
         raise ValueError(
           f'the checkpoint of epoch {epoch} in {directory} cannot be restored '
