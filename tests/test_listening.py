@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import tensorflow_datasets as tfds
 import tiny_run
+import toy_criterion
 
 import nasjax
 from nasjax import listening, table
@@ -305,6 +306,18 @@ def test_words_come_out_where_units_know_of_them():
     _samples(0), 16_000
   )
   assert heard.text == ' '.join(''.join(heard.symbols).split())
+
+
+def test_a_criterion_of_labels_alone_gives_labels_alone():
+  toy_criterion.register()
+  network = _best()
+  even = dataclasses.replace(network.recipe, loss='even')
+  heard = dataclasses.replace(network, recipe=even).transcribe(
+    _samples(0), 16_000
+  )
+  assert heard.alignment is None and heard.logprob is None
+  # It knows of no blank: there is a label in each frame that was not repeated.
+  assert 0 not in heard.labels and len(heard.labels) == len(heard.symbols) > 0
 
 
 # The command.
