@@ -426,6 +426,8 @@ def load_network(run, cell=None, seed=None, *, recipe=None, search=None):
       why = f'it diverged in epoch {diverged}'
     raise ValueError(f'{run}: {chosen.label} has no weights: {why}')
   notes = []
+  if cell is None and missing:
+    notes.append(f'of all but{_more(missing)}')
   if diverged:
     notes.append(f'{chosen.label} diverged in epoch {diverged}')
   space, own = _space(about, chosen.place), recipes.Recipe(**about['recipe'])
@@ -458,6 +460,7 @@ def _chosen(run, found, missing, cell, seed, recipe):
     if not rest:
       raise ValueError(
         f'{what} has no {name} {value!r}; it has {_listed(known)}'
+        f'{_more(missing, ";")}'
       )
   if len(rest) == 1:
     return rest[0]
@@ -481,6 +484,15 @@ def _chosen(run, found, missing, cell, seed, recipe):
     f'{what} was trained in several shards of other networks or corpora: '
     f'{_listed([k.place.name for k in rest])}; copy the one that is meant into '
     'checkpoints/ of a directory of its own'
+  )
+
+
+def _more(missing, before=''):
+  """Says what there is beside the shards that tell what they are, if any."""
+  if not missing:
+    return ''
+  return (
+    f'{before} {len(missing)} more shards, which tell nothing: {missing[0]}'
   )
 
 
@@ -526,13 +538,10 @@ def _of_cell(run, found, missing, cell):
   own = [kept for kept in found if kept.about['space'] == name]
   near = sorted(own, key=lambda kept: int((kept.arch != arch).sum()))
   near = list(dict.fromkeys(str(spaces[name].nested(k.arch)) for k in near))
-  more = ''
-  if missing:
-    more = f'; {len(missing)} more shards tell nothing: {missing[0]}'
   raise ValueError(
     f'{run} has no network of cell {given}; nearest are {_listed(near[:3])} '
     f'({len(near)} cells in all, which listening.networks(run) lists, and '
-    f'transcribe.py --list){more}'
+    f'transcribe.py --list){_more(missing, ";")}'
   )
 
 
@@ -544,24 +553,26 @@ def _best(run, found):
       f'{run} has networks of several corpora ({_listed(corpora)}), whose '
       'errors are not comparable; name a cell'
     )
+  error, why = {}, 'it has no row of them'
   try:
-    rows = table.open(run, verify=False).to_arrow().to_pylist()
+    for row in table.open(run, verify=False).to_arrow().to_pylist():
+      if row['best_epoch']:
+        name = row['shard'], tuple(row['arch']), row['seed']
+        error[name] = np.nanmin(row['val_per'])
   except table.TableError as e:
+    why = e
+
+  def of(kept):
+    name = kept.place.name, tuple(kept.arch.tolist()), kept.seed
+    return error.get(name, np.inf)
+
+  best = min(found, key=of)
+  if not np.isfinite(of(best)):
     raise ValueError(
       f'{run} keeps {len(found)} networks, and no table says which is best '
-      f'({e}); name a cell, as {found[0].cell!r}'
-    ) from None
-  error = {
-    (row['shard'], tuple(row['arch']), row['seed']): np.nanmin(row['val_per'])
-    for row in rows
-    if row['best_epoch']
-  }
-  return min(
-    found,
-    key=lambda kept: error.get(
-      (kept.place.name, tuple(kept.arch.tolist()), kept.seed), np.inf
-    ),
-  )
+      f'({why}); name a cell, as {found[0].cell!r}'
+    )
+  return best
 
 
 # What one-shot searches share.
@@ -585,7 +596,12 @@ def _of_search(run, search, cell, seed, recipe):
         f'search {place.name} of {run} is not over, and has derived nothing; '
         'name a cell'
       )
-    cell = json.loads(path.read_text())['arch']
+    try:
+      cell = json.loads(path.read_text())['arch']
+    except (ValueError, KeyError, TypeError):
+      raise ValueError(
+        f'{path} is damaged; remove it and give the command of the study again'
+      ) from None
   if isinstance(cell, str):
     try:
       cell = json.loads(cell)

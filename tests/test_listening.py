@@ -210,7 +210,10 @@ def test_older_unfinished_and_broken_checkpoints_are_one_line(tmp_path):
   (older / portable.NAME).unlink()
   with pytest.raises(ValueError, match='has no seed 1; it has 2'):
     nasjax.load_network(tmp_path, TWICE, 1)
-  with pytest.raises(ValueError, match='1 more shards tell nothing: .* older'):
+  shutil.copytree(out / 'table', tmp_path / 'table')
+  (note,) = nasjax.load_network(tmp_path).notes
+  assert note.startswith('of all but 1 more shards, which tell nothing: ')
+  with pytest.raises(ValueError, match='; 1 more shards, .* older'):
     nasjax.load_network(tmp_path, [0, 0, 1, 0, 0, 0, 0, 0, 0])
   for path in tmp_path.rglob(portable.NAME):
     path.unlink()
