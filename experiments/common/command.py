@@ -16,8 +16,10 @@ from absl import app, flags, logging
 FLAGS = flags.FLAGS
 
 
-def run(work):
+def run(work, others=False):
   """Reads the flags, calls `work()` and ends the program.
+
+  With `others` there may be arguments that are no flags; `work` gets the list.
 
   Whatever goes wrong becomes one line on stderr and status 1. A traceback of it
   is for who sets NASJAX_TRACEBACK.
@@ -32,7 +34,7 @@ def run(work):
       sys.exit(f'{name}: {fault} (--help lists the flags)')
     except SystemExit:  # help was asked for; absl calls that a failure
       sys.exit(0)
-    if len(rest) > 1:
+    if len(rest) > 1 and not others:
       sys.exit(f'{name}: unexpected {rest[1]!r}; flags begin with --')
     try:
       _expand_home()
@@ -41,7 +43,7 @@ def run(work):
     return rest
 
   def main(argv):
-    del argv
+    given = (argv[1:],) if others else ()
     if os.environ.get('NASJAX_TRACEBACK'):
       logging.set_verbosity(logging.WARNING)
     else:
@@ -55,7 +57,7 @@ def run(work):
       stream.reconfigure(errors='backslashreplace')
     _overrule(name)
     try:
-      work()
+      work(*given)
     except KeyboardInterrupt:
       sys.exit(f'{name}: stopped; the same command goes on from here')
     except Exception as e:
@@ -193,7 +195,7 @@ def _unforeseen(error):
 # Flags that name files and directories; `cells` and `corpus_path` may be lists.
 _PATHS = (
   'alphabet_path', 'cells', 'compilation_cache', 'corpus_path', 'data_dir',
-  'figure', 'folder', 'json', 'out', 'search', 'table',
+  'figure', 'folder', 'json', 'out', 'run', 'search', 'table',
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ epoch, and its rows appear whole.
 
   OUT/table/<shard>.parquet, .json      rows and their commit mark
   OUT/checkpoints/<shard>/<epoch>/      orbax: states, and of which members
+  OUT/checkpoints/<shard>/portable.npz  what they need to hear and to speak
   OUT/attempts/<shard>.json             how many members stand on the devices
 """
 
@@ -23,7 +24,7 @@ from nasjax.benchmark.shards import describe as describe
 from nasjax.benchmark.shards import plan as plan
 from nasjax.programs import memory
 from nasjax.storage import checkpoints
-from nasjax.training import loop
+from nasjax.training import loop, portable
 from nasjax.training.offloading import Parts
 from nasjax.training.trainer import Trainer as Trainer
 from nasjax.training.trainer import begun
@@ -134,7 +135,13 @@ def run_shard(
     TooLargeError: memory ran out where it once was enough.
   """
   out = pathlib.Path(out)
-  if shard.name in table.committed(out / 'table'):
+  place = out / 'checkpoints' / shard.name
+  done = shard.name in table.committed(out / 'table')
+  if not done or place.is_dir():
+    # Also beside what was trained before there was such a file.
+    about = _about(job, shard) | {'metric': job.metric}
+    portable.keep(place, prepared, about)
+  if done:
     return False
   told = 0
 

@@ -288,6 +288,46 @@ def _check_range(samples_n: np.ndarray, path, most: float) -> None:
     )
 
 
+def given(samples_n, rate, name='samples') -> Recording:
+  """Returns a `Recording` of samples from elsewhere.
+
+  Args:
+    samples_n: one channel, int16, or floats of full scale 1.
+    rate: samples a second.
+    name: what errors call them.
+
+  Raises:
+    AudioError: naming what of this they are not.
+  """
+  samples_n = np.asarray(samples_n)
+  kind = samples_n.dtype
+  if kind != np.int16 and kind.kind != 'f':
+    raise AudioError(
+      'unreadable_audio',
+      f'{name} have type {kind}: give int16, or floats of full scale 1',
+    )
+  if samples_n.ndim != 1:
+    raise AudioError(
+      'stereo', f'{name} have shape {samples_n.shape}: give one channel, [n]'
+    )
+  if isinstance(rate, bool) or not isinstance(rate, int | np.integer):
+    raise AudioError(
+      'unsupported_rate',
+      f'{name}: rate={rate!r}; say how many there are a second, as 16000',
+    )
+  if not _RATES[0] <= rate <= _RATES[1]:
+    raise AudioError(
+      'unsupported_rate',
+      f'{name}: {rate} samples a second, not {_RATES[0]} to {_RATES[1]}',
+    )
+  if not samples_n.size:
+    raise AudioError('empty_audio', f'{name}: there is none')
+  if kind != np.int16:
+    samples_n = samples_n.astype(np.float32)
+  _check_range(samples_n, name, _OVERSHOOT)
+  return Recording(samples_n, int(rate))
+
+
 def length_mismatch(
   recording: Recording,
   path,

@@ -265,6 +265,7 @@ class Corpus:
       normalisation; None where each speaker has a mean.
     variance_f: float32 [mels], of the same; None where each speaker has one.
     frontend: that the features come from.
+    speakers: as in `frontend.Fitted`.
   """
 
   name: str
@@ -278,6 +279,14 @@ class Corpus:
   mean_f: np.ndarray | None
   variance_f: np.ndarray | None
   frontend: frontend_lib.Frontend = frontend_lib.NB_ASR
+  speakers: Mapping = dataclasses.field(default_factory=dict)
+
+  @property
+  def fitted(self) -> frontend_lib.Fitted:
+    """What makes features of further speech."""
+    return frontend_lib.Fitted(
+      self.frontend, self.mean_f, self.variance_f, self.speakers
+    )
 
 
 def _metadata(builder: tfds.core.DatasetBuilder) -> Mapping:
@@ -394,30 +403,35 @@ def _finish(
   """Makes log-mel energies the features of a front end, in place.
 
   Returns:
-    mean_f and variance_f; see `Corpus`.
+    mean_f, variance_f and speakers; see `Corpus`.
   """
   mels = frontend.mels
   mean_f = variance_f = None
+  speakers = {}
   if frontend.normalise == 'corpus':
     mean_f, variance_f = features.statistics(splits['train'].features[:, :mels])
-  for split in splits.values():
+  for name, split in splits.items():
     utterances = [split.x_tf(u) for u in range(len(split.ids))]
     if frontend.normalise == 'corpus':
       energies_nf = split.features[:, :mels]
       frontend_lib.normalise(energies_nf, mean_f, variance_f, block)
     else:
       energies = [x_tf[:, :mels] for x_tf in utterances]
-      frontend_lib.normalise_speakers(energies, split.speakers)
+      found = frontend_lib.normalise_speakers(energies, split.speakers)
+      # Nobody comes again at another speed; those of speed 1 stand first.
+      speeds = len(frontend.speeds) if name == 'train' else 1
+      own = set(split.speakers[: len(split.speakers) // speeds]) - {''}
+      speakers |= {(name, speaker): found[speaker] for speaker in own}
     if frontend.deltas:
       frontend_lib.fill_deltas(utterances, mels)
-  return mean_f, variance_f
+  return mean_f, variance_f, speakers
 
 
 def load(
   builder: tfds.core.DatasetBuilder,
   *,
   frontend: frontend_lib.Frontend = frontend_lib.NB_ASR,
-  batch_seconds: float = 80.0,
+  batch_seconds: float = frontend_lib.BLOCK_SECONDS,
   progress: Callable[[int, int], None] | None = None,
 ) -> Corpus:
   """Reads a prepared corpus and computes its features on the device.
@@ -459,7 +473,7 @@ def load(
     if progress is not None:
       progress(done, total)
 
-  block = max(1, round(batch_seconds * features.SAMPLE_RATE / features.HOP))
+  block = frontend_lib.block(batch_seconds)
   splits = {}
   for name in names:
     source = builder.as_data_source(split=name)
@@ -475,7 +489,7 @@ def load(
     recordings = _played(source, speeds[name])
     frontend_lib.fill_log_mel(energies_nf, recordings, block, tick)
     splits[name] = split
-  mean_f, variance_f = _finish(splits, frontend, block)
+  mean_f, variance_f, speakers = _finish(splits, frontend, block)
   return Corpus(
     name=metadata.get('name', builder.name),
     fingerprint=frontend.fingerprint(metadata['fingerprint']),
@@ -485,6 +499,7 @@ def load(
     mean_f=mean_f,
     variance_f=variance_f,
     frontend=frontend,
+    speakers=speakers,
     **splits,
   )
 

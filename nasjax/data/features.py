@@ -76,7 +76,7 @@ def mel_weights(mels: int = MELS) -> np.ndarray:
 
 
 @functools.cache
-def _window() -> np.ndarray:
+def window() -> np.ndarray:
   """Returns the periodic Hann window, float32 [400]."""
   turns_k = 2 * np.pi * np.arange(WINDOW) / WINDOW
   return (0.5 - 0.5 * np.cos(turns_k)).astype(np.float32)
@@ -106,7 +106,7 @@ def log_mel_of_frames(frames_nk: jax.Array, mels: int = MELS) -> jax.Array:
   """
   if frames_nk.shape[-1] != WINDOW:
     raise ValueError(f'windows of {frames_nk.shape[-1]} samples, not {WINDOW}')
-  spectrum_nk = jnp.fft.rfft(_as_float(frames_nk) * _window()[None, :])
+  spectrum_nk = jnp.fft.rfft(_as_float(frames_nk) * window()[None, :])
   power_nk = jnp.square(spectrum_nk.real) + jnp.square(spectrum_nk.imag)
   # HIGHEST: accelerators would round the factors to 10 bits or fewer, and the
   # logarithm would show it.

@@ -9,7 +9,8 @@ energies (`features.log_mel_of_frames`), normalisation, deltas
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -117,6 +118,91 @@ ST_NAS = Frontend(
 FRONTENDS = {f.name: f for f in (NB_ASR, ST_NAS)}
 
 
+# Speech on the device at a time. Blocks of another size may round otherwise.
+BLOCK_SECONDS = 80.0
+
+
+class Fitted(NamedTuple):
+  """A front end with what it normalises by: all that makes speech features.
+
+  Attributes:
+    frontend: `Frontend`.
+    mean_f, variance_f: float32 [mels], of the log-mel energies of the training
+      split; None where each speaker has their own.
+    speakers: by split and name, (mean_f, variance_f) of each known speaker at
+      speed 1; empty where the corpus has one mean.
+  """
+
+  frontend: Frontend
+  mean_f: np.ndarray | None = None
+  variance_f: np.ndarray | None = None
+  speakers: Mapping[tuple[str, str], tuple] = {}
+
+  @property
+  def sample_rate(self) -> int:
+    return features.SAMPLE_RATE
+
+  @property
+  def hop(self) -> int:
+    """Samples from one frame to the next."""
+    return features.HOP
+
+  @property
+  def window_k(self) -> np.ndarray:
+    """float32 [400], what the samples of a frame are multiplied by."""
+    return features.window()
+
+  @property
+  def filters_nf(self) -> np.ndarray:
+    """float64 [201, mels], filters on the bins of the power spectrum."""
+    return features.mel_weights(self.frontend.mels)
+
+  def of_speaker(self, speaker: str | None):
+    """Returns (mean_f, variance_f) for a speaker; None for who is not known.
+
+    Of a speaker of several splits those of test, else of validation.
+    """
+    if self.mean_f is not None:
+      return self.mean_f, self.variance_f
+    for split in ('test', 'validation', 'train'):
+      if (split, speaker) in self.speakers:
+        return self.speakers[split, speaker]
+    return None
+
+  def features(
+    self,
+    recordings: Sequence[np.ndarray],
+    speakers: Sequence[str | None] | None = None,
+  ) -> list[np.ndarray]:
+    """Returns x_tf, float32 [frames, width], of each recording.
+
+    They are those that a network was trained on, to the bit.
+
+    Args:
+      recordings: int16 samples at 16 kHz, each at least one window.
+      speakers: of each; one who is not known, or None, is normalised by the
+        recording itself where the front end goes by speakers.
+    """
+    mels = self.frontend.mels
+    frames = [features.num_frames(len(samples_n)) for samples_n in recordings]
+    x_nf = np.empty((sum(frames), self.frontend.width), np.float32)
+    fill_log_mel(x_nf[:, :mels], recordings, block(), lambda: None)
+    utterances = np.split(x_nf, np.cumsum(frames)[:-1])
+    for x_tf, speaker in zip(utterances, speakers or [None] * len(frames)):
+      energies_tf = x_tf[:, :mels]
+      known = self.of_speaker(speaker)
+      known = known or features.pooled_statistics([energies_tf])
+      energies_tf[:] = features.normalise(energies_tf, *known)
+    if self.frontend.deltas:
+      fill_deltas(utterances, mels)
+    return utterances
+
+
+def block(seconds: float = BLOCK_SECONDS) -> int:
+  """Returns the frames of so many seconds, at least one."""
+  return max(1, round(seconds * features.SAMPLE_RATE / features.HOP))
+
+
 def fill_log_mel(
   x_nf: np.ndarray,
   recordings: Iterable[np.ndarray],
@@ -164,21 +250,28 @@ def normalise(x_nf: np.ndarray, mean_f, variance_f, block: int) -> None:
 
 def normalise_speakers(
   utterances: Sequence[np.ndarray], speakers: Sequence[str]
-) -> None:
+) -> dict[str, tuple]:
   """Normalises in place, each speaker by the mean and variance of their own.
 
   Args:
     utterances: float32 [frames, mels] each.
     speakers: of the utterances; '' is somebody else each time.
+
+  Returns:
+    mean_f and variance_f of each speaker with a name.
   """
   voices = {}
   for u, (x_tf, speaker) in enumerate(zip(utterances, speakers, strict=True)):
     # An unknown speaker is known by the utterance's position, an integer.
     voices.setdefault(speaker or u, []).append(x_tf)
-  for own in voices.values():
+  found = {}
+  for speaker, own in voices.items():
     mean_f, variance_f = features.pooled_statistics(own)
     for x_tf in own:
       x_tf[:] = features.normalise(x_tf, mean_f, variance_f)
+    if isinstance(speaker, str):
+      found[speaker] = mean_f, variance_f
+  return found
 
 
 def fill_deltas(utterances: Sequence[np.ndarray], mels: int) -> None:

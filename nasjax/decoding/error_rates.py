@@ -209,10 +209,10 @@ def wer(hyps, refs, symbols):
 
 def has_words(symbols):
   """Whether transcripts of these symbols say where words begin and end."""
-  return _border(symbols) is not None
+  return border(symbols) is not None
 
 
-def _border(symbols):
+def border(symbols):
   """Returns what tells words apart: ' ', WORD_MARK or '|'; None if nothing."""
   if ' ' in symbols:
     return ' '
@@ -266,9 +266,9 @@ def _words(sequences, symbols, numbers):
       f'labels run from {labels.min()} to {labels.max()}; {len(symbols)} '
       f'symbols have the ids 1 to {len(symbols)}, and 0, the blank, is none'
     )
-  border = _border(symbols)
-  if border != WORD_MARK:
-    border, texts = chr(1 + symbols.index(border)), _texts(labels, count_n)
+  between = border(symbols)
+  if between != WORD_MARK:
+    between, texts = chr(1 + symbols.index(between)), _texts(labels, count_n)
   else:
     pieces = np.split(labels, np.cumsum(count_n)[:-1]) if len(count_n) else []
     texts = [''.join(symbols[i - 1] for i in piece) for piece in pieces]
@@ -276,7 +276,7 @@ def _words(sequences, symbols, numbers):
     np.array(
       [
         numbers.setdefault(word, len(numbers))
-        for word in text.split(border)
+        for word in text.split(between)
         if word  # where several spaces follow one another
       ],
       np.int64,

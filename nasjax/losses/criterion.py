@@ -7,8 +7,10 @@ losses: who adds one writes a `Criterion` and a line in `CRITERIA`.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+
 from nasjax import decoding
-from nasjax.decoding import error_rates
+from nasjax.decoding import error_rates, transcripts
 from nasjax.losses import ctc, ctc_crf, ngram
 
 
@@ -32,6 +34,10 @@ class Criterion(NamedTuple):
     score: of (labels_pnu, len_pn, refs, fold_v), rate_p, on the host: the error
       rate that decides which epoch was best, of each member. The arguments are
       those of `error_rates.population_per`.
+    hear: of (outputs, recipe), `Heard`, on the device: what `decode` returns,
+      and what it rests on. None where there is nothing but the labels.
+    align: of (logprobs_tv, labels), on the host: the label that each frame
+      belongs to, as `transcripts.best_path` has it. None with `hear`.
   """
 
   constants: Callable
@@ -39,6 +45,26 @@ class Criterion(NamedTuple):
   valid: Callable
   decode: Callable
   score: Callable
+  hear: Callable | None = None
+  align: Callable | None = None
+
+
+class Heard(NamedTuple):
+  """Transcripts, and what they rest on.
+
+  Attributes:
+    labels_bl, length_b: see `Criterion.decode`.
+    score_b: natural log of the probability of each transcript, within the beam;
+      None where the decoder sums none (greedy).
+    logprobs_btv: of every symbol at each output frame.
+    frames_b: output frames.
+  """
+
+  labels_bl: jax.Array
+  length_b: jax.Array
+  score_b: jax.Array | None
+  logprobs_btv: jax.Array
+  frames_b: jax.Array
 
 
 def of(recipe):
@@ -59,7 +85,7 @@ def _no_constants(corpus, recipe):
   del corpus, recipe
 
 
-def _scored(outputs, batch):
+def _arguments(outputs, batch):
   """Returns what losses of CTC's topology take first of all."""
   return (*outputs, batch.labels_bl, batch.label_len_b)
 
@@ -67,7 +93,7 @@ def _scored(outputs, batch):
 def _ctc(outputs, batch, constants, recipe, kernels, axis):
   del constants, kernels
   return ctc.mean_ctc_loss(
-    *_scored(outputs, batch),
+    *_arguments(outputs, batch),
     weight_b=batch.weight_b,
     normalise=recipe.loss_norm,
     axis=axis,
@@ -81,7 +107,7 @@ def _ctc_crf(outputs, batch, constants, recipe, kernels, axis):
       '`trainer.DeviceCorpus`, prepared for the same recipe'
     )
   return ctc_crf.mean_ctc_crf_loss(
-    *_scored(outputs, batch),
+    *_arguments(outputs, batch),
     constants,
     recipe.ctc_weight,
     kernels='native' if kernels in ('native', 'twice') else 'xla',
@@ -110,20 +136,34 @@ def _has_alignment(outputs, batch):
   return ctc.required_frames(batch.labels_bl, batch.label_len_b) <= len_b
 
 
-def _collapsed(outputs, recipe):
-  """Returns the labels that CTC's topology makes of its best paths."""
+def _scored(outputs, recipe):
+  """Returns labels, lengths and log probabilities; None for the last."""
   logits_btv, len_b = outputs
   if recipe.decoder == 'greedy':
-    return decoding.greedy(logits_btv, len_b)
-  labels_bl, length_b, _ = decoding.beam_search(
-    logits_btv, len_b, width=recipe.beam_width
-  )
-  return labels_bl, length_b
+    return *decoding.greedy(logits_btv, len_b), None
+  return decoding.beam_search(logits_btv, len_b, width=recipe.beam_width)
+
+
+def _collapsed(outputs, recipe):
+  """Returns the labels that CTC's topology makes of its best paths."""
+  return _scored(outputs, recipe)[:2]
+
+
+def _heard(outputs, recipe):
+  logits_btv, len_b = outputs
+  logprobs_btv = jax.nn.log_softmax(logits_btv)
+  return Heard(*_scored(outputs, recipe), logprobs_btv, len_b)
 
 
 CRITERIA = {
   'ctc': Criterion(
-    _no_constants, _ctc, _has_alignment, _collapsed, error_rates.population_per
+    _no_constants,
+    _ctc,
+    _has_alignment,
+    _collapsed,
+    error_rates.population_per,
+    _heard,
+    transcripts.best_path,
   ),
   'ctc_crf': Criterion(
     _denominator,
@@ -131,5 +171,7 @@ CRITERIA = {
     _has_alignment,
     _collapsed,
     error_rates.population_per,
+    _heard,
+    transcripts.best_path,
   ),
 }

@@ -71,6 +71,14 @@ def made(space, macro, ops, numbers=PLAIN):
   return family(space).Network(macro, ops, *numbers)
 
 
+def macro(space, values):
+  """Returns a macro network of a space from its values as JSON has them."""
+  kind = type(next(iter(family(space).macros.values())))
+  return kind(
+    **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+  )
+
+
 def _numbers(recipe, kernels_name, mode='mixed'):
   return Numbers(
     recipe.dropout, recipe.conv_dropout, kernels_name, recipe.precision, mode

@@ -1,6 +1,7 @@
 """One search, an epoch at a time: stages, checkpoints, what was found.
 
   OUT/searches/<name>/<epoch>/     orbax: the whole state, of the last epoch
+  OUT/searches/<name>/portable.npz what its networks need to hear and to speak
   OUT/searches/<name>.json         the result, once the search is over
 
 A search is named by the hash of all that determines it. Killed at any moment,
@@ -24,7 +25,7 @@ from nasjax.losses import criterion
 from nasjax.oneshot import results
 from nasjax.oneshot import steps as steps_lib
 from nasjax.storage import checkpoints
-from nasjax.training import loop, plateau, population, recipes
+from nasjax.training import loop, plateau, population, portable, recipes
 
 # Raise when a change of the code changes what a search finds.
 SEARCH_VERSION = 2
@@ -485,11 +486,13 @@ def run(
       state is that it left unchanged. So does every further call.
   """
   name = search.name(fingerprint)
-  found = results.load(out, name)
-  if found is not None:
-    return found
   about = search.describe() | {'corpus': fingerprint}
   place = pathlib.Path(out) / 'searches' / name
+  found = results.load(out, name)
+  if found is None or place.is_dir():
+    portable.keep(place, prepared, about)
+  if found is not None:
+    return found
   epoch = 0
 
   def tell(done, host, resumed):

@@ -48,6 +48,51 @@ def _plain(path):
     yield link
 
 
+def last(directory):
+  """Returns the last epoch, its state and what it says of itself.
+
+  For who only reads: nothing there is changed, and others may write.
+
+  Returns:
+    int; the state as dicts of NumPy arrays; a dict.
+
+  Raises:
+    ValueError: there is none, or it cannot be restored.
+  """
+  directory = pathlib.Path(directory).absolute()
+  options = ocp.CheckpointManagerOptions(create=False)
+  none = (
+    f'{directory} has no checkpoint; give the command of the run again, which '
+    'trains what is not there'
+  )
+  if not directory.is_dir():
+    raise ValueError(none)
+  with _plain(directory) as path:
+    with SAVING:
+      saved = ocp.CheckpointManager(path, options=options)
+    with saved:
+      epoch = saved.latest_step()
+      if epoch is None:
+        raise ValueError(none)
+      try:
+        with SAVING:
+          state = saved.restore(epoch, args=ocp.args.StandardRestore())
+        return epoch, state, saved.metadata(epoch).custom_metadata
+      except Exception as e:  # as in `restore`
+        if memory.exhausted(e):
+          raise
+        saved.reload()
+        if saved.latest_step() not in (epoch, None):
+          # Who trains has saved the next epoch, and removed this one.
+          return last(directory)
+        reason = ' '.join(str(e).split())[:200] or type(e).__name__
+        raise ValueError(
+          f'the checkpoint of epoch {epoch} in {directory} cannot be restored '
+          f'({reason}); copy it anew from where it is whole, or train the '
+          'network again in another directory'
+        ) from e
+
+
 def by_field(state):
   """Returns a state as it is saved: fields of a NamedTuple that are not None.
 

@@ -24,7 +24,8 @@ class DeviceCorpus(NamedTuple):
   """A corpus on the devices, ready for any shard of a job.
 
   `constants` are those of the recipe's loss (`criterion.Criterion`). The last
-  bucket may be of other splits alone.
+  bucket may be of other splits alone. `fitted` and `classes` are those of the
+  `data.corpus.Corpus`.
   """
 
   mesh: jax.sharding.Mesh
@@ -39,6 +40,8 @@ class DeviceCorpus(NamedTuple):
   eval_steps: dict
   loss: str
   constants: object = None
+  fitted: object = None
+  classes: tuple = ()
 
   @property
   def train_buckets(self):
@@ -96,6 +99,8 @@ def device_corpus(corpus, recipe, mesh):
     steps,
     recipe.loss,
     population.on_all(constants, mesh),
+    corpus.fitted,
+    tuple(corpus.classes),
   )
 
 

@@ -14,7 +14,7 @@ from nasjax import cost, models, table
 from nasjax.benchmark import running
 from nasjax.models import common
 from nasjax.storage import checkpoints
-from nasjax.training import offloading, recipes
+from nasjax.training import offloading, portable, recipes
 
 SPACE, RECIPE, MACRO = tiny_corpus.SPACE, tiny_corpus.RECIPE, tiny_corpus.MACRO
 CELLS = (
@@ -134,6 +134,27 @@ def test_a_finished_shard_is_left_alone(finished):
   assert (told, did) == ([], [False, False])
   for path, time in files.items():
     assert path.stat().st_mtime_ns == time
+
+
+def test_a_finished_shard_of_an_older_run_gets_what_its_networks_need(
+  finished, tmp_path
+):
+  out, _ = finished
+  shutil.copytree(out, tmp_path, dirs_exist_ok=True)
+  kept = sorted(tmp_path.rglob(portable.NAME))
+  assert len(kept) == 2
+  payload = kept[0].read_bytes()
+  kept[0].unlink()
+  with pytest.raises(ValueError, match='give the command of the run again'):
+    portable.read(kept[0].parent)
+  shutil.rmtree(kept[1].parent)
+  assert _run(tmp_path, [*MEMBERS, (CELLS[2], 11)]) == ([], [False, False])
+  assert kept[0].read_bytes() == payload
+  # Where nobody kept weights, nothing is kept beside them.
+  assert not kept[1].parent.exists()
+  found = portable.read(kept[0].parent)
+  assert found.units.symbols == tiny_corpus.SYMBOLS
+  assert recipes.Recipe(**found.about['recipe']) == tiny_corpus.RECIPE
 
 
 def test_a_run_goes_on_when_only_the_rows_are_missing(

@@ -264,6 +264,29 @@ def test_features_are_energies_normalised_by_speaker_and_their_slopes(
     )
 
 
+def test_what_is_fitted_makes_the_features_of_the_corpus(builder, loaded):
+  fitted = loaded.fitted
+  assert sorted(fitted.speakers) == sorted(
+    {
+      (name, who)
+      for name, numbers in (('train', range(5)), ('validation', [5]),
+                            ('test', [6, 7]))
+      for who in (SPEAKERS[i] for i in numbers)
+      if who
+    }
+  )  # fmt: skip
+  whole = corpus.load(builder, frontend=frontend.ST_NAS)
+  for name, numbers in (('test', [6, 7]), ('train', [1, 3, 4])):
+    own = [corpus.audio(builder, name, f'u{i}') for i in numbers]
+    speakers = [SPEAKERS[i] for i in numbers]
+    heard = whole.fitted.features(own, speakers)
+    split = getattr(whole, name)
+    for i, x_tf in zip(numbers, heard, strict=True):
+      known = split.x_tf(split.ids.index(f'u{i}'))
+      np.testing.assert_array_equal(x_tf, known)
+  assert fitted.window_k.shape == (400,) and fitted.filters_nf.shape[1] == 40
+
+
 def test_blocks_change_nothing_and_bits_come_again(builder, loaded):
   for seconds, tolerance in ((0.17, 1e-4), (1.0, 0)):
     again = corpus.load(

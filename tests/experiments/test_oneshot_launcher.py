@@ -6,9 +6,13 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 import tiny_run
 
+import nasjax
 from nasjax import table
+from nasjax.data import corpus
+from nasjax.decoding import error_rates
 
 SECONDS = 300
 _OF_THE_TABLE = ('--cells=', '--seeds=', '--members_per_shard=', '--out=')
@@ -80,6 +84,45 @@ def test_parameters_rest_in_warm_up_and_move_in_the_search(whole):
   assert curves['curves']['stage'] == [0, 1, 1]
   alpha = np.array(curves['curves']['alpha_op1'])
   assert np.all(alpha[0] == 0) and np.any(alpha[2] != 0)
+
+
+def test_networks_of_a_study_are_loaded_with_their_own_or_shared_weights(whole):
+  (search,) = _report(whole)['searches']
+  result = json.loads((whole / f'searches/{search["name"]}.json').read_text())
+  record = json.loads((tiny_run.finished().out / 'run.json').read_text())
+  builder = tfds.builder_from_directory(record['prepared_corpus'])
+  validation = corpus.load(builder).validation
+  shared = nasjax.load_network(whole, search='st_nas')
+  assert shared.arch.tolist() == result['arch'] and shared.seed == 0
+  heard = [found.labels for found in shared.hear(validation)]
+  fold_v = shared.units.fold_v
+  per = error_rates.per(heard, validation.labels, fold_v)
+  assert per == result['curves']['val_per'][-1]
+  # Any of its architectures, and no other.
+  cell = '[[3, 0], [1, 0, 0], [3, 0, 0, 0]]'
+  other = nasjax.load_network(whole, cell, search=search['name'][:6])
+  assert other.label.startswith('conv')
+  assert other.hear(validation)[0].alignment.shape[0] > 0
+  for given, told in (
+    (
+      {'search': 'st_nas', 'seed': 7},
+      "no search 'st_nas' of seed 7; there are",
+    ),
+    ({'search': 'darts'}, f'{search["name"]} (st_nas, seed 0)'),
+    ({'search': 'st_nas', 'cell': [[0, 0], [1, 0, 0], [1, 0, 0, 0]]}, 'linear'),
+    ({'search': 'st_nas', 'cell': 'linear'}, "'linear' is no JSON"),
+    ({'search': 'st_nas', 'recipe': 'e40'}, 'leave it'),
+  ):
+    with pytest.raises(ValueError) as caught:
+      nasjax.load_network(whole, **given)
+    assert told in str(caught.value)
+  # What it derived was trained alone, too.
+  alone = nasjax.load_network(whole, result['arch'])
+  rows = table.open(whole)
+  test = corpus.load(builder).test
+  heard = [found.labels for found in alone.hear(test)]
+  per = error_rates.per(heard, test.labels, fold_v)
+  assert per == rows.query(result['arch'], 'test_per', seed=1)
 
 
 # In small: oneshot/test_search kills searches, test_killed_runs trainings.

@@ -10,6 +10,7 @@ import planted_table
 import pytest
 import tiny_run
 
+import nasjax
 from nasjax import search, table
 from nasjax.search import landscape
 
@@ -151,6 +152,23 @@ def test_suggestions_are_trained_and_what_is_known_is_not_again(trained):
   assert status == 0, errors
   assert before == {p: p.stat().st_mtime_ns for p in before}
   assert _values(trained) == first
+
+
+def test_networks_of_a_search_are_loaded(trained):
+  rows = table.open(trained)
+  short, whole = (rows.select(recipe=r) for r in ('tiny-first1', 'tiny'))
+  arch = next(arch for arch in short.archs if arch in whole)
+  with pytest.raises(ValueError, match='with recipes tiny, tiny-first1; name'):
+    nasjax.load_network(trained, arch)
+  network = nasjax.load_network(trained, arch, recipe='tiny')
+  assert network.recipe.epochs == 3 and network.notes == ()
+  assert network.epoch == whole.query(arch, 'best_epoch', seed=3)
+  # Of all, whatever their recipe.
+  best = nasjax.load_network(trained)
+  lowest = np.nanmin(rows.select(recipe=best.recipe.name).curves('val_per'))
+  assert lowest == np.nanmin(
+    [np.nanmin(part.curves('val_per')) for part in (short, whole)]
+  )
 
 
 def test_the_first_epochs_are_those_of_the_whole_training(trained):

@@ -1,5 +1,6 @@
 """Checkpoints come back from any path; one that is broken counts as none."""
 
+import shutil
 from typing import NamedTuple
 
 import chex
@@ -48,6 +49,22 @@ def test_any_path(tmp_path, name):
   np.testing.assert_array_equal(state['w'], np.arange(4.0) + 2)
   # Also as a reader of the notebook would, at least where it was written.
   assert [p.name for p in place.iterdir()] == ['2']
+
+
+def test_who_only_reads_gets_the_last_and_changes_nothing(tmp_path):
+  place = tmp_path / 'run [a]' / 'shard'
+  with pytest.raises(ValueError, match='has no checkpoint'):
+    checkpoints.last(place)
+  assert not place.exists()
+  _save(place, [1, 2])
+  (place / 'notes.txt').write_text('of somebody')
+  epoch, state, about = checkpoints.last(place)
+  assert epoch == 2 and about == {'of': 'w'}
+  np.testing.assert_array_equal(state['w'], np.arange(4.0) + 2)
+  shutil.rmtree(place / '2' / 'default')
+  with pytest.raises(ValueError, match='of epoch 2 in .* cannot be restored'):
+    checkpoints.last(place)
+  assert sorted(p.name for p in place.iterdir()) == ['2', 'notes.txt']
 
 
 class _State(NamedTuple):

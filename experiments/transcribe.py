@@ -1,0 +1,135 @@
+"""Lets a trained network hear recordings, and prints what it heard.
+
+  python experiments/transcribe.py --run=results/quickstart audio.wav ..
+
+Recordings are WAV or FLAC files of any rate. The network is the one of the
+lowest validation error in the run's table, if no --cell is named; --list shows
+what there is. A line a recording; one that cannot be heard is told on stderr,
+and the status is 1 then.
+"""
+
+import json
+import pathlib
+import sys
+
+from absl import flags
+from common import (
+  command,
+  device_flags,  # noqa: F401  (--compilation_cache)
+)
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string('run', None, 'The run: what --out of its command named.')
+flags.DEFINE_string(
+  'cell', None, 'Its cell, nested lists or the name that --list shows.'
+)
+flags.DEFINE_integer('seed', None, 'Seed of its training (or of --search).')
+flags.DEFINE_string('recipe', None, 'Name of its recipe.')
+flags.DEFINE_string(
+  'search',
+  None,
+  'Take the shared weights of a one-shot search of the run: its method, or the '
+  'beginning of its name.',
+)
+flags.DEFINE_enum(
+  'decoder',
+  None,
+  ['greedy', 'beam'],
+  'How transcripts are decoded; as in the training if not given.',
+)
+flags.DEFINE_integer(
+  'beam_width', None, 'Prefixes that a beam keeps.', lower_bound=1
+)
+flags.DEFINE_integer(
+  'channel', None, 'Which channel of files of several, from 0.', lower_bound=0
+)
+flags.DEFINE_string(
+  'speaker', None, 'Who speaks, where features are normalised by speakers.'
+)
+flags.DEFINE_bool('list', False, 'List the networks of the run, and stop.')
+flags.DEFINE_bool(
+  'align', False, 'Also print when each symbol was heard, in seconds.'
+)
+flags.DEFINE_string('json', None, 'Where transcripts and alignments go.')
+flags.declare_key_flag('compilation_cache')
+
+
+def _say(line):
+  print(f'transcribe.py: {line}', file=sys.stderr, flush=True)
+
+
+def _show_networks():
+  from nasjax import listening
+
+  for kept in listening.networks(FLAGS.run):
+    space = listening.SPACES[kept.about['space']]
+    print(f'{kept.label}, cell {space.nested(kept.arch)}')
+
+
+def _record(path, heard):
+  return {
+    'audio': path,
+    'text': heard.text,
+    'symbols': list(heard.symbols),
+    'logprob': heard.logprob,
+    'spans': None if heard.alignment is None else heard.spans,
+    'notes': list(heard.notes),
+  }
+
+
+def run(recordings):
+  """Loads the network, hears one recording after the other."""
+  if not FLAGS.run:
+    raise ValueError('--run is empty; name the directory of a run')
+  if not (recordings or FLAGS.list):
+    raise ValueError('no recording; name WAV or FLAC files behind the flags')
+  import jax
+
+  if FLAGS.compilation_cache:
+    cache = command.directory('compilation_cache').absolute()
+    jax.config.update('jax_compilation_cache_dir', str(cache))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+  if FLAGS.list:
+    _show_networks()
+    return
+  import nasjax
+  from nasjax.data import audio
+  from nasjax.storage import disk
+
+  network = nasjax.load_network(
+    FLAGS.run, FLAGS.cell, FLAGS.seed, recipe=FLAGS.recipe, search=FLAGS.search
+  )
+  _say(f'hears with {network.label}')
+  for note in network.notes:
+    _say(note)
+  found, faults = [], 0
+  for path in recordings:
+    try:
+      heard = network.transcribe(
+        path,
+        channel=FLAGS.channel,
+        speaker=FLAGS.speaker,
+        decoder=FLAGS.decoder,
+        beam_width=FLAGS.beam_width,
+      )
+    except audio.AudioError as e:
+      _say(str(e))
+      faults += 1
+      continue
+    for note in heard.notes:
+      _say(note)
+    print(f'{path}: {heard.text}', flush=True)
+    if FLAGS.align and heard.alignment is not None:
+      for symbol, first, last in heard.spans:
+        print(f'  {first:7.2f} {last:7.2f}  {symbol}')
+    found.append(_record(path, heard))
+  if FLAGS.json:
+    text = json.dumps(found, indent=1, ensure_ascii=False)
+    disk.publish(pathlib.Path(FLAGS.json), text.encode())
+  if faults:
+    raise ValueError(f'{faults} of {len(recordings)} recordings were not heard')
+
+
+if __name__ == '__main__':
+  command.run(run, others=True)
