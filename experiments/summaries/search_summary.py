@@ -44,18 +44,6 @@ class Study(NamedTuple):
   decides: str | None = None
 
 
-def joined(traces):
-  """Puts traces of single searches, which may differ in length, together."""
-  most = max(trace.epochs.shape[1] for trace in traces)
-
-  def join(*arrays):
-    return np.concatenate(
-      [np.pad(a, ((0, 0), (0, most - a.shape[1]))) for a in arrays]
-    )
-
-  return landscape.Trace(*(join(*parts) for parts in zip(*traces)))
-
-
 def say_landscape(rows, scape):
   """Prints what is searched."""
   answers = scape.answers
