@@ -97,15 +97,16 @@ def values():
 
 
 def study(names, out):
-  """Searches by training; returns a `search_summary.Study`."""
+  """Searches by training, `names` of `searchers.named`; returns the Study."""
   import time
 
   recipe = training_flags.recipe()
   seed = training_flags.seeds()[0]
   work = jobs.prepare(recipe, FLAGS.suggestions)
+  from studies import searchers
   from summaries import search_summary
 
-  from nasjax import search, spaces
+  from nasjax import spaces
   from nasjax.decoding import metrics
   from nasjax.predictors import gcn
   from nasjax.search import driver, landscape
@@ -125,32 +126,48 @@ def study(names, out):
   answers = driver.Training(
     chosen, recipe.epochs, Trainer(work, out, seed, FLAGS.metric)
   )
+
+  def graphs():
+    vectors = landscape.vectors_of(chosen)
+    keys = training_flags.space().semantic_keys(
+      landscape.archs_of(chosen, vectors)
+    )
+    _, first = np.unique(keys, return_index=True)
+    vectors = vectors[np.sort(first)]
+    archs = landscape.archs_of(chosen, vectors)
+    return vectors, gcn.graphs(training_flags.space(), archs)
+
+  about = {
+    'metric': metric, 'recipe': recipe.name, 'corpus': work.job.corpus_name
+  }  # fmt: skip
+  added = searchers.added(about, names)
+  # All are made before any trains, for what is wrong is to be said at once.
+  made = {
+    name: searchers.made(
+      name, make, sizes, recipe.epochs, FLAGS.suggestions, graphs
+    )
+    for name, make in names.items()
+  }
   traces, seconds = {}, {}
-  for name in names:
-    own = {'batch': FLAGS.suggestions}
-    if name == 'gcn':
-      vectors = landscape.vectors_of(chosen)
-      keys = training_flags.space().semantic_keys(
-        landscape.archs_of(chosen, vectors)
-      )
-      _, first = np.unique(keys, return_index=True)
-      vectors = vectors[np.sort(first)]
-      archs = landscape.archs_of(chosen, vectors)
-      own = {
-        'candidates': vectors,
-        'graphs': gcn.graphs(training_flags.space(), archs),
-      }
-    searcher = search.SEARCHERS[name](sizes, recipe.epochs, FLAGS.budget, **own)
+  for name, searcher in made.items():
     started = time.perf_counter()
     traces[name] = driver.joined(
       [
         driver.search(
           searcher, answers, [FLAGS.search_seed, repeat], FLAGS.budget
         )
-        for repeat in range(FLAGS.repeats)
+        for repeat in range(searchers.repeats(name))
       ]
     )
     seconds[name] = time.perf_counter() - started
   return search_summary.Study(
-    traces, seconds, recipe.epochs, FLAGS.budget, None, metric, decides
+    traces,
+    seconds,
+    recipe.epochs,
+    FLAGS.budget,
+    None,
+    metric,
+    decides,
+    added,
+    about,
   )
