@@ -18,7 +18,6 @@ VERDICTS = {
   'below': 'better than random',
   'above': 'worse than random',
   'open': 'no significant difference',
-  'overlapping': 'no significant difference',
   'unknown': 'too few repeats to tell',
 }
 

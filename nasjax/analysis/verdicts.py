@@ -159,12 +159,11 @@ def _difference(name, x_n, reference, paired):
         f'{what}: {np.isnan(some).sum()} of {some.size} values are NaN; leave '
         'those out, or count them as 1.0'
       )
+  n = min(len(x_n), len(reference)) if reference.ndim else len(x_n)
   if paired and reference.ndim:
-    n = min(len(x_n), len(reference))
     x_n, reference = x_n[:n], reference[:n]
   if paired or not reference.ndim:
     x_n, reference = x_n - reference, np.zeros(1)
-  n = len(x_n) if len(reference) == 1 else min(len(x_n), len(reference))
   (square, cube, below), other = _cumulants(x_n), _cumulants(reference)
   square, cube, below = square + other[0], cube - other[1], below + other[2]
   # Welch, The generalization of Student's problem, Biometrika 34, 1947.

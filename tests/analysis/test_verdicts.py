@@ -129,6 +129,9 @@ def test_too_few_values_and_none():
   assert few['b'].lies == 'below'
   assert analysis.judge({'a': [0.1, 0.1]}, 0.2, least=2)['a'].lies == 'below'
   assert analysis.judge({'a': [0.1]}, [0.2], least=0)['a'].lies == 'unknown'
+  for several, one in (([0.1, 0.2], [0.5]), ([0.1], [0.5, 0.6])):
+    found = analysis.judge({'a': several}, one, paired=False, least=2)
+    assert found['a'].lies == 'unknown'
   # Nothing differs, but for how it is rounded.
   assert analysis.judge({'a': np.full(50, 0.3)}, 0.1 * 3)['a'].lies == 'open'
   same = np.full(50, np.float32(0.3))
