@@ -109,7 +109,8 @@ def _axes_by_cost(ax, cost_k, mean_by_name, verdicts, reference_k):
   margin = max(0.1 * np.ptp(shown), 0.01)
   ax.set_ylim(shown.min() - margin, shown.max() + margin)
   ax.set_xscale('log')
-  ax.set_xlim(cost_k[late_k][0], cost_k[-1])
+  if cost_k[late_k][0] < cost_k[-1]:
+    ax.set_xlim(cost_k[late_k][0], cost_k[-1])
   marks = [m * 10**e for e in range(7) for m in (1, 2, 5)]
   ax.xaxis.set_major_locator(ticker.FixedLocator([*marks, cost_k[-1]]))
   ax.xaxis.set_minor_locator(ticker.NullLocator())
