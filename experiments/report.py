@@ -50,8 +50,10 @@ def read_search(path):
     if not found:
       raise ValueError('no searcher')
     for one in found.values():
-      [float(value) for value in one['test_per_at_budget']]
-      float(one['seconds'])
+      if not [float(value) for value in one['test_per_at_budget']]:
+        raise ValueError('no repeat')
+      [float(value) for value in one.get('expected_by_cost', [0])][-1]
+      float(one['seconds'] or 0)
       ''.join(one.get('metric', ''))
   except (KeyError, TypeError, AttributeError, ValueError) as e:
     raise ValueError(

@@ -7,10 +7,10 @@
 The protocol of NAS-Bench-ASR (Mehrotra et al., ICLR 2021, section 6, Figure 8):
 cost in trained models, n / E for n of E epochs; test PER of the best by
 validation. Of a cell with several runs an evaluation draws one; training uses
-one seed. Killed while it trains, the same command goes on.
+one seed. Killed while it trains, the same command goes on. A searcher of one's
+own joins with --searcher, curves from elsewhere with --add.
 """
 
-import json
 import pathlib
 import time
 
@@ -39,7 +39,24 @@ flags.DEFINE_string(
   'the table if not given. Searchers see the latter on validation.',
 )
 flags.DEFINE_list('searchers', None, 'Names of searchers; all if not given.')
+flags.DEFINE_multi_string(
+  'searcher',
+  [],
+  "A searcher of one's own beside them, as module:make or path/file.py:make; "
+  'see experiments/examples/own_searcher.py. May be given several times.',
+)
+flags.DEFINE_multi_string(
+  'add',
+  [],
+  'JSON with curves of other searches, to be compared and drawn beside these; '
+  'experiments/summaries/search_curves.py tells its format.',
+)
 flags.DEFINE_integer('repeats', 100, 'Searches of each.', lower_bound=1)
+flags.DEFINE_list(
+  'repeats_of',
+  [],
+  'Fewer searches of those that take long, as gcn=100,reinforce=200.',
+)
 flags.DEFINE_integer('budget', 150, 'Models to train in each.', lower_bound=1)
 flags.DEFINE_integer(
   'suggestions',
@@ -50,56 +67,49 @@ flags.DEFINE_integer(
 flags.DEFINE_integer('search_seed', 0, 'Seed of the searches.', lower_bound=0)
 flags.DEFINE_string('out', 'results/search', 'Where figures and tables go.')
 flags.DEFINE_string(
-  'json', None, 'Where the test error rate at the budget of every repeat goes.'
+  'json', None, 'Where verdicts go, and the curves of every repeat.'
 )
 for _module in corpus_flags, device_flags, training_flags:
   flags.adopt_module_key_flags(_module)
 
 
-def searchers():
-  """Returns the names of the searchers wanted, random search first."""
-  from nasjax import search
-
-  names = list(search.SEARCHERS) if FLAGS.searchers is None else FLAGS.searchers
-  for name in names:
-    if name not in search.SEARCHERS:
-      raise ValueError(
-        f'--searchers: {name!r}; there are {", ".join(search.SEARCHERS)}'
-      )
-  if not names:
-    raise ValueError('--searchers is empty; name at least one')
-  # What the others are compared with.
-  return list(dict.fromkeys(['random', *names]))
-
-
 def in_table(names, bars):
   """Searches in the table; returns a `search_summary.Study`."""
+  from studies import searchers
   from summaries import search_summary
 
-  from nasjax import search, table
+  from nasjax import table
   from nasjax.predictors import gcn
-  from nasjax.search import landscape
+  from nasjax.search import driver, landscape
 
   rows = table.open(pathlib.Path(FLAGS.table).expanduser())
   scape = landscape.landscape(rows, FLAGS.table_recipe, FLAGS.metric)
+  about = {
+    'metric': rows.named(FLAGS.metric),
+    'recipe': FLAGS.table_recipe or rows.recipes[-1],
+    'corpus': str(rows.column('corpus')[0]),
+  }
+  added = searchers.added(about, names)
   search_summary.say_landscape(rows, scape)
+
+  def graphs():
+    vectors = landscape.candidates(scape)
+    return vectors, gcn.graphs(rows.space, scape.archs(vectors))
+
+  # All are made before any searches, for what is wrong is to be said at once.
+  made = {
+    name: searchers.made(name, make, scape.sizes, scape.epochs, 1, graphs)
+    for name, make in names.items()
+  }
   traces, seconds = {}, {}
-  for name in names:
-    own = {}
-    if name == 'gcn':
-      vectors = landscape.candidates(scape)
-      graphs = gcn.graphs(rows.space, scape.archs(vectors))
-      own = {'candidates': vectors, 'graphs': graphs}
-    searcher = search.SEARCHERS[name](
-      scape.sizes, scape.epochs, FLAGS.budget, **own
-    )
+  for name, searcher in made.items():
     started = time.perf_counter()
     with bars(f'{name}, models trained') as tick:
-      traces[name] = landscape.simulate(
+      traces[name] = driver.on_table(
         searcher,
         scape,
         FLAGS.search_seed,
-        FLAGS.repeats,
+        searchers.repeats(name),
         FLAGS.budget,
         lambda done: tick(int(done), FLAGS.budget),
       )
@@ -110,14 +120,18 @@ def in_table(names, bars):
     scape.epochs,
     FLAGS.budget,
     scape,
-    rows.named(FLAGS.metric),
+    about['metric'],
     rows.metric,
+    added,
+    about,
   )
 
 
 def run():
   """Searches, then shows and writes what was found."""
-  names, out = searchers(), command.directory('out')
+  from studies import searchers
+
+  names, out = searchers.named(), command.directory('out')
   with command.exclusive(out):
     if FLAGS.evaluate == 'train':
       from studies import search_training
@@ -128,13 +142,13 @@ def run():
       from common import console
 
       study = in_table(names, console.counter)
-    from summaries import search_summary
+    from summaries import search_curves, search_summary
 
     from nasjax.storage import disk
 
     search_summary.write(study, out)
     if FLAGS.json:
-      text = json.dumps(search_summary.record(study), indent=1)
+      text = search_curves.text(search_summary.record(study))
       disk.publish(pathlib.Path(FLAGS.json).expanduser(), text.encode())
 
 

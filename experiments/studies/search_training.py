@@ -96,53 +96,20 @@ def values():
   return landscape.values_of(space.product(FLAGS.ops, FLAGS.skips or ()))
 
 
-def search_once(searcher, values, evaluate, epochs, seed, budget):
-  """Runs one search; returns its Trace, arrays [1, n].
-
-  It draws as the repeat of `landscape.simulate` does that has these seeds.
-  """
-  import jax
-
-  from nasjax.search import landscape
-
-  stream = np.random.default_rng(seed)
-  key = jax.random.wrap_key_data(
-    np.asarray(stream.integers(2**32, size=2, dtype='u4'))
-  )
-  state = jax.jit(searcher.init)(key)
-  ask, tell = jax.jit(searcher.ask), jax.jit(searcher.tell)
-  strides_d = np.cumprod([1, *(len(v) for v in values[:-1])])
-  found, spent = [], 0
-  while spent < budget * epochs:
-    bits = stream.integers(2**32, size=2 + searcher.batch, dtype='u4')
-    suggestion, state = ask(jax.random.wrap_key_data(bits[:2]), state)
-    arch_nd = np.asarray(suggestion.arch_nd)
-    epochs_n = np.asarray(suggestion.epochs_n)
-    if not epochs_n.any():
-      break
-    val_n, test_n = evaluate(landscape.archs_of(values, arch_nd), epochs_n)
-    state = tell(state, suggestion, val_n)
-    place_n = arch_nd @ strides_d
-    found.append(landscape.Trace(place_n, val_n, test_n, epochs_n))
-    spent += int(epochs_n.sum())
-  return landscape.Trace(
-    *(np.concatenate(parts)[None] for parts in zip(*found))
-  )
-
-
 def study(names, out):
-  """Searches by training; returns a `search_summary.Study`."""
+  """Searches by training, `names` of `searchers.named`; returns the Study."""
   import time
 
   recipe = training_flags.recipe()
   seed = training_flags.seeds()[0]
   work = jobs.prepare(recipe, FLAGS.suggestions)
+  from studies import searchers
   from summaries import search_summary
 
-  from nasjax import search, spaces
+  from nasjax import spaces
   from nasjax.decoding import metrics
   from nasjax.predictors import gcn
-  from nasjax.search import landscape
+  from nasjax.search import driver, landscape
 
   decides = work.job.metric
   metric = metrics.named(
@@ -156,38 +123,51 @@ def study(names, out):
       f'{spaces.MOST_LISTED:,}, but the choices make {math.prod(sizes):,}; '
       'name other searchers, or fewer choices'
     )
-  trainer = Trainer(work, out, seed, FLAGS.metric)
+  answers = driver.Training(
+    chosen, recipe.epochs, Trainer(work, out, seed, FLAGS.metric)
+  )
+
+  def graphs():
+    vectors = landscape.vectors_of(chosen)
+    keys = training_flags.space().semantic_keys(
+      landscape.archs_of(chosen, vectors)
+    )
+    _, first = np.unique(keys, return_index=True)
+    vectors = vectors[np.sort(first)]
+    archs = landscape.archs_of(chosen, vectors)
+    return vectors, gcn.graphs(training_flags.space(), archs)
+
+  about = {
+    'metric': metric, 'recipe': recipe.name, 'corpus': work.job.corpus_name
+  }  # fmt: skip
+  added = searchers.added(about, names)
+  # All are made before any trains, for what is wrong is to be said at once.
+  made = {
+    name: searchers.made(
+      name, make, sizes, recipe.epochs, FLAGS.suggestions, graphs
+    )
+    for name, make in names.items()
+  }
   traces, seconds = {}, {}
-  for name in names:
-    own = {'batch': FLAGS.suggestions}
-    if name == 'gcn':
-      vectors = landscape.vectors_of(chosen)
-      keys = training_flags.space().semantic_keys(
-        landscape.archs_of(chosen, vectors)
-      )
-      _, first = np.unique(keys, return_index=True)
-      vectors = vectors[np.sort(first)]
-      archs = landscape.archs_of(chosen, vectors)
-      own = {
-        'candidates': vectors,
-        'graphs': gcn.graphs(training_flags.space(), archs),
-      }
-    searcher = search.SEARCHERS[name](sizes, recipe.epochs, FLAGS.budget, **own)
+  for name, searcher in made.items():
     started = time.perf_counter()
-    traces[name] = search_summary.joined(
+    traces[name] = driver.joined(
       [
-        search_once(
-          searcher,
-          chosen,
-          trainer,
-          recipe.epochs,
-          [FLAGS.search_seed, repeat],
-          FLAGS.budget,
+        driver.search(
+          searcher, answers, [FLAGS.search_seed, repeat], FLAGS.budget
         )
-        for repeat in range(FLAGS.repeats)
+        for repeat in range(searchers.repeats(name))
       ]
     )
     seconds[name] = time.perf_counter() - started
   return search_summary.Study(
-    traces, seconds, recipe.epochs, FLAGS.budget, None, metric, decides
+    traces,
+    seconds,
+    recipe.epochs,
+    FLAGS.budget,
+    None,
+    metric,
+    decides,
+    added,
+    about,
   )

@@ -148,22 +148,16 @@ def show(record):
   columns += ['WER'] * worded + ['ranks in the table'] * ranked
   for column in columns:
     view.add_column(column, justify='left' if column == columns[0] else 'right')
-  random = next(
-    analysis.student_mean(f['test_per'])
-    for label, f in record['found'].items()
-    if label.startswith('random')
-  )
+  lies = against_random(record['found'])
   for label, found in record['found'].items():
     mean = analysis.student_mean(found['test_per'])
     several = len(found['test_per']) > 1
-    verdict = VERDICTS[analysis.compare(mean, random)]
-    own = label.startswith('random')
     cells = [
       label,
       str(len(found['archs'])),
       _per(mean.value),
       f'{_per(mean.low)} to {_per(mean.high)}' if several else '',
-      '' if own else verdict,
+      VERDICTS[lies[label]] if label in lies else '',
       f'{np.mean(found["params"]):,.0f}',
       f'{np.mean(found["batches"]):,.0f}',
     ]
@@ -181,6 +175,33 @@ def show(record):
       f'{c["architectures"]} architectures: '
       f'{c["spearman"]:.2f} ({c["low"]:.2f} to {c["high"]:.2f})'
     )
+
+
+def against_random(found):
+  """Returns how all that is no random search lies to the first that is.
+
+  Searches have few seeds, and none of them belongs to another: Welch's t, which
+  takes their error rates for normally distributed. Failed ones are left out.
+  """
+
+  def ran(label):
+    per_n = np.array(found[label]['test_per'], np.float64)
+    return per_n[np.isfinite(per_n)]
+
+  others = [label for label in found if not label.startswith('random')]
+  (reference, *_) = [label for label in found if label.startswith('random')]
+  if not len(ran(reference)):
+    return dict.fromkeys(others, 'unknown')
+  verdicts = analysis.judge(
+    {label: ran(label) for label in others if len(ran(label))},
+    ran(reference),
+    paired=False,
+    least=2,
+  )
+  return {
+    label: verdicts[label].lies if label in verdicts else 'unknown'
+    for label in others
+  }
 
 
 def draw(study, record, out, metric=None):

@@ -70,6 +70,23 @@ def order(first, one, second, other, written=correlation):
   )
 
 
+def against(name, verdict, reference):
+  """Says how an `analysis.Verdict` on a name lies to the reference."""
+  if verdict.lies == 'unknown':
+    return f'There is too little to compare {name} with {reference}.'
+  span = (
+    f'{points(verdict.difference)} [{points(verdict.low)}, '
+    f'{points(verdict.high)}]'
+  )
+  if verdict.lies == 'open':
+    return (
+      f'No significant difference between {name} and {reference}: {span}; '
+      f'{points(verdict.visible)} less would have been seen.'
+    )
+  which = 'Lower' if verdict.lies == 'below' else 'Higher'
+  return f'{which} for {name} than for {reference}: {span}.'
+
+
 def sign(name, found):
   """Says whether a Correlation can be told from none."""
   if np.isnan(found.low):

@@ -1,4 +1,4 @@
-"""What a comparison of searchers shows: a table, two figures, a record."""
+"""What a comparison of searchers shows: a table, two figures, a verdict."""
 
 import math
 from typing import NamedTuple
@@ -6,17 +6,18 @@ from typing import NamedTuple
 import numpy as np
 from common.console import CONSOLE
 from rich.table import Table
+from summaries import search_curves
 
 from nasjax import analysis, plots, spaces
 from nasjax.search import landscape
 
 # Points of the curves, and over how many models the newest are averaged.
-POINTS, WINDOW = 200, 20
-# How an interval lies to that of random search; the lower error is the better.
+POINTS, WINDOW = 60, 20
+# How an error rate lies to that of random search; the lower is the better.
 VERDICTS = {
   'below': 'better than random',
   'above': 'worse than random',
-  'overlapping': 'not told apart from random',
+  'open': 'no significant difference',
   'unknown': 'too few repeats to tell',
 }
 
@@ -33,6 +34,8 @@ class Study(NamedTuple):
     metric: what the error rate on test is called, which judges.
     decides: what that on validation is called, which searchers see; as `metric`
       if not given.
+    added: curves of others, `search_curves.Curve` by name.
+    about: what the curves are of: metric, recipe, corpus.
   """
 
   traces: dict
@@ -42,18 +45,30 @@ class Study(NamedTuple):
   scape: object
   metric: str = 'PER'
   decides: str | None = None
+  added: dict = {}
+  about: dict = {}
 
 
-def joined(traces):
-  """Puts traces of single searches, which may differ in length, together."""
-  most = max(trace.epochs.shape[1] for trace in traces)
+class Judged(NamedTuple):
+  """What the searches found, and what may be said of it.
 
-  def join(*arrays):
-    return np.concatenate(
-      [np.pad(a, ((0, 0), (0, most - a.shape[1]))) for a in arrays]
-    )
+  Attributes:
+    cost_k: costs in trained models, up to the budget.
+    curves: `{name: test_rk}`, test error of the best by validation; NaN where
+      there is none yet.
+    expected_k: exact expectation of random search; None where it is not known.
+    verdicts: `{name: analysis.Verdict}` at the budget, against that, or paired
+      by repeat against the random searches.
+    since: `{name: cost}` from which on a searcher is better, or None.
+    oracle: mean test error of the best cell; None where it is not known.
+  """
 
-  return landscape.Trace(*(join(*parts) for parts in zip(*traces)))
+  cost_k: np.ndarray
+  curves: dict
+  expected_k: np.ndarray | None
+  verdicts: dict
+  since: dict
+  oracle: float | None
 
 
 def say_landscape(rows, scape):
@@ -85,101 +100,206 @@ def say_landscape(rows, scape):
       CONSOLE.print(f'  and {count} {words[how]}')
 
 
-def at_budget(study):
-  """Returns the test error of the best by validation of each repeat, by name.
+def judged(study):
+  """Returns what is Judged of a Study.
 
   Raises:
     ValueError: the budget does not train a single model to the end.
   """
-  found = {
-    name: landscape.best_test(trace, study.epochs, np.array([study.budget]))[
-      :, 0
-    ]
+  cost_k = np.geomspace(1, study.budget, POINTS) * study.epochs
+  cost_k = np.unique(np.round(cost_k)) / study.epochs
+  curves = {
+    name: landscape.best_test(trace, study.epochs, cost_k)
     for name, trace in study.traces.items()
   }
-  for name, per_r in found.items():
-    if np.isnan(per_r).any():
+  for name, test_rk in curves.items():
+    if np.isnan(test_rk[:, -1]).any():
       raise ValueError(
         f'{name} has trained no model to the end; raise --budget={study.budget}'
       )
-  return found
+  curves |= {name: curve.at(cost_k) for name, curve in study.added.items()}
+  expected_k = oracle = None
+  if study.scape is not None:
+    oracle = landscape.oracle(study.scape)
+    if study.scape.listed:
+      # A cost that is no integer pays for a model that is not trained yet.
+      expected_k = landscape.expected_random(study.scape, cost_k.astype(int))
+  reference_k = curves['random'] if expected_k is None else expected_k
+  others = {name: of for name, of in curves.items() if name != 'random'}
+  return Judged(
+    cost_k,
+    curves,
+    expected_k,
+    analysis.judge(
+      {name: test_rk[:, -1] for name, test_rk in others.items()},
+      reference_k[..., -1],
+    ),
+    analysis.since(cost_k, others, reference_k),
+    oracle,
+  )
+
+
+def finding(study, found):
+  """Returns what was found, in one sentence."""
+  by = {
+    lies: [name for name, v in found.verdicts.items() if v.lies == lies]
+    for lies in ('below', 'above', 'unknown')
+  }
+  random = f'random search of {study.budget} models'
+  if not found.verdicts:
+    return f'Test {study.metric} of {random}'
+  if len(by['unknown']) == len(found.verdicts):
+    return f'Too few repeats to tell any searcher from {random}'
+  points = sorted(
+    -100 * found.verdicts[name].difference for name in by['below']
+  )
+  if not points:
+    return f'Nothing is better than {random}; {_visible(found)}'
+  low, high = f'{points[0]:.2g}', f'{points[-1]:.2g}'
+  span = low if low == high else f'{low} to {high}'
+  names = sorted(by['below'], key=lambda n: found.verdicts[n].difference)
+  who = search_curves.listed(names)
+  if len(names) > 4:
+    who = f'{len(names)} of {len(found.verdicts)} searchers'
+  verb = 'beats' if len(names) == 1 else 'beat'
+  text = f'{who} {verb} {random}, by {span} points of {study.metric}'
+  return text[0].upper() + text[1:].replace('_', ' ')
+
+
+def _visible(found):
+  """Says which improvement would have been seen."""
+  seen = [100 * v.visible for v in found.verdicts.values() if v.visible > 0]
+  if not seen:
+    return 'nothing can be said of small differences'
+  low, high = f'{min(seen):.2g}', f'{max(seen):.2g}'
+  span = low if low == high else f'{low} to {high}'
+  return (
+    f'{span} points less would have been seen with a chance of '
+    f'{analysis.POWER:.0%}'
+  )
 
 
 def record(study):
-  """Returns what --json writes."""
+  """Returns what --json writes; `search_curves` says what it means."""
+  found = judged(study)
   return {
-    name: {
-      'test_per_at_budget': per_r.tolist(),
-      'metric': study.metric,
-      'seconds': study.seconds[name],
-    }
-    for name, per_r in at_budget(study).items()
+    name: search_curves.record(
+      found.cost_k,
+      test_rk,
+      found.verdicts.get(name),
+      found.since.get(name),
+      study.about
+      | {
+        'metric': study.metric,
+        'epochs': study.epochs,
+        'budget': study.budget,
+        'seconds': study.seconds.get(name),
+      },
+    )
+    | _known(name, found)
+    for name, test_rk in found.curves.items()
+  }
+
+
+def _known(name, found):
+  if name != 'random' or found.expected_k is None:
+    return {}
+  return {
+    'expected_by_cost': found.expected_k.tolist(),
+    'oracle': found.oracle,
   }
 
 
 def write(study, out):
   """Prints the comparison, and draws it into OUT."""
-  found = at_budget(study)
-  means = {name: analysis.mean(per_r) for name, per_r in found.items()}
-  repeats = len(found['random'])
+  found = judged(study)
+  exact = found.expected_k is not None
   view = Table(
     title=f'test {study.metric} of the best by validation after '
-    f'{study.budget} models, {repeats} searches each'
+    f'{study.budget} models'
   )
-  for column in ('searcher', 'mean', '95 % interval', 'median', 'quartiles'):
+  for column in ('searcher', 'searches', 'mean', 'difference'):
     view.add_column(column, justify='left' if column == 'searcher' else 'right')
-  view.add_column('against random search')
+  view.add_column('verdict')
+  view.add_column('from', justify='right')
   view.add_column('seconds', justify='right')
-  for name, per_r in found.items():
-    mean = means[name]
-    low, middle, high = np.quantile(per_r, [0.25, 0.5, 0.75])
-    verdict = analysis.compare(mean, means['random'])
+  if exact:
+    view.add_row('random, exact', '', f'{found.expected_k[-1]:.2%}')
+  for name, test_rk in found.curves.items():
+    per_r, v = test_rk[:, -1], found.verdicts.get(name)
     view.add_row(
       name,
-      f'{mean.value:.2%}',
-      f'{mean.low:.2%} to {mean.high:.2%}' if repeats > 1 else '',
-      f'{middle:.2%}',
-      f'{low:.2%} to {high:.2%}',
-      '' if name == 'random' else VERDICTS[verdict],
-      f'{study.seconds[name]:.1f}',
+      f'{len(per_r):,}',
+      f'{per_r.mean():.2%}',
+      '' if v is None else points(v),
+      '' if v is None else VERDICTS[v.lies],
+      ''
+      if found.since.get(name) is None
+      else f'{np.ceil(found.since[name]):g}',
+      '' if study.seconds.get(name) is None else f'{study.seconds[name]:.1f}',
     )
+  if found.oracle is not None:
+    view.add_row('oracle', '', f'{found.oracle:.2%}')
   CONSOLE.print(view)
-  lowest = None
-  if study.scape is not None:
-    lowest = float(study.scape.test_cr[_runs(study.scape)].min())
-    said = f'lowest test {study.metric} of any run: {lowest:.2%}'
-    if study.scape.listed:
-      exact = landscape.expected_random(study.scape, study.budget)
-      said = f'random search, exact expectation: {exact:.2%}; {said}'
-    CONSOLE.print(said)
-  draw(study, lowest, out)
+  if exact:
+    CONSOLE.print(
+      f'random search, exact expectation: {found.expected_k[-1]:.2%}; the '
+      "others are held against it, in points with Holm's interval of 95 %"
+    )
+  elif found.verdicts:
+    CONSOLE.print(
+      'differences from random search are paired by repeat, in points with '
+      "Holm's interval of 95 %"
+    )
+  if any(cost is not None for cost in found.since.values()):
+    CONSOLE.print('from: from so many trained models on it is better')
+  if found.oracle is not None:
+    CONSOLE.print(
+      f'oracle: the cell of the lowest mean test {study.metric}; lowest test '
+      f'{study.metric} of any run: '
+      f'{study.scape.test_cr[_runs(study.scape)].min():.2%}'
+    )
+  CONSOLE.print(finding(study, found))
+  if any(v.visible > 0 for v in found.verdicts.values()):
+    CONSOLE.print(_visible(found))
+  draw(study, found, out)
   CONSOLE.print(f'figures in {out}')
 
 
-def draw(study, lowest, out):
-  """Draws the two curves of the paper's Figure 8 into OUT."""
-  test, val = study.metric, study.decides or study.metric
-  costs_k = np.unique(
-    np.round(np.geomspace(1, study.budget, POINTS) * study.epochs)
-  )
-  costs_k = costs_k / study.epochs
-  best = {
-    name: (costs_k, landscape.best_test(trace, study.epochs, costs_k))
-    for name, trace in study.traces.items()
-  }
-  newest = {
-    name: (costs_k, landscape.newest_val(trace, study.epochs, costs_k, WINDOW))
-    for name, trace in study.traces.items()
-  }
+def points(verdict):
+  """Returns a difference with its interval, in points of percent."""
+  text = f'{100 * verdict.difference:+.2f}'
+  if np.isnan(verdict.low):
+    return text
+  return f'{text} [{100 * verdict.low:+.2f}, {100 * verdict.high:+.2f}]'
+
+
+def draw(study, found, out):
+  """Draws search.png, and the newest of the paper's Figure 8, into OUT."""
+  val = study.decides or study.metric
+  reference_k = found.expected_k
+  if reference_k is None:
+    reference_k = found.curves['random'].mean(axis=0)
   plots.save(
-    plots.search_curves(
-      best,
-      f'test {test} of the best by validation',
-      lowest,
-      log_cost=True,
+    plots.search_forest(
+      found.verdicts,
+      found.cost_k,
+      {name: of.mean(axis=0) for name, of in found.curves.items()},
+      reference_k,
+      oracle=found.oracle,
+      exact=found.expected_k is not None,
+      title=finding(study, found),
+      metric=study.metric,
     ),
-    out / f'test_{_in_files(test)}_of_best.png',
+    out / 'search.png',
   )
+  newest = {
+    name: (
+      found.cost_k,
+      landscape.newest_val(trace, study.epochs, found.cost_k, WINDOW),
+    )
+    for name, trace in study.traces.items()
+  }
   plots.save(
     plots.search_curves(
       newest,

@@ -2,8 +2,8 @@
 
 Functions of arrays; `results` alone reads a table. Error rates are fractions,
 lower is better; NaN stands for a run that failed, and is counted, never
-averaged. Intervals cover 95 % unless a level is given; where those of two
-numbers overlap, nothing here calls one of them better.
+averaged. Intervals cover 95 % unless a level is given. Which of several is
+better than a reference says one rule, `judge`.
 """
 
 from nasjax.analysis.agreement import (
@@ -59,9 +59,11 @@ from nasjax.analysis.statistics import (
   spearman,
   student_mean,
 )
+from nasjax.analysis.verdicts import POWER, Verdict, judge, since
 
 __all__ = [
   'MIN_VALUES',
+  'POWER',
   'TOP_SHARE',
   'Best',
   'Ceiling',
@@ -76,6 +78,7 @@ __all__ = [
   'Results',
   'Separation',
   'Spread',
+  'Verdict',
   'attainable',
   'best',
   'bootstrap_interval',
@@ -89,6 +92,7 @@ __all__ = [
   'counts',
   'decisions',
   'explained',
+  'judge',
   'kendall_correlation',
   'latencies',
   'mean',
@@ -103,6 +107,7 @@ __all__ = [
   'results',
   'separate',
   'share',
+  'since',
   'slices',
   'spearman',
   'spearman_brown',

@@ -23,6 +23,7 @@ from nasjax.plots.rates import (
   distributions,
   seed_ranges,
 )
+from nasjax.plots.searches import search_forest
 from nasjax.plots.speech import log_mel, posteriors
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
   'rankings',
   'save',
   'search_curves',
+  'search_forest',
   'search_space',
   'seed_ranges',
   'supernet_ranks',

@@ -82,8 +82,9 @@ def search_curves(
   """Draws what searches have found, by what it cost them.
 
   Of each searcher a line, the median over its repeats, in a band from the first
-  to the third quartile. At a cost where a repeat has nothing yet (NaN) it is
-  left out; a line begins where half of the repeats have something.
+  to the third quartile where there are at most three. At a cost where a repeat
+  has nothing yet (NaN) it is left out; a line begins where half of the repeats
+  have something.
 
   Args:
     curves: `{name: (cost_c, values_rc)}`: costs in trained models, rising, and
@@ -122,9 +123,10 @@ def search_curves(
     # The last eight colours come back with another line.
     style = ('-', '--', ':')[k // len(drawing.COLOURS) % 3]
     # Steps: until the next cost, what was found is what there is.
-    ax.fill_between(
-      cost_c, low, high, color=colour, alpha=0.15, lw=0, step='post'
-    )
+    if len(curves) <= 3:
+      ax.fill_between(
+        cost_c, low, high, color=colour, alpha=0.15, lw=0, step='post'
+      )
     ax.plot(
       cost_c,
       median,
@@ -149,7 +151,7 @@ def search_curves(
     ax.legend(
       frameon=False,
       fontsize=9,
-      title='median and quartiles (repeats)',
+      title=f'median{" and quartiles" * (len(curves) <= 3)} (repeats)',
       title_fontsize=8,
     )
   return fig

@@ -417,8 +417,9 @@ def candidates(scape):
 def expected_random(scape, count):
   """Returns the expected test PER of the best of so many random evaluations.
 
-  Exact: with P(val >= v) known for every value v of the table, the lowest of n
-  independent draws is v with probability P(val >= v)^n - P(val > v)^n.
+  A number for a number, an array for several. Exact: with P(val >= v) known for
+  every value v of the table, the lowest of n independent draws is v with
+  probability P(val >= v)^n - P(val > v)^n.
 
   Raises:
     ValueError: only cells are places of the landscape, so that nobody knows how
@@ -441,5 +442,16 @@ def expected_random(scape, count):
   mean = np.bincount(group, weight * test)[drawn] / mass[drawn]
   at_least = np.append(np.cumsum(mass[drawn][::-1])[::-1], 0.0)
   at_least /= at_least[0]
-  chance = at_least[:-1] ** count - at_least[1:] ** count
-  return float(chance @ mean)
+  power = at_least ** np.expand_dims(count, -1)
+  expected = (power[..., :-1] - power[..., 1:]) @ mean
+  return float(expected) if np.ndim(count) == 0 else expected
+
+
+def oracle(scape):
+  """Returns the lowest mean test PER of a cell: what knowing all would give.
+
+  Of the cells that answer. Who searches sees single runs, and can only hope.
+  """
+  there = np.arange(scape.test_cr.shape[1]) < scape.runs_c[:, None]
+  mean_c = np.where(there, scape.test_cr, 0).sum(axis=1) / scape.runs_c
+  return float(mean_c[np.unique(scape.cell_a)].min())

@@ -54,7 +54,7 @@ def keep(place, prepared, about):
 
   Args:
     place: directory of the checkpoints.
-    prepared: of `trainer.prepare`.
+    prepared: of `trainer.device_corpus`.
     about: see `Portable`.
   """
   path = pathlib.Path(place) / NAME

@@ -320,5 +320,5 @@ def test_summaries_by_words(worded, tmp_path, capsys):
   assert search_summary.record(study)['random']['metric'] == 'WER'
   assert {p.name for p in tmp_path.rglob('*.png')} == {
     'learning_curves.png', 'wer_params.png', 'wer_macs.png',
-    'test_wer_of_best.png', 'validation_cer_of_newest.png',
+    'search.png', 'validation_cer_of_newest.png',
   }  # fmt: skip

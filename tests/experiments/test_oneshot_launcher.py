@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 import time
 
 import numpy as np
@@ -13,6 +14,9 @@ import nasjax
 from nasjax import table
 from nasjax.data import corpus
 from nasjax.decoding import error_rates
+
+sys.path.insert(0, 'experiments')
+from summaries import oneshot_summary  # noqa: E402
 
 SECONDS = 300
 _OF_THE_TABLE = ('--cells=', '--seeds=', '--members_per_shard=', '--out=')
@@ -187,3 +191,20 @@ def test_mistakes_are_one_line(answers, flag, words):
   assert status == 1
   (line,) = errors.strip().splitlines()
   assert line.startswith('oneshot.py: ') and words in line
+
+
+def test_verdicts_are_against_random_search():
+  nan = float('nan')
+  tests = {
+    'gdas': [0.3, 0.31, 0.3],
+    'largest': [0.505, 0.51, 0.52],
+    'failed': [0.3, nan],
+    'random search of 6': [0.5, 0.52, 0.51],
+    'random search of 2': [0.2],
+  }
+  found = {label: {'test_per': per} for label, per in tests.items()}
+  assert oneshot_summary.against_random(found) == {
+    'gdas': 'below', 'largest': 'open', 'failed': 'unknown'
+  }  # fmt: skip
+  found['random search of 6']['test_per'] = [nan]
+  assert set(oneshot_summary.against_random(found).values()) == {'unknown'}

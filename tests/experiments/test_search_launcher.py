@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import time
 
 import numpy as np
@@ -14,6 +15,10 @@ import nasjax
 from nasjax import search, table
 from nasjax.search import landscape
 
+# Launchers' modules import each other by name, from their folder.
+sys.path.insert(0, 'experiments')
+from summaries import search_curves  # noqa: E402
+
 SECONDS = 300
 _CACHE = f'--compilation_cache={os.environ["NASJAX_TEST_CACHE"]}'
 
@@ -21,6 +26,34 @@ _CACHE = f'--compilation_cache={os.environ["NASJAX_TEST_CACHE"]}'
 def _finish(*flags):
   """Runs the launcher; the caches are those of the tests."""
   return tiny_run.forked(_CACHE, *flags, launcher='search')
+
+
+# What another's searches found, and searchers that are none.
+CURVE = {
+  'cost': [1, 4.5, 30],
+  'test_by_cost': [[None, 0.2, 0.1], [0.5, 0.21, 0.1]] * 10,
+}
+OWN = """
+def evolution(sizes, epochs, budget, rng):
+  return None
+
+
+class fails:
+  def __init__(self, sizes, epochs, budget, rng): pass
+  def tell(self, vector, error): pass
+  def ask(self):
+    return 1 / 0
+
+
+def none(sizes, epochs, budget, batch):
+  return 3
+"""
+
+
+def _curves(tmp_path, records):
+  path = tmp_path / 'curves.json'
+  path.write_text(json.dumps(records))
+  return path
 
 
 @pytest.fixture(scope='module')
@@ -37,26 +70,53 @@ def test_searchers_are_compared_on_a_table(rows, tmp_path):
     '--repeats=12',
     '--budget=20',
     '--searchers=evolution,hyperband,gcn',
+    '--repeats_of=gcn=2',
+    '--searcher=experiments/examples/own_searcher.py:Annealing',
+    f'--add={_curves(tmp_path, {"theirs": CURVE, "random": CURVE})}',
     f'--out={tmp_path / "out"}',
     f'--json={tmp_path / "found.json"}',
   )
   assert status == 0, errors
   found = json.loads((tmp_path / 'found.json').read_text())
-  assert list(found) == ['random', 'evolution', 'hyperband', 'gcn']
+  ours = ['random', 'evolution', 'hyperband', 'gcn', 'Annealing']
+  assert list(found) == [*ours, 'theirs', 'random (curves)']
   assert {p.name for p in (tmp_path / 'out').glob('*.png')} == {
-    'test_per_of_best.png',
+    'search.png',
     'validation_per_of_newest.png',
   }
   tests = rows.select(recipe='e40').column('test_per')
-  for values in found.values():
-    assert len(values['test_per_at_budget']) == 12 and values['seconds'] > 0
+  for name in ours:
+    values = found[name]
+    repeats = 2 if name == 'gcn' else 12
+    assert len(values['test_per_at_budget']) == repeats
+    assert values['seconds'] > 0
     nearest = abs(np.array(values['test_per_at_budget'])[:, None] - tests)
     assert nearest.min(axis=1).max() < 1e-6
+    # Whole curves, which fall where validation is to be believed.
+    curve_rk = np.array(values['test_by_cost'], float)
+    assert curve_rk.shape == (repeats, len(values['cost']))
+    np.testing.assert_allclose(
+      curve_rk[:, -1], values['test_per_at_budget'], atol=1e-6
+    )
   for name in found:
     assert name in output
+  # The curve of another holds between its costs, and has a verdict as well.
+  theirs = found['theirs']
+  assert theirs['cost'][-1] == 20 and len(theirs['test_by_cost']) == 20
+  assert set(np.array(theirs['test_by_cost'], float)[:, -1]) == {0.2, 0.21}
+  assert theirs['against_random']['lies'] == 'below' and theirs['better_from']
+  assert found['evolution']['against_random']['lies'] == 'unknown'
+  assert 'Theirs and random (curves) beat random search of 20' in output
+  assert 'oracle' in output and 'would have been seen' in output
+  # What --json wrote --add reads.
+  read = search_curves.read(tmp_path / 'found.json', 20, {'metric': 'PER'})
+  for name, curve in read.items():
+    cost_k, test_rk = found[name]['cost'], found[name]['test_by_cost']
+    np.testing.assert_array_equal(curve.at(cost_k), np.array(test_rk, float))
   scape = landscape.landscape(rows)
   exact = landscape.expected_random(scape, 20)
   assert f'random search, exact expectation: {exact:.2%}' in output
+  assert found['random']['expected_by_cost'][-1] == pytest.approx(exact)
   # The same values as in a process of one's own.
   made = search.SEARCHERS['evolution'](scape.sizes, scape.epochs, 20)
   trace = landscape.simulate(made, scape, 0, 12, 20)
@@ -64,8 +124,22 @@ def test_searchers_are_compared_on_a_table(rows, tmp_path):
   np.testing.assert_allclose(found['evolution']['test_per_at_budget'], best)
 
 
+_OWN = '--searcher={tmp}/own.py:'
+_ADD = '--searchers=random --budget=20 --add={tmp}/'
 _MISTAKES = {
   '--searchers=annealing': "'annealing'",
+  '--searcher=annealing': 'want module:make',
+  '--searcher=no_such.module:make': 'ModuleNotFoundError',
+  '--searcher={tmp}/none.py:make': 'there is no file',
+  _OWN + 'nothing': "no function or class 'nothing'; it has",
+  _OWN + 'evolution': "there is a searcher 'evolution' already",
+  _OWN + 'fails --searchers=random': 'own.py, line 10: ZeroDivisionError',
+  _OWN + 'none --searchers=random': 'returned 3; want a nasjax.search.Searcher',
+  '--repeats_of=gcn': "'gcn'; want name=repeats",
+  '--repeats_of=none=3': "'none' is not searched",
+  _ADD + 'none.json': 'No such file',
+  _ADD + 'own.py': 'line 2 is no JSON',
+  _ADD + 'short.json': 'ends at cost 10, before --budget=20; give --budget=10',
   '--searchers=': '--searchers is empty',
   '--table={tmp}/none': 'none',
   '--metric=wer': "no metric 'wer'",
@@ -75,10 +149,14 @@ _MISTAKES = {
 
 def test_mistakes_are_one_line(rows, tmp_path):
   own = f'--table={rows.path}', f'--out={tmp_path}', '--repeats=2', _CACHE
+  (tmp_path / 'own.py').write_text(OWN)
+  short = {'mine': {'cost': [1, 10], 'test_by_cost': [0.3, 0.2]}}
+  (tmp_path / 'short.json').write_text(json.dumps(short))
   tries = [
     [*own, *mistake.format(tmp=tmp_path).split()] for mistake in _MISTAKES
   ]
-  found = tiny_run.tried(tries, 'search', ['nasjax.search.landscape'])
+  modules = 'nasjax.search.landscape', 'nasjax.plots', 'nasjax.predictors.gcn'
+  found = tiny_run.tried(tries, 'search', modules)
   # A fork ends as a process of its own does.
   assert tiny_run.finish(*tries[0], launcher='search') == found[0]
   for (status, _, errors), words in zip(found, _MISTAKES.values()):
@@ -197,3 +275,31 @@ def test_a_killed_search_goes_on(trained):
   assert status == 0, errors
   assert _values(out) == _values(trained)
   assert _rows(out) == _rows(trained)
+
+
+@pytest.mark.parametrize(
+  ('records', 'words'),
+  [
+    ([], 'has \\[\\]; want {"name"'),
+    ({'a': 3}, "'a' is 3; want cost and test_by_cost"),
+    ({'a': {'cost': [1]}}, "lacks 'test_by_cost'"),
+    ({'a': CURVE | {'metric': 'WER'}}, 'metric is "WER", here \'PER\''),
+    ({'a': CURVE | {'cost': [1, 5, 5]}}, 'cost has 5 after 5; want rising'),
+    ({'a': CURVE | {'cost': [0, 1, 2]}}, 'want numbers above 0'),
+    ({'a': CURVE | {'cost': ['1', 2, 3]}}, 'want numbers above 0'),
+    ({'a': CURVE | {'test_by_cost': []}}, 'test_by_cost is \\[\\]'),
+    (
+      {'a': CURVE | {'test_by_cost': [0.1]}},
+      'repeat 1 .* has 1 values; want 3',
+    ),
+    ({'a': CURVE | {'test_by_cost': [30.5] * 3}}, 'has 30.5; want fractions'),
+    ({'a': CURVE | {'test_by_cost': [float('nan')] * 3}}, 'has NaN; want'),
+    ({'a': CURVE | {'test_by_cost': [None] * 3}}, 'nothing at --budget=20'),
+    ({'a': CURVE | {'test_by_cost': [0.1, None, 0.1]}}, 'nothing at'),
+  ],
+)
+def test_curves_that_cannot_be_compared(tmp_path, records, words):
+  path = _curves(tmp_path, records)
+  with pytest.raises(ValueError, match=words) as e:
+    search_curves.read(path, 20, {'metric': 'PER'})
+  assert str(e.value).startswith(f'--add={path}') and '\n' not in str(e.value)

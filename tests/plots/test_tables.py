@@ -80,6 +80,54 @@ def test_search_curves_that_do_not_fit():
     plots.search_curves({'gcn': ([2, 1], np.zeros((3, 2)))})
 
 
+def test_a_forest_of_searches(tmp_path):
+  rng = np.random.default_rng(0)
+  cost_k = np.array([1.0, 2, 10, 50, 150])
+  reference_k = np.array([0.5, 0.4, 0.3, 0.25, 0.24])
+  shifts = {'good': -0.02, 'so_so': 0.0, 'bad': 0.01}
+  found = {
+    name: reference_k + shift + rng.normal(0, 0.004, (50, 5))
+    for name, shift in shifts.items()
+  }
+  found['so_so'][:, -1] += 0.24 - found['so_so'][:, -1].mean()
+  verdicts = analysis.judge(
+    {name: test_rk[:, -1] for name, test_rk in found.items()}, 0.24
+  )
+  means = {name: test_rk.mean(axis=0) for name, test_rk in found.items()}
+  means['good'][:2] = NAN
+  fig = plots.search_forest(
+    verdicts, cost_k, means | {'random': reference_k}, reference_k,
+    oracle=0.21, title='good beats it',
+  )  # fmt: skip
+  left, right = drawn(fig, tmp_path)
+  assert [t.get_text() for t in left.get_yticklabels()] == [
+    'good', 'so so', 'bad'
+  ]  # fmt: skip
+  dots = [line for line in left.lines if line.get_marker() == 'o']
+  for dot, name in zip(dots, ['good', 'so_so', 'bad']):
+    assert dot.get_xdata()[0] == pytest.approx(100 * verdicts[name].difference)
+    # Hollow where it is not significant.
+    assert (dot.get_markerfacecolor() == 'white') == (name == 'so_so')
+  assert labelled(left)['oracle, 21.00 %'].get_xdata()[0] == pytest.approx(-3)
+  assert '24.00 % exactly' in left.get_xlabel()
+  curves = [
+    line.get_ydata() for line in right.lines if len(line.get_ydata()) == 5
+  ]
+  assert len(curves) == 4  # the oracle, too, but not random search
+  np.testing.assert_allclose(
+    curves[2], 100 * (means['bad'] - reference_k), atol=1e-9
+  )
+  assert fig.get_suptitle() == 'good beats it'
+
+
+def test_a_forest_at_the_edges(tmp_path):
+  one = np.array([0.3])
+  few = analysis.judge({'a': [0.2]}, 0.3)
+  for verdicts, means in (({}, {'random': one}), (few, {'a': one - 0.1})):
+    for cost_k in ([1.0], [0.5]):
+      drawn(plots.search_forest(verdicts, cost_k, means, one), tmp_path)
+
+
 def test_distributions_count_every_cell(tmp_path):
   rng = np.random.default_rng(0)
   per_n = np.append(rng.uniform(0.2, 1.1, 200), [NAN, NAN])

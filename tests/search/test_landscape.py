@@ -202,6 +202,13 @@ def test_random_search_meets_its_exact_expectation(scape):
     for three in itertools.product(draws, repeat=3)
   )
   assert landscape.expected_random(scape, 3) == pytest.approx(exact, rel=1e-6)
+  several = landscape.expected_random(scape, np.array([1, 3]))
+  assert several[1] == pytest.approx(exact, rel=1e-6) and len(several) == 2
+
+
+def test_the_oracle_knows_the_means(rows, scape):
+  means = rows.query(rows.archs, 'test_per', seed='mean')
+  assert landscape.oracle(scape) == pytest.approx(means.min())
 
 
 # What a search is judged by.

@@ -10,7 +10,7 @@ import table_rows
 
 from nasjax import analysis, search, spaces, table
 from nasjax.predictors import gcn
-from nasjax.search import landscape
+from nasjax.search import driver, landscape
 
 SMALL = spaces.Space(
   'small', {'depth': ('2', '4', '6'), 'kernel': ('3', '7'), 'one': ('same',)}
@@ -194,6 +194,9 @@ def _search_in_rows(t):
   for name in ('evolution', 'hyperband'):
     made = search.SEARCHERS[name](scape.sizes, scape.epochs, 30)
     trace = landscape.simulate(made, scape, 0, 2, 30)
+    alone = driver.search(made, driver.Lookup(scape), [0, 1], 30)
+    length = alone.place.shape[1]
+    np.testing.assert_array_equal(alone.place[0], trace.place[1, :length])
     for place_n, epochs_n in zip(trace.place, trace.epochs):
       told = np.flatnonzero(epochs_n == scape.epochs)
       evaluated = scape.archs(scape.vector_ad[place_n[told]])

@@ -1,0 +1,144 @@
+"""Which searchers the flags name: ours, one's own, curves from elsewhere."""
+
+import importlib
+import importlib.util
+import pathlib
+import sys
+
+from absl import flags
+from summaries import search_curves
+
+FLAGS = flags.FLAGS
+
+
+def named():
+  """Returns `{name: make}` of the searchers wanted, random search first."""
+  from nasjax import search
+
+  names = list(search.SEARCHERS) if FLAGS.searchers is None else FLAGS.searchers
+  for name in names:
+    if name not in search.SEARCHERS:
+      raise ValueError(
+        f'--searchers: {name!r}; there are {", ".join(search.SEARCHERS)}; '
+        "--searcher=module:make takes one's own"
+      )
+  if not names and not FLAGS.searcher:
+    raise ValueError('--searchers is empty; name at least one')
+  # What the others are compared with.
+  found = {name: search.SEARCHERS[name] for name in ['random', *names]}
+  for text in FLAGS.searcher:
+    name, make = _own(text)
+    if name in found:
+      raise ValueError(
+        f'--searcher={text}: there is a searcher {name!r} already; rename it'
+      )
+    found[name] = make
+  for name in _counts():
+    if name not in found:
+      raise ValueError(
+        f'--repeats_of: {name!r} is not searched; want of {", ".join(found)}'
+      )
+  return found
+
+
+def _own(text):
+  """Returns what a searcher is called, and what makes it."""
+  told = f'--searcher={text}'
+  module, _, make = text.rpartition(':')
+  if not module or not make:
+    raise ValueError(
+      f"{told}: want module:make or path/file.py:make, with make's name"
+    )
+  try:
+    if module.endswith('.py'):
+      path = pathlib.Path(module).expanduser()
+      if not path.is_file():
+        raise ValueError(f'{told}: there is no file {module}')
+      # Its neighbours can be imported, as those of a script.
+      sys.path.insert(0, str(path.parent))
+      spec = importlib.util.spec_from_file_location(path.stem, path)
+      held = importlib.util.module_from_spec(spec)
+      sys.modules.setdefault(path.stem, held)
+      spec.loader.exec_module(held)
+    else:
+      if str(pathlib.Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(pathlib.Path.cwd()))
+      held = importlib.import_module(module)
+  except ValueError as e:
+    if str(e).startswith(told):
+      raise
+    raise ValueError(f'{told}: {type(e).__name__}: {_line(e)}') from e
+  except SyntaxError as e:
+    raise ValueError(f'{told}: {e.filename}, line {e.lineno}: {e.msg}') from e
+  except Exception as e:
+    raise ValueError(f'{told}: {type(e).__name__}: {_line(e)}') from e
+  if not callable(getattr(held, make, None)):
+    there = [n for n in vars(held) if not n.startswith('_')]
+    raise ValueError(
+      f'{told}: {module} has no function or class {make!r}; it has '
+      f'{", ".join(there[:8]) or "nothing"}'
+    )
+  name = make
+  if make == 'make':
+    name = pathlib.Path(module).stem if module.endswith('.py') else module
+  return name, getattr(held, make)
+
+
+def _line(error):
+  return ' '.join(str(error).split())
+
+
+def _counts():
+  """Returns `{name: repeats}` of --repeats_of."""
+  counts = {}
+  for text in FLAGS.repeats_of:
+    name, _, count = text.partition('=')
+    if not count.isdecimal() or int(count) < 1:
+      raise ValueError(f'--repeats_of: {text!r}; want name=repeats, as gcn=100')
+    counts[name] = int(count)
+  return counts
+
+
+def repeats(name):
+  """Returns how many searches of it there are to be."""
+  return min(FLAGS.repeats, _counts().get(name, FLAGS.repeats))
+
+
+def made(name, make, sizes, epochs, batch, graphs):
+  """Returns the searcher, `driver.Plain` or `search.Searcher`.
+
+  Args:
+    name, make: of `named`.
+    sizes: how many values each digit takes.
+    epochs: of a full training.
+    batch: how many architectures a suggestion holds.
+    graphs: a function that returns the vectors and the graphs that gcn ranks.
+  """
+  from nasjax import search
+  from nasjax.search import driver
+
+  if make is search.SEARCHERS['gcn']:
+    candidates, graphs = graphs()
+    return make(
+      sizes, epochs, FLAGS.budget, batch=batch, candidates=candidates,
+      graphs=graphs,
+    )  # fmt: skip
+  return driver.made(
+    make, sizes, epochs, FLAGS.budget, batch, f'the searcher {name}'
+  )
+
+
+def added(about, names):
+  """Returns the curves of --add, by name; `search_curves.read` refuses.
+
+  One that is called as another has the name of its file, too.
+  """
+  found = {}
+  for path in FLAGS.add:
+    for name, curve in search_curves.read(path, FLAGS.budget, about).items():
+      if name in names or name in found:
+        name = f'{name} ({pathlib.Path(path).stem})'
+      if name in found:
+        raise ValueError(f'--add={path}: {name!r} is there already; rename it')
+      found[name] = curve
+  return found
