@@ -36,7 +36,7 @@ def decisions(result):
   """Returns how a search decided, the first arguments of `probabilities`.
 
   Args:
-    result: of `oneshot.searching.run` or `.load`.
+    result: of `oneshot.search.run`.
 
   Returns:
     edges, alpha_by_edge, stage_starts.
