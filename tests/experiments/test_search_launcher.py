@@ -277,3 +277,17 @@ def test_curves_that_cannot_be_compared(tmp_path, records, words):
   with pytest.raises(ValueError, match=words) as e:
     search_curves.read(path, 20, {'metric': 'PER'})
   assert str(e.value).startswith(f'--add={path}') and '\n' not in str(e.value)
+
+
+def test_curves_that_cannot_be_read(tmp_path):
+  path = tmp_path / 'curves.json'
+  for content, words in (
+    (b'{"a": {"cost": [1]}, "a": 3}', "'a' stands there twice"),
+    (b'\xff', 'no text in UTF-8'),
+    (b'{"a":\n', 'line 2 is no JSON'),
+  ):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=words):
+      search_curves.read(path, 20, {})
+  with pytest.raises(ValueError, match='Is a directory'):
+    search_curves.read(tmp_path, 20, {})
