@@ -55,14 +55,13 @@ def _own(text):
       if not path.is_file():
         raise ValueError(f'{told}: there is no file {module}')
       # Its neighbours can be imported, as those of a script.
-      sys.path.insert(0, str(path.parent))
+      sys.path.append(str(path.parent))
       spec = importlib.util.spec_from_file_location(path.stem, path)
       held = importlib.util.module_from_spec(spec)
       sys.modules.setdefault(path.stem, held)
       spec.loader.exec_module(held)
     else:
-      if str(pathlib.Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(pathlib.Path.cwd()))
+      sys.path.append(str(pathlib.Path.cwd()))
       held = importlib.import_module(module)
   except ValueError as e:
     if str(e).startswith(told):

@@ -87,13 +87,16 @@ def read(path, budget, about):
   """
   told = f'--add={path}'
   try:
-    records = json.loads(pathlib.Path(path).expanduser().read_text('utf-8'))
+    text = pathlib.Path(path).expanduser().read_text('utf-8')
+    records = json.loads(text, object_pairs_hook=_once)
   except OSError as e:
     raise ValueError(f'{told}: {e.strerror}') from None
   except json.JSONDecodeError as e:
     raise ValueError(f'{told}: line {e.lineno} is no JSON: {e.msg}') from None
-  except ValueError as e:
+  except UnicodeDecodeError as e:
     raise ValueError(f'{told} is no text in UTF-8: {e}') from None
+  except ValueError as e:
+    raise ValueError(f'{told}: {e}') from None
   if not isinstance(records, dict) or not records:
     raise ValueError(
       f'{told} has {_short(records)}; want {{"name": {{"cost": [..], '
@@ -103,6 +106,16 @@ def read(path, budget, about):
     name: _curve(f'{told}: {name!r}', one, budget, about)
     for name, one in records.items()
   }
+
+
+def _once(pairs):
+  """Returns what JSON calls an object, of which nothing is to be lost."""
+  record = dict(pairs)
+  if len(record) < len(pairs):
+    names = [name for name, _ in pairs]
+    twice = next(name for name in names if names.count(name) > 1)
+    raise ValueError(f'{twice!r} stands there twice; rename one')
+  return record
 
 
 def _curve(told, one, budget, about):

@@ -259,8 +259,9 @@ def write(study, out):
       f'{study.metric} of any run: '
       f'{study.scape.test_cr[_runs(study.scape)].min():.2%}'
     )
-  CONSOLE.print(finding(study, found))
-  if any(v.visible > 0 for v in found.verdicts.values()):
+  said = finding(study, found)
+  CONSOLE.print(said)
+  if found.verdicts and _visible(found) not in said:
     CONSOLE.print(_visible(found))
   draw(study, found, out)
   CONSOLE.print(f'figures in {out}')

@@ -38,13 +38,6 @@ def evolution(sizes, epochs, budget, rng):
   return None
 
 
-class fails:
-  def __init__(self, sizes, epochs, budget, rng): pass
-  def tell(self, vector, error): pass
-  def ask(self):
-    return 1 / 0
-
-
 def none(sizes, epochs, budget, batch):
   return 3
 """
@@ -133,7 +126,6 @@ _MISTAKES = {
   '--searcher={tmp}/none.py:make': 'there is no file',
   _OWN + 'nothing': "no function or class 'nothing'; it has",
   _OWN + 'evolution': "there is a searcher 'evolution' already",
-  _OWN + 'fails --searchers=random': 'own.py, line 10: ZeroDivisionError',
   _OWN + 'none --searchers=random': 'returned 3; want a nasjax.search.Searcher',
   '--repeats_of=gcn': "'gcn'; want name=repeats",
   '--repeats_of=none=3': "'none' is not searched",
@@ -303,3 +295,17 @@ def test_curves_that_cannot_be_compared(tmp_path, records, words):
   with pytest.raises(ValueError, match=words) as e:
     search_curves.read(path, 20, {'metric': 'PER'})
   assert str(e.value).startswith(f'--add={path}') and '\n' not in str(e.value)
+
+
+def test_curves_that_cannot_be_read(tmp_path):
+  path = tmp_path / 'curves.json'
+  for content, words in (
+    (b'{"a": {"cost": [1]}, "a": 3}', "'a' stands there twice"),
+    (b'\xff', 'no text in UTF-8'),
+    (b'{"a":\n', 'line 2 is no JSON'),
+  ):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=words):
+      search_curves.read(path, 20, {})
+  with pytest.raises(ValueError, match='Is a directory'):
+    search_curves.read(tmp_path, 20, {})

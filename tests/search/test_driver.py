@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import textwrap
 
 import numpy as np
 import planted_table
@@ -68,6 +69,25 @@ def test_what_is_trained_is_asked_for_as_architectures(scape):
   vectors = landscape.vectors_of(scape.values)
   found = landscape.archs_of(scape.values, vectors[trace.place[0].astype(int)])
   np.testing.assert_array_equal(found, archs_nd)
+
+
+def test_the_search_of_the_docstring(scape):
+  lines = driver.__doc__.split('\n')
+  first = next(n for n, line in enumerate(lines) if 'class Climber' in line)
+  last = next(n for n, line in enumerate(lines) if 'best_test' in line)
+  code = textwrap.dedent('\n'.join(lines[first : last + 1]))
+  *code, result = (
+    code.replace(
+      "landscape.landscape(table.open('experiments/tables/synthetic_timit'))",
+      'scape',
+    )
+    .replace('repeats=100', 'repeats=10')
+    .splitlines()
+  )
+  names = {'np': np, 'scape': scape, 'driver': driver, 'landscape': landscape}
+  exec('\n'.join(code), names)
+  found, many = eval(result, names), landscape.expected_random(scape, 150)
+  assert abs(found - many) < 0.01 and names['trace'].test.shape == (10, 150)
 
 
 class Scripted:
