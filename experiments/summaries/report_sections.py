@@ -272,7 +272,8 @@ def methods(study):
         f"{study.repeats:,} resamples of the cells; shares have Wilson's. "
         f'Fewer than {analysis.MIN_VALUES} cells get none. Parts of a ranking '
         'are cut once, not in each resample.',
-        'Where two intervals overlap, nothing is called lower. Intervals are '
+        'Where two intervals overlap, nothing is called lower; searches are '
+        'judged by the difference and its interval (Holm). Intervals are '
         'each for itself: of twenty, one may miss by chance.',
         'Runs that failed are counted and never averaged; a cell with one has '
         'no mean.',
