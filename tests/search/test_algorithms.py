@@ -47,7 +47,7 @@ PLANS = {
 
 
 # The graph network takes graphs of a space's cells, which these vectors have
-# not: tests/test_search_learned.py tries it on such, and the LSTM controller.
+# not: tests/search/test_learned.py tries it on such, and the LSTM controller.
 @pytest.fixture(params=[name for name in SEARCHERS if name != 'gcn'])
 def name(request):
   """The name of each searcher in turn."""
