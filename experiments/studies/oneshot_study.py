@@ -38,7 +38,7 @@ class Study(NamedTuple):
     searches: list of `Search`, seeds of a label together.
     results: what each came to, as `search.run` returns it.
     found: list of `Found`, methods first, then baselines.
-    lab: `retraining.Lab` that has all networks.
+    lab: `lab.Lab` that has all networks.
     seeds: of retraining.
     ranks: for each search whose supernet was asked, its index and the PER that
       it gives to every architecture of the benchmark table.

@@ -6,7 +6,6 @@ import pathlib
 import numpy as np
 from common.console import CONSOLE
 from rich.table import Table
-from studies import oneshot_study
 from summaries.search_summary import VERDICTS
 
 from nasjax import analysis, cost, plots
@@ -123,6 +122,8 @@ def rank_correlations(study, metric=None):
 def alone(study, metric=None):
   """Returns mean and deviation of the test error of networks in ranks."""
   rows = study.lab.benchmark
+  from studies import oneshot_study  # defines flags
+
   archs = oneshot_study.benchmark_archs(study.supernet, study.lab)
   keys = study.supernet.space.semantic_keys(archs)
   row_keys, per_r = rows.column('semantic_key'), rows.errors(metric)

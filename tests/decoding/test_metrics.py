@@ -11,16 +11,14 @@ import pytest
 import soundfile
 import tiny_run as launcher
 from manifests import good_rows, noise, write
+from summaries import (
+  search_summary,
+  summary,
+)
 
 from nasjax import analysis, table
 from nasjax.decoding import error_rates, metrics
 from nasjax.search import landscape
-
-sys.path.append(str(launcher.ROOT / 'experiments'))
-from summaries import (
-  search_summary,  # noqa: E402
-  summary,  # noqa: E402
-)
 
 TINY = (
   '--corpus=manifest', '--macro=tiny', '--epochs=1', '--curriculum=',

@@ -16,7 +16,7 @@ from nasjax.data import corpus
 from nasjax.decoding import error_rates
 
 sys.path.insert(0, 'experiments')
-from summaries import oneshot_summary  # noqa: E402
+from summaries import oneshot_summary
 
 SECONDS = 300
 _OF_THE_TABLE = ('--cells=', '--seeds=', '--members_per_shard=', '--out=')

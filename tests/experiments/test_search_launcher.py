@@ -17,7 +17,7 @@ from nasjax.search import landscape
 
 # Launchers' modules import each other by name, from their folder.
 sys.path.insert(0, 'experiments')
-from summaries import search_curves  # noqa: E402
+from summaries import search_curves
 
 SECONDS = 300
 _CACHE = f'--compilation_cache={os.environ["NASJAX_TEST_CACHE"]}'
