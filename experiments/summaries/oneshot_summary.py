@@ -121,9 +121,9 @@ def rank_correlations(study, metric=None):
 
 def alone(study, metric=None):
   """Returns mean and deviation of the test error of networks in ranks."""
-  rows = study.lab.benchmark
   from studies import oneshot_study  # defines flags
 
+  rows = study.lab.benchmark
   archs = oneshot_study.benchmark_archs(study.supernet, study.lab)
   keys = study.supernet.space.semantic_keys(archs)
   row_keys, per_r = rows.column('semantic_key'), rows.errors(metric)

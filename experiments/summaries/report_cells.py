@@ -208,20 +208,25 @@ def counts(study):
         'Counts go together: a node has one operation.'
       ),
       *(page.paragraph(text) for text in said),
-      page.figure(
-        plots.rankings(
-          r.test_n,
-          ranked,
-          f'test {study.metric}',
-          f'{r.recipe}, mean test {study.metric}',
-        ),
-        'Cells of each count from the best to the worst.',
-      ),
+      _ranked(study, ranked, 'count'),
       page.table(
         ('counted', 'how many', 'cells', f'median test {study.metric}'), rows
       ),
     ],
   )
+
+
+def _ranked(study, ranked, level):
+  """The figure of rankings by what the cells have in common."""
+  r = study.main
+  drawn = plots.rankings(
+    r.test_n,
+    ranked,
+    f'test {study.metric}',
+    f'{r.recipe}, mean test {study.metric}',
+  )
+  caption = f'Cells of each {level} from the best to the worst.'
+  return page.figure(drawn, caption)
 
 
 def choices(study):
@@ -245,15 +250,7 @@ def choices(study):
         f'How mean test {study.metric} goes with what is chosen at each '
         'decision of the space: medians of the cells that share a choice.'
       ),
-      page.figure(
-        plots.rankings(
-          r.test_n,
-          ranked,
-          f'test {study.metric}',
-          f'{r.recipe}, mean test {study.metric}',
-        ),
-        'Cells of each choice from the best to the worst.',
-      ),
+      _ranked(study, ranked, 'choice'),
       page.table(
         ('decision', 'choice', 'cells', f'median test {study.metric}'), rows
       ),

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import re
 import subprocess
 import sys
@@ -17,7 +16,6 @@ from nasjax.benchmark import attempts, running, workers
 from nasjax.programs import memory
 from nasjax.training import offloading
 
-SUPPORT = pathlib.Path(__file__).parents[1] / 'support'
 MEMBERS = [
   ([[2, 1], [0, 1, 1], [5, 0, 1, 1]], 7),
   ([[1, 0], [0, 1, 0], [5, 1, 0, 1]], 7),
@@ -44,7 +42,7 @@ def test_a_process_that_runs_out_of_memory_ends_with_the_same_table(tmp_path):
   }
   out = [tmp_path / name for name in ('whole', 'cut')]
   done = subprocess.run(
-    [sys.executable, str(SUPPORT / 'exhausted_runs.py'), *map(str, out)],
+    [sys.executable, tiny_run.SUPPORT / 'exhausted_runs.py', *map(str, out)],
     env=environment,
     capture_output=True,
     text=True,

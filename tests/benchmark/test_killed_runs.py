@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -14,8 +13,6 @@ import tiny_corpus
 import tiny_run
 
 from nasjax import table
-
-SUPPORT = pathlib.Path(__file__).parents[1] / 'support'
 
 
 @pytest.fixture(scope='module')
@@ -49,7 +46,7 @@ def killed(tmp_path_factory):
     for kill in [*these, None]
   ]
   done = subprocess.run(
-    [sys.executable, str(SUPPORT / 'killed_runs.py'), json.dumps(work)],
+    [sys.executable, tiny_run.SUPPORT / 'killed_runs.py', json.dumps(work)],
     env=os.environ | {'PYTHONPATH': tiny_run.PYTHONPATH},
     capture_output=True,
     text=True,

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import os
-import pathlib
 import subprocess
 import sys
 import threading
@@ -19,7 +18,6 @@ from nasjax import table
 from nasjax.benchmark import running, workers
 from nasjax.training import population
 
-SUPPORT = pathlib.Path(__file__).parents[1] / 'support'
 RECIPE = tiny_corpus.RECIPE
 # Three signatures, of two, two and one shards where two make one.
 MEMBERS = [

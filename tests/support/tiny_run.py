@@ -22,6 +22,7 @@ OF_USERS = {'xla_cpu_use_fusion_emitters': True}
 ROOT = pathlib.Path(__file__).parents[2]
 # Of processes that start from what stands in this folder.
 PYTHONPATH = f'{ROOT}/tests/support:{ROOT}/tests:{ROOT}'
+SUPPORT = ROOT / 'tests' / 'support'
 # Four networks in two shards that share a program.
 CELLS = """
 [[0, 1], [2, 1, 1], [0, 1, 1, 1]] seeds=1,2  # all skips
@@ -31,7 +32,7 @@ CELLS = """
 EPOCHS = 2
 _FORKS = (
   sys.executable,
-  ROOT / 'tests' / 'support' / 'tried_flags.py',
+  SUPPORT / 'tried_flags.py',
   'experiments',
 )
 

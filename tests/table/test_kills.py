@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import textwrap
@@ -11,8 +10,6 @@ import pytest
 import tiny_run
 
 from nasjax import table
-
-SUPPORT = pathlib.Path(__file__).parents[1] / 'support'
 
 # A writer that forks, so that a kill at each system call costs milliseconds.
 # Nothing of pyarrow runs in the parent, which keeps its threads out of forks;

@@ -1,7 +1,6 @@
 """Several devices: what a run makes does not depend on how it is spread."""
 
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -18,7 +17,6 @@ from nasjax import table
 from nasjax.losses import ctc
 from nasjax.training import population
 
-SUPPORT = pathlib.Path(__file__).parents[1] / 'support'
 OTHERS = [mesh for mesh in mesh_runs.MESHES if mesh != (1, 1)]
 # What `population` promises of other devices.
 TOLERANCE = 1e-5
@@ -32,7 +30,7 @@ def finished(tmp_path_factory):
   environment['XLA_FLAGS'] = tiny_run.UNOPTIMISED
   # Devices that wait for each other would wait for ever.
   done = subprocess.run(
-    [sys.executable, str(SUPPORT / 'mesh_runs.py'), str(out)],
+    [sys.executable, tiny_run.SUPPORT / 'mesh_runs.py', str(out)],
     env=environment,
     capture_output=True,
     text=True,
