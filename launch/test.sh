@@ -4,15 +4,18 @@
 # with --all, as the first argument, only. Further arguments go to pytest.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-# The compiler for TPUs, an optional requirement: without it tests are skipped.
-if ! .venv/bin/python -c 'import libtpu' 2>/dev/null; then
-  install=(.venv/bin/python -m pip install)
-  if command -v uv >/dev/null; then
-    install=(uv pip install --python .venv/bin/python)
+# Optional requirements: without them the tests of what needs them are skipped.
+for extra in tpu:libtpu words:sentencepiece ray:ray slurm:submitit; do
+  if ! .venv/bin/python -c "import importlib.util as u, sys
+sys.exit(u.find_spec('${extra#*:}') is None)"; then
+    install=(.venv/bin/python -m pip install)
+    if command -v uv >/dev/null; then
+      install=(uv pip install --python .venv/bin/python)
+    fi
+    "${install[@]}" --quiet -c requirements.txt -e ".[${extra%:*}]" ||
+      echo "${extra#*:} cannot be had here: its tests are skipped." >&2
   fi
-  "${install[@]}" --quiet -e '.[tpu]' ||
-    echo 'libtpu cannot be had here: tests of the TPU compiler are skipped.' >&2
-fi
+done
 .venv/bin/ruff check .
 if [[ "${1-}" == --all ]]; then
   shift
