@@ -93,6 +93,16 @@ _NUMBERS = {
   'minimum_epochs': (int, 'Epochs that --patience does not count.'),
   'delta': (float, 'By how much a loss must fall, in nats, with --patience.'),
   'stop_lr': (float, 'Learning rate below which --patience ends a training.'),
+  'frequency_masks': (int, 'SpecAugment: bands of filters that are hidden.'),
+  'frequency_mask_bins': (int, 'The widest of them.'),
+  'time_masks': (int, 'SpecAugment: stretches of frames that are hidden.'),
+  'time_mask_frames': (int, 'The longest of them, in frames of 10 ms.'),
+  'time_mask_share': (float, 'The longest, as a share of its utterance.'),
+  'consistency': (
+    float,
+    'CR-CTC: weight of what two masked views of a batch must have in common; a '
+    'step then costs two. 0.2 is usual.',
+  ),
 }
 for _name, (_kind, _help) in _NUMBERS.items():
   _define = flags.DEFINE_integer if _kind is int else flags.DEFINE_float

@@ -26,6 +26,11 @@ def keep_mask(key, site, shape, rate):
   Returns:
     bool mask of `shape`, True where the element stays.
   """
+  return survives(_position(key, shape), key, site, rate)
+
+
+def _position(key, shape):
+  """The number of each element in an array of all rows, see `from_row`."""
   position = jnp.zeros(shape, jnp.uint32)
   stride = 1
   for axis in reversed(range(len(shape))):
@@ -34,7 +39,13 @@ def keep_mask(key, site, shape, rate):
       index = index + key[2]
     position = position + index * jnp.uint32(stride)
     stride *= shape[axis]
-  return survives(position, key, site, rate)
+  return position
+
+
+def uniform(key, site, shape):
+  """Draws float32 in [0, 1), independent of each other; see `keep_mask`."""
+  drawn = bits.mix(bits.mix(_position(key, shape) ^ key[0]) + salt(key, site))
+  return (drawn >> 8).astype(jnp.float32) * 2**-24
 
 
 def survives(position, key, site, rate):
@@ -81,6 +92,11 @@ def dropout(x, key, site, rate):
 def step_key(key, step):
   """Returns uint32 (2,): the dropout key of one training step."""
   return jax.random.key_data(jax.random.fold_in(key, step))
+
+
+def another(key):
+  """Returns a key whose draws share nothing with those of `key`."""
+  return key.at[1].set(bits.mix(key[1] + jnp.uint32(0x9E3779B9)))
 
 
 def from_row(key, row):

@@ -38,6 +38,9 @@ class Criterion(NamedTuple):
       and what it rests on. None where there is nothing but the labels.
     align: of (logprobs_tv, labels), on the host: the label that each frame
       belongs to, as `transcripts.best_path` has it. None with `hear`.
+    consistency: of (first, second, batch, recipe, axis), the mean over the rows
+      that have a loss of how far the outputs of two views of a batch are apart,
+      divided as the loss is. None where that means nothing.
   """
 
   constants: Callable
@@ -47,6 +50,7 @@ class Criterion(NamedTuple):
   score: Callable
   hear: Callable | None = None
   align: Callable | None = None
+  consistency: Callable | None = None
 
 
 class Heard(NamedTuple):
@@ -136,6 +140,19 @@ def _has_alignment(outputs, batch):
   return ctc.required_frames(batch.labels_bl, batch.label_len_b) <= len_b
 
 
+def _consistency(first, second, batch, recipe, axis):
+  len_b = first[1]
+  return ctc.mean_loss(
+    ctc.consistency_loss(first[0], second[0], len_b),
+    _has_alignment(first, batch),
+    len_b,
+    batch.label_len_b,
+    batch.weight_b,
+    recipe.loss_norm,
+    axis,
+  )
+
+
 def _scored(outputs, recipe):
   """Returns labels, lengths and log probabilities; None for the last."""
   logits_btv, len_b = outputs
@@ -164,6 +181,7 @@ CRITERIA = {
     error_rates.population_per,
     _heard,
     transcripts.best_path,
+    _consistency,
   ),
   'ctc_crf': Criterion(
     _denominator,
@@ -173,5 +191,6 @@ CRITERIA = {
     error_rates.population_per,
     _heard,
     transcripts.best_path,
+    _consistency,
   ),
 }

@@ -136,6 +136,37 @@ def mean_ctc_loss(
   return mean_loss(loss_b, feasible_b, *lengths, weight_b, normalise, axis)
 
 
+def consistency_loss(first_btv, second_btv, len_b):
+  """How far apart two views of utterances are, in nats.
+
+  Half the sum over frames of KL(second || first) and KL(first || second), each
+  first distribution of them taken as given: CR-CTC (Yao et al. 2025, "CR-CTC:
+  Consistency Regularization on CTC for Improved Speech Recognition", section
+  3.2).
+
+  Args:
+    first_btv, second_btv: logits of both; computed in float32. What stands
+      beyond an utterance's length is never used, be it NaN.
+    len_b: frames of each utterance.
+
+  Returns:
+    loss_b, float32 and never negative.
+  """
+  valid_bt = jnp.arange(first_btv.shape[1])[None] < len_b[:, None]
+
+  def logprobs(logits_btv):
+    return _log_probs(logits_btv.astype(jnp.float32), valid_bt)
+
+  first, second = logprobs(first_btv), logprobs(second_btv)
+
+  def divergence(given, other):
+    given = jax.lax.stop_gradient(given)
+    return jnp.sum(jnp.exp(given) * (given - other), -1)
+
+  both_bt = divergence(second, first) + divergence(first, second)
+  return 0.5 * jnp.sum(jnp.where(valid_bt, both_bt, 0.0), 1)
+
+
 def mean_loss(
   loss_b, feasible_b, logit_len_b, label_len_b, weight_b, normalise, axis
 ):

@@ -14,6 +14,9 @@ _LATER = {
   'loss': ('ctc_weight', 'lm_order'),
   'patience': ('minimum_epochs', 'delta', 'stop_lr'),
   'optimiser': (),
+  'frequency_masks': ('frequency_mask_bins',),
+  'time_masks': ('time_mask_frames', 'time_mask_share'),
+  'consistency': (),
 }
 _LATER_FIELDS = {
   name for owner, others in _LATER.items() for name in (owner, *others)
@@ -71,6 +74,17 @@ class Recipe:
       `loss_norm` has them.
     stop_lr: the lowest learning rate.
     optimiser: a name of `optimisers.OPTIMISERS`.
+    frequency_masks: bands of filters that are hidden in each utterance of a
+      training batch, as SpecAugment does (`augmentation`); 0 for none.
+    frequency_mask_bins: the widest band.
+    time_masks: stretches of frames that are hidden.
+    time_mask_frames: the longest one, in frames of 10 ms.
+    time_mask_share: the longest one, as a share of its utterance.
+    consistency: weight of CR-CTC's regularisation (Yao et al. 2025, "CR-CTC:
+      Consistency Regularization on CTC for Improved Speech Recognition",
+      section 3; 0.2 there): every batch is seen twice, under masks and dropout
+      of its own each time, and what is said of one view is held against what
+      is said of the other. A step then costs two. 0 for one view.
   """
 
   name: str
@@ -101,6 +115,12 @@ class Recipe:
   delta: float = 0.0
   stop_lr: float = 0.0
   optimiser: str = 'adam'
+  frequency_masks: int = 0
+  frequency_mask_bins: int = 27
+  time_masks: int = 0
+  time_mask_frames: int = 100
+  time_mask_share: float = 1.0
+  consistency: float = 0.0
 
   def __post_init__(self):
     object.__setattr__(self, 'curriculum', tuple(self.curriculum))
@@ -140,6 +160,12 @@ class Recipe:
       'minimum_epochs': self.minimum_epochs >= 0,
       'delta': 0 <= self.delta < math.inf,
       'stop_lr': 0 <= self.stop_lr <= self.lr,
+      'frequency_masks': self.frequency_masks >= 0,
+      'frequency_mask_bins': self.frequency_mask_bins >= 1,
+      'time_masks': self.time_masks >= 0,
+      'time_mask_frames': self.time_mask_frames >= 1,
+      'time_mask_share': 0 < self.time_mask_share <= 1,
+      'consistency': 0 <= self.consistency < math.inf,
     }
     for field, good in checks.items():
       if not good:

@@ -15,7 +15,7 @@ from jax import lax
 from nasjax.layers import dropout
 from nasjax.losses import criterion
 from nasjax.models import common, families
-from nasjax.training import optimisers
+from nasjax.training import augmentation, optimisers
 from nasjax.training.optimisers import one_pass
 
 
@@ -95,23 +95,43 @@ def forward(
     params: of the network, in its form (`families.form`).
     gates: `cells.Gates`.
     batch: `Batch`.
-    key: of dropout, None to switch it off.
+    key: of dropout and of what the recipe hides, None to switch both off.
     axis: as in `ctc.mean_ctc_loss`.
     constants: of the recipe's `criterion.Criterion`.
 
   Returns:
-    the mean loss of the batch, and the outputs, which the criterion reads.
+    the mean loss of the batch, and the outputs, which the criterion reads. With
+    the recipe's `consistency` the loss is the mean of that of two views and its
+    regularisation; the outputs are those of the first.
 
   Raises:
-    ValueError: the recipe's loss is unknown, or its constants are missing.
+    ValueError: the recipe's loss is unknown, or its constants are missing, or
+      the outputs of two views cannot be compared.
   """
-  outputs = families.form(network).apply(
-    params, batch.x_btf, batch.len_b, gates, key
-  )
-  loss = criterion.of(recipe).loss(
-    outputs, batch, constants, recipe, network.kernels, axis
-  )
-  return loss, outputs
+  held = criterion.of(recipe)
+
+  def view(key):
+    x_btf = batch.x_btf
+    if key is not None and (recipe.frequency_masks or recipe.time_masks):
+      x_btf = augmentation.masked(x_btf, batch.len_b, key, recipe)
+    outputs = families.form(network).apply(
+      params, x_btf, batch.len_b, gates, key
+    )
+    return outputs, held.loss(
+      outputs, batch, constants, recipe, network.kernels, axis
+    )
+
+  outputs, loss = view(key)
+  if key is None or not recipe.consistency:
+    return loss, outputs
+  if held.consistency is None:
+    raise ValueError(
+      f'recipe {recipe.name}: consistency={recipe.consistency!r} is for losses '
+      f'whose outputs can be compared; loss={recipe.loss!r} has none'
+    )
+  others, another = view(dropout.another(key))
+  apart = held.consistency(outputs, others, batch, recipe, axis)
+  return (loss + another) / 2 + recipe.consistency * apart, outputs
 
 
 def make_train_step(network, recipe, axis=None):
