@@ -113,10 +113,18 @@ def _plan_for():
   os.environ.update(chips.environment(FLAGS.plan_for))
 
 
-def run():
-  """The whole way: corpus, plan, shards, table, figures."""
+def run(members=None, finish=None):
+  """The whole way: corpus, plan, shards, table, figures.
+
+  Args:
+    members: (architecture, seed) pairs; those of the flags if not given.
+    finish: called with the table of what was trained, and the directory, when
+      all of it is there; the summary of a table if not given.
+  """
   # What can be wrong is looked for before anything slow is imported.
-  recipe, members = training_flags.recipe(), training_flags.members()
+  recipe = training_flags.recipe()
+  if members is None:
+    members = training_flags.members()
   corpus_flags.check()
   if FLAGS.plan_for:
     _plan_for()
@@ -152,10 +160,10 @@ def run():
       console.print_projection(job, todo, prepareds)
       return
     with planning.hold_shards(out):
-      train(work, planned, way, out)
+      train(work, planned, way, out, finish)
 
 
-def train(work, planned, way, out):
+def train(work, planned, way, out, finish=None):
   """Trains what is planned; figures are for who has all of it."""
   from common import console
   from summaries import summary
@@ -171,7 +179,8 @@ def train(work, planned, way, out):
   if FLAGS.shard:
     planning.print_done(planned, table.committed(out / 'table'))
   else:
-    summary.write(jobs.rows(work.job, table.open(out)), out)
+    rows = jobs.rows(work.job, table.open(out))
+    (finish or summary.write)(rows, out)
 
 
 if __name__ == '__main__':

@@ -59,6 +59,14 @@ from nasjax.analysis.statistics import (
   spearman,
   student_mean,
 )
+from nasjax.analysis.transfer import (
+  Chosen,
+  Transfer,
+  choose,
+  of_cells,
+  pearson,
+  transfer,
+)
 from nasjax.analysis.verdicts import POWER, Verdict, judge, since
 
 __all__ = [
@@ -67,6 +75,7 @@ __all__ = [
   'TOP_SHARE',
   'Best',
   'Ceiling',
+  'Chosen',
   'Composition',
   'Correlation',
   'Decision',
@@ -78,6 +87,7 @@ __all__ = [
   'Results',
   'Separation',
   'Spread',
+  'Transfer',
   'Verdict',
   'attainable',
   'best',
@@ -86,6 +96,7 @@ __all__ = [
   'by_seed',
   'by_slice',
   'choices',
+  'choose',
   'compare',
   'composition',
   'correlation_matrix',
@@ -100,7 +111,9 @@ __all__ = [
   'median',
   'noise_ceiling',
   'noise_ceiling_at_top',
+  'of_cells',
   'pareto_front',
+  'pearson',
   'rank_correlation',
   'ranking',
   'resampled_correlations',
@@ -113,4 +126,5 @@ __all__ = [
   'spearman_brown',
   'spread',
   'student_mean',
+  'transfer',
 ]

@@ -25,6 +25,7 @@ from nasjax.plots.rates import (
 )
 from nasjax.plots.searches import search_forest
 from nasjax.plots.speech import log_mel, posteriors
+from nasjax.plots.transfer import transfer
 
 __all__ = [
   'COLOURS',
@@ -51,4 +52,5 @@ __all__ = [
   'search_space',
   'seed_ranges',
   'supernet_ranks',
+  'transfer',
 ]
