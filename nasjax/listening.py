@@ -40,6 +40,7 @@ class Kept(NamedTuple):
     arch: int8, its architecture.
     seed: of its training.
     cell: its name, for people.
+    member: what they say of it.
   """
 
   place: pathlib.Path
@@ -47,11 +48,17 @@ class Kept(NamedTuple):
   arch: np.ndarray
   seed: int
   cell: str
+  member: dict
 
   @property
   def recipe(self):
     """The name of its recipe."""
-    return self.about['recipe']['name']
+    return self.recipe_values['name']
+
+  @property
+  def recipe_values(self):
+    """Its recipe, as `recipes.describe` has it; a pilot's is its own."""
+    return self.member.get('recipe', self.about['recipe'])
 
   @property
   def label(self):
@@ -355,7 +362,7 @@ def _networks(run):
     for member in about['members']:
       arch = np.array(member['arch'], np.int8)
       cell = space.names(arch)
-      found.append(Kept(place, about, arch, member['seed'], cell))
+      found.append(Kept(place, about, arch, member['seed'], cell, member))
   if found:
     return found, missing
   if missing:
@@ -415,8 +422,7 @@ def load_network(run, cell=None, seed=None, *, recipe=None, search=None):
   chosen = _chosen(run, found, missing, cell, seed, recipe)
   kept = portable.read(chosen.place)
   _, state, about = checkpoints.last(chosen.place)
-  members = [(tuple(m['arch']), m['seed']) for m in about['members']]
-  p = members.index((tuple(chosen.arch.tolist()), chosen.seed))
+  p = about['members'].index(chosen.member)
   epoch, diverged = (
     int(state[name][p]) for name in ('best_epoch', 'diverged_epoch')
   )
@@ -430,7 +436,8 @@ def load_network(run, cell=None, seed=None, *, recipe=None, search=None):
     notes.append(f'of all but{_more(missing)}')
   if diverged:
     notes.append(f'{chosen.label} diverged in epoch {diverged}')
-  space, own = _space(about, chosen.place), recipes.Recipe(**about['recipe'])
+  space = _space(about, chosen.place)
+  own = recipes.Recipe(**chosen.recipe_values)
   done = int(np.isfinite(state['seconds']).sum())
   if done < own.epochs and not own.patience:
     notes.append(f'{chosen.label} is in epoch {done + 1} of {own.epochs}')
@@ -557,13 +564,14 @@ def _best(run, found):
   try:
     for row in table.open(run, verify=False).to_arrow().to_pylist():
       if row['best_epoch']:
-        name = row['shard'], tuple(row['arch']), row['seed']
+        name = row['shard'], tuple(row['arch']), row['seed'], row['recipe']
         error[name] = np.nanmin(row['val_per'])
   except table.TableError as e:
     why = e
 
   def of(kept):
-    name = kept.place.name, tuple(kept.arch.tolist()), kept.seed
+    arch = tuple(kept.arch.tolist())
+    name = kept.place.name, arch, kept.seed, kept.recipe
     return error.get(name, np.inf)
 
   best = min(found, key=of)

@@ -8,12 +8,16 @@ import numpy as np
 from nasjax import cost
 from nasjax.storage import provenance
 from nasjax.training import recipes
-from nasjax.training.trainer import CURVES, learning_rates, padded
+from nasjax.training.trainer import CURVES, learning_rates, padded, recipes_of
 
 
 def recipe_json(job):
-  """Returns the recipe as a row has it."""
-  return json.dumps(recipes.describe(job.recipe), sort_keys=True)
+  """Returns the recipe of a job as a row has it."""
+  return _json(job.recipe)
+
+
+def _json(recipe):
+  return json.dumps(recipes.describe(recipe), sort_keys=True)
 
 
 def meta(job, shard, prepared, at_once, rows, edits_pk, rates):
@@ -59,13 +63,12 @@ def rows_of(job, shard, state, test_loss_p, test_per_p, status, kernels):
   training, in the curves and in the learning rates.
   """
   epochs = job.recipe.epochs
-  lr_pe = learning_rates(job.recipe, state, epochs)
+  own = recipes_of(job, shard)
+  lr_pe = learning_rates(own, state, epochs)
   # Epochs after all have stopped took no time at all.
   share = float(np.nansum(state.seconds)) / len(shard.members)
   common = {
     'space': job.space.name,
-    'recipe': job.recipe.name,
-    'recipe_json': recipe_json(job),
     'macro': job.macro.name,
     'corpus': job.corpus_name,
     'corpus_fingerprint': job.corpus_fingerprint,
@@ -91,6 +94,8 @@ def rows_of(job, shard, state, test_loss_p, test_per_p, status, kernels):
         'key': job.space.key(cell),
         'semantic_key': job.space.semantic_key(cell),
         'seed': seed,
+        'recipe': own[p].name,
+        'recipe_json': _json(own[p]),
         'learning_rate': np.where(lr_pe[p] > 0, lr_pe[p], np.nan),
         'test_per': np.nan if diverged else float(test_per_p[p]),
         'test_loss': np.nan if diverged else float(test_loss_p[p]),

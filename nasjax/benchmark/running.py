@@ -24,7 +24,7 @@ from nasjax.benchmark.shards import describe as describe
 from nasjax.benchmark.shards import plan as plan
 from nasjax.programs import memory
 from nasjax.storage import checkpoints
-from nasjax.training import loop, portable
+from nasjax.training import loop, portable, recipes
 from nasjax.training.offloading import Parts
 from nasjax.training.trainer import Trainer as Trainer
 from nasjax.training.trainer import begun
@@ -268,4 +268,6 @@ def _untrained(job, shard):
 def _about(job, shard):
   """Returns what a checkpoint says of itself: whose states it holds."""
   members = [{'arch': list(arch), 'seed': seed} for arch, seed in shard.members]
+  for member, own in zip(members, shard.recipes):
+    member['recipe'] = recipes.describe(own)
   return describe(job) | {'shard': shard.name, 'members': members}

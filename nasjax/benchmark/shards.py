@@ -27,6 +27,9 @@ TRAINING_VERSION = 2
 # Raise when a change of the code changes what stands in the file.
 FORMAT = 1
 
+# Fields of a recipe in which the members of one shard may differ.
+SCHEDULE = ('lr', 'decay', 'start')
+
 # Where nobody says how many members a shard may have. One number for all
 # devices: a CPU trains its members in turns and gains nothing from more of
 # them, an accelerator that could hold more is told so by who has one.
@@ -46,6 +49,8 @@ class Shard:
       past `members` is padding. Who trains pads further, where devices want it.
     streams: seeds of the data streams that the program reads side by side; all
       shards of a signature have equally many, so that they share a program.
+    recipes: of each member, where they differ (`pilot`); those of the job where
+      empty.
   """
 
   name: str
@@ -53,6 +58,7 @@ class Shard:
   members: tuple[tuple[tuple[int, ...], int], ...]
   size: int
   streams: tuple[int, ...]
+  recipes: tuple = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +139,61 @@ def plan(job, members, members_per_shard, multiple=1):
   return _shards(job, chunks)
 
 
+def grid(job, members, own, members_per_shard):
+  """Packs members times recipes into shards: a pilot's grid.
+
+  Hyper-parameters are mapped as architectures are: networks of one signature
+  train by one program, each at the learning rates of its own recipe.
+
+  Args:
+    job: `Job`; its recipe says all that those of the grid have in common.
+    members: iterable of (architecture, seed).
+    own: list of `Recipe`, names apart, that differ from the job's in `lr`,
+      `decay` and `start` alone.
+    members_per_shard: upper bound on a population.
+
+  Returns:
+    list of `Shard`, those of one signature together.
+
+  Raises:
+    ValueError: recipes share a name, or differ in more.
+  """
+  names = [recipe.name for recipe in own]
+  if len(set(names)) < len(names):
+    raise ValueError(f'recipes of a grid want names of their own, not {names}')
+  for recipe in own:
+    free = {name: getattr(job.recipe, name) for name in ('name', *SCHEDULE)}
+    if dataclasses.replace(recipe, **free) != job.recipe:
+      raise ValueError(
+        f'recipe {recipe.name} differs from {job.recipe.name} in more than '
+        f'{", ".join(SCHEDULE)}, which one program cannot train'
+      )
+  shards = []
+  for kind, group in sorted(_groups(job, members).items()):
+    all_of = [
+      ((arch, seed), recipe) for seed, arch in sorted(group) for recipe in own
+    ]
+    count = -(-len(all_of) // members_per_shard)
+    size = -(-len(all_of) // count)
+    chunks = [all_of[i : i + size] for i in range(0, len(all_of), size)]
+    seeds = [sorted({seed for (_, seed), _ in chunk}) for chunk in chunks]
+    most = max(map(len, seeds))
+    for chunk, streams in zip(chunks, seeds, strict=True):
+      pair_p, recipe_p = zip(*chunk, strict=True)
+      described = [recipes.describe(recipe) for recipe in recipe_p]
+      shards.append(
+        Shard(
+          _name(job, pair_p, recipes=described),
+          kind,
+          pair_p,
+          size,
+          tuple(streams + streams[-1:] * (most - len(streams))),
+          recipe_p,
+        )
+      )
+  return shards
+
+
 def _groups(job, members):
   """Returns sets of (seed, architecture) by signature."""
   groups = {}
@@ -167,8 +228,9 @@ def _shards(job, chunks):
   return shards
 
 
-def _name(job, members):
+def _name(job, members, **more):
   content = describe(job) | {'version': TRAINING_VERSION, 'members': members}
+  content |= more
   del content['corpus']  # a name, for people
   text = json.dumps(content, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -5,7 +5,7 @@ no global state knows of: show it in a notebook, or `save` it.
 """
 
 from nasjax.plots.costs import pareto
-from nasjax.plots.curves import learning_curves, search_curves
+from nasjax.plots.curves import by_rate, learning_curves, search_curves
 from nasjax.plots.drawing import COLOURS, save
 from nasjax.plots.graphs import cell, cells, derived, search_space
 from nasjax.plots.makeup import composition, rankings
@@ -31,6 +31,7 @@ __all__ = [
   'COLOURS',
   'Row',
   'agreement',
+  'by_rate',
   'cell',
   'cells',
   'comparison',

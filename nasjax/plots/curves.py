@@ -1,5 +1,7 @@
 """Error rates as they fall: by epoch of training, by cost of a search."""
 
+import itertools
+
 import numpy as np
 from matplotlib import ticker
 
@@ -198,3 +200,30 @@ def _name_ends(ax, epochs, percent_p, labels_p):
       color=drawing.INK,
       annotation_clip=False,
     )
+
+
+def by_rate(groups, title, ylabel):
+  """Draws error rates by learning rate, a line a group.
+
+  Args:
+    groups: `{label: [(learning rate, error rate), ..]}`; fractions, what is not
+      finite is left out.
+    title: of the figure.
+    ylabel: what the error rate is.
+  """
+  fig, ax = drawing.axes(7.2, 4.2)
+  shown = []
+  for colour, (label, points) in zip(
+    itertools.cycle(drawing.COLOURS), groups.items()
+  ):
+    lr_n, per_n = np.array(sorted(points)).T
+    per_n = np.where(np.isfinite(per_n), 100 * per_n, np.nan)
+    ax.plot(lr_n, per_n, color=colour, marker='o', ms=4, lw=1.5, label=label)
+    shown.append(per_n)
+  ax.set_xscale('log')
+  drawing.per_axis(ax, np.concatenate([*shown, np.zeros(0)]), 'y')
+  ax.set_xlabel('learning rate (logarithmic)')
+  ax.set_ylabel(ylabel)
+  drawing.titled(ax, title)
+  drawing.legend_below(fig)
+  return fig

@@ -10,7 +10,13 @@ import dataclasses
 import jax
 import numpy as np
 
-from nasjax.training.trainer import Trainer, begun, by_member, learning_rates
+from nasjax.training.trainer import (
+  Trainer,
+  begun,
+  by_member,
+  learning_rates,
+  recipes_of,
+)
 
 
 def cut(shard, at_once):
@@ -19,7 +25,10 @@ def cut(shard, at_once):
     return [shard]
   return [
     dataclasses.replace(
-      shard, members=shard.members[start : start + at_once], size=at_once
+      shard,
+      members=shard.members[start : start + at_once],
+      size=at_once,
+      recipes=shard.recipes[start : start + at_once],
     )
     for start in range(0, len(shard.members), at_once)
   ]
@@ -86,7 +95,8 @@ class Parts:
 
   def over(self, host, epoch):
     """Tells whether a plateau ended the training of all before an epoch."""
-    return not learning_rates(self._job.recipe, host, epoch)[:, -1].any()
+    own = recipes_of(self._job, self._shard)
+    return not learning_rates(own, host, epoch)[:, -1].any()
 
   def target(self):
     """Returns a state of what `host` returns, with arbitrary numbers."""

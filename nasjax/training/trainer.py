@@ -136,14 +136,22 @@ def begun(members, epochs, networks_p=None, best=None):
   )
 
 
-def learning_rates(recipe, state, epochs):
+def recipes_of(job, shard):
+  """Returns the recipe of each member of a shard, a tuple.
+
+  All train by one program: they differ in their learning rates at most.
+  """
+  return shard.recipes or (job.recipe,) * len(shard.members)
+
+
+def learning_rates(recipes_p, state, epochs):
   """Returns lr_pe of counted epochs, those before the last being over.
 
   It follows from the validation losses alone, so that a state that comes back
   from a checkpoint goes on as it would have.
 
   Args:
-    recipe: `Recipe`.
+    recipes_p: the `Recipe` of each member.
     state: `State`.
     epochs: how many.
 
@@ -152,7 +160,12 @@ def learning_rates(recipe, state, epochs):
     or diverged.
   """
   loss_pe = state.curves['val_loss'][:, : epochs - 1]
-  return np.array([recipe.learning_rates(loss_e) for loss_e in loss_pe])
+  return np.array(
+    [
+      recipe.learning_rates(loss_e)
+      for recipe, loss_e in zip(recipes_p, loss_pe, strict=True)
+    ]
+  )
 
 
 def by_member(function, state):
@@ -201,6 +214,8 @@ class Trainer:
     self.size = padded(shard.size, mesh)
     spare = self.size - len(shard.members)
     self.members = shard.members + shard.members[:1] * spare
+    own = recipes_of(job, shard)
+    self.recipes_p = own + own[:1] * spare
     self.emitted_p = np.full(self.size, np.nan)
     self.criterion = criterion.of(recipe)
     archs = [np.array(arch, np.int8) for arch, _ in self.members]
@@ -445,9 +460,10 @@ class Trainer:
     recipe = self.job.recipe
     members_p = state.members
     if epoch == 1:
+      first_p = [own.lr for own in self.recipes_p]
       for plan in self.curriculum:
-        members_p, _ = self._pass(members_p, plan, recipe.lr)
-    lr_p = learning_rates(recipe, state, epoch)[:, -1]
+        members_p, _ = self._pass(members_p, plan, first_p)
+    lr_p = learning_rates(self.recipes_p, state, epoch)[:, -1]
     members_p, loss_p = self._pass(members_p, self.plan(epoch), lr_p)
     val_loss_p, val_per_p = self.evaluate(members_p.params, 'validation')
     # The last step of an epoch may break what no further step would notice.

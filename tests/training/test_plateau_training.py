@@ -65,6 +65,11 @@ class Scripted(trainer.Trainer):
     return self.losses[rows, self.now - 1], self.pers[rows, self.now - 1]
 
 
+def every(recipe, state):
+  """The recipe of each member."""
+  return [recipe] * len(state.curves['val_loss'])
+
+
 def _host(tree):
   return jax.tree.map(np.array, tree)
 
@@ -98,11 +103,11 @@ def _trained(at_once=None, members=PAIR):
 def test_rates_follow_each_members_losses():
   _, states = _trained()
   for epoch, state in enumerate(states[:-1], start=1):
-    rates_pe = trainer.learning_rates(RECIPE, state, epoch)
+    rates_pe = trainer.learning_rates(every(RECIPE, state), state, epoch)
     np.testing.assert_allclose(rates_pe, RATES[:, :epoch], rtol=1e-12)
   # After the last epoch the second is over, too.
   np.testing.assert_array_equal(
-    trainer.learning_rates(RECIPE, states[-1], 9)[:, -1], 0
+    trainer.learning_rates(every(RECIPE, states[-1]), states[-1], 9)[:, -1], 0
   )
 
 
@@ -181,7 +186,7 @@ def test_who_diverged_has_no_rate_any_more():
   state = states[3]._replace(members=members_p, best=best_p)
   state = pair.epoch(state, 4)
   assert state.diverged_epoch.tolist() == [0, 4]
-  rates_pe = trainer.learning_rates(RECIPE, state, 8)
+  rates_pe = trainer.learning_rates(every(RECIPE, state), state, 8)
   np.testing.assert_array_equal(rates_pe[1] > 0, np.arange(8) < 4)
 
 
@@ -299,7 +304,8 @@ def test_real_losses_drive_it_as_well():
       else:
         lr *= 0.1
       rates.append(lr if lr >= 1e-3 else np.nan)
-    found = trainer.learning_rates(recipe, state, recipe.epochs)[p]
+    own, epochs = every(recipe, state), recipe.epochs
+    found = trainer.learning_rates(own, state, epochs)[p]
     np.testing.assert_allclose(found, np.nan_to_num(rates), rtol=1e-12)
     np.testing.assert_array_equal(np.isnan(loss_pe[p]), np.isnan(rates))
     assert 0 < found[-2:].min() < 1e-2 or found[-1] == 0
