@@ -156,6 +156,12 @@ class TrainedNetwork:
     return self.units.symbols
 
   @property
+  def pieces(self):
+    """The model of its sub-words, as `data.word_pieces` has it, or None."""
+    path = self.place / portable.PIECES
+    return path.read_bytes() if path.exists() else None
+
+  @property
   def frame_seconds(self):
     """Seconds from one output frame to the next."""
     hop = self.frontend.hop / self.frontend.sample_rate

@@ -358,7 +358,9 @@ def _refuse_others(path, values, growing):
   )
 
   def allowed(name):
-    old, new = begun.get(name), values[name]
+    # What was begun before there was the flag had its default.
+    usual = FLAGS[name].default if name in FLAGS else None
+    old, new = begun.get(name, usual), values[name]
     if name in _PATHS and isinstance(old, str):
       old = os.path.expanduser(old)  # as it was written down once
     if name in growing and old and new:

@@ -11,7 +11,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_enum(
   'corpus',
   'synthetic_timit',
-  ['synthetic_timit', 'timit', 'manifest'],
+  ['synthetic_timit', 'timit', 'manifest', 'librispeech'],
   'Which corpus to train on.',
 )
 flags.DEFINE_string(
@@ -20,15 +20,57 @@ flags.DEFINE_string(
 flags.DEFINE_string(
   'corpus_path',
   None,
-  'The TIMIT directory for --corpus=timit; for --corpus=manifest the '
-  'manifest.jsonl, or one manifest a split (train.json,dev.json,test.json), or '
-  'a directory of either.',
+  'The directory of --corpus=timit or --corpus=librispeech; for '
+  '--corpus=manifest the manifest.jsonl, or one manifest a split (train.json,'
+  'dev.json,test.json), or a directory of either.',
 )
 flags.DEFINE_enum(
   'targets',
   'phones',
-  ['phones', 'characters'],
-  'What a manifest corpus is transcribed in.',
+  ['phones', 'characters', 'word_pieces', 'words'],
+  'What a corpus is transcribed in; LibriSpeech in word_pieces, sub-words '
+  'learnt from the training transcripts, if not given.',
+)
+flags.DEFINE_integer(
+  'pieces',
+  None,
+  'Number of sub-words for --targets=word_pieces; 780 if not given.',
+  lower_bound=1,
+)
+flags.DEFINE_enum(
+  'piece_model',
+  None,
+  ['unigram', 'bpe'],
+  'How sub-words are learnt; unigram if not given.',
+)
+flags.DEFINE_enum(
+  'text_case',
+  None,
+  ['upper', 'lower', 'keep'],
+  'Bring texts into one form (nasjax/data/text.py), in this case; punctuation '
+  'goes, but for apostrophes. upper if not given for words, sub-words and '
+  'LibriSpeech; texts stay as they are for other targets of a manifest.',
+)
+flags.DEFINE_enum(
+  'digits',
+  None,
+  ['refuse', 'spell'],
+  'What that form does with digits: refuse if not given; spell is English.',
+)
+flags.DEFINE_list(
+  'train_subsets',
+  None,
+  'Subsets of LibriSpeech to train on, by name or pattern (train-clean-*); '
+  'train-clean-100 if not given.',
+)
+flags.DEFINE_list(
+  'validation_subsets', None, 'Likewise; dev-clean if not given.'
+)
+flags.DEFINE_list('test_subsets', None, 'Likewise; test-clean if not given.')
+flags.DEFINE_bool(
+  'partial_librispeech',
+  False,
+  'Accept subsets of LibriSpeech that are not complete, or none of it.',
 )
 flags.DEFINE_bool(
   'allow_shared_speakers',
@@ -64,7 +106,10 @@ flags.DEFINE_float(
   lower_bound=0,
 )
 flags.DEFINE_list(
-  'drop', [], 'Rules whose offending manifest utterances are left out.'
+  'drop',
+  [],
+  'Rules whose offending utterances of a manifest, or of LibriSpeech, are left '
+  'out.',
 )
 flags.DEFINE_bool(
   'partial_timit', False, 'Accept a TIMIT directory that is not complete.'
@@ -102,7 +147,7 @@ flags.DEFINE_bool(
   'synth_band_limit', True, 'Limit the band of synthetic recordings.'
 )
 # Names and features a frame, spelt out: `data.frontend` imports JAX.
-_WIDTHS = {'nb_asr': 80, 'st_nas': 120}
+_WIDTHS = {'nb_asr': 80, 'st_nas': 120, 'nb_asr_hamming': 80}
 FRONTENDS = tuple(_WIDTHS)
 flags.DEFINE_enum(
   'frontend',
@@ -111,9 +156,10 @@ flags.DEFINE_enum(
   'What a network hears of the corpus. nb_asr: 80 log-mel energies, normalised '
   'over training. st_nas: 40 with deltas and delta-deltas, normalised by '
   'speaker, and training at speeds 0.9, 1 and 1.1; needs a macro network of '
-  '120 features. What fits the macro network if not given.',
+  '120 features. nb_asr_hamming: nb_asr with Hamming windows. What fits the '
+  'macro network if not given, nb_asr_hamming for LibriSpeech.',
 )
-_SYNTHETIC = (
+SYNTHETIC = (
   'synth_utterances',
   'synth_seed',
   'synth_grammar',
@@ -122,16 +168,23 @@ _SYNTHETIC = (
   'synth_rt60',
   'synth_band_limit',
 )
-_MANIFEST = (
-  'targets',
+# Of all that has texts.
+_TEXTS = ('targets', 'pieces', 'piece_model', 'text_case', 'digits')
+_BOTH = (
+  *_TEXTS,
   'alphabet_path',
-  'split_seed',
   'allow_shared_speakers',
   'drop',
-  'duration_tolerance',
   'min_seconds',
   'max_seconds',
 )
+_MANIFEST = (*_BOTH, 'split_seed', 'duration_tolerance')
+_SUBSETS = {
+  'train': 'train_subsets',
+  'validation': 'validation_subsets',
+  'test': 'test_subsets',
+}
+_LIBRISPEECH = (*_BOTH, *_SUBSETS.values(), 'partial_librispeech')
 
 
 def check():
@@ -141,15 +194,23 @@ def check():
     ValueError: naming the flag.
   """
   allowed = {
-    'synthetic_timit': _SYNTHETIC,
+    'synthetic_timit': SYNTHETIC,
     'timit': ('corpus_path', 'partial_timit'),
     'manifest': ('corpus_path', *_MANIFEST),
-  }[FLAGS.corpus]
-  for name in (*_SYNTHETIC, *_MANIFEST, 'corpus_path', 'partial_timit'):
-    if FLAGS[name].present and name not in allowed:
+    'librispeech': ('corpus_path', *_LIBRISPEECH),
+  }
+  for name in dict.fromkeys(
+    [*SYNTHETIC, *(name for names in allowed.values() for name in names)]
+  ):
+    if FLAGS[name].present and name not in allowed[FLAGS.corpus]:
       raise ValueError(f'--{name} does not go with --corpus={FLAGS.corpus}')
+  if FLAGS.corpus == 'librispeech' and not FLAGS['targets'].present:
+    FLAGS.targets = 'word_pieces'
+  for name in ('pieces', 'piece_model'):
+    if FLAGS[name].value is not None and FLAGS.targets != 'word_pieces':
+      raise ValueError(f'--{name} is for --targets=word_pieces')
   if FLAGS.corpus == 'synthetic_timit':
-    _spec()
+    spec()
   else:
     _corpus_path()
   command.directory('data_dir')
@@ -160,10 +221,10 @@ def _corpus_path():
   if not FLAGS.corpus_path:
     raise ValueError(f'--corpus={FLAGS.corpus} needs --corpus_path')
   path = pathlib.Path(os.path.expanduser(FLAGS.corpus_path))
-  if FLAGS.corpus == 'timit':
+  if FLAGS.corpus != 'manifest':
     if not path.is_dir():
       raise ValueError(
-        f'--corpus_path={path} is no directory; give that of TIMIT'
+        f'--corpus_path={path} is no directory; give that of {FLAGS.corpus}'
         if path.exists()
         else f'--corpus_path={path} does not exist'
       )
@@ -217,7 +278,7 @@ def _numbers(name, kind):
   return values or None
 
 
-def _spec():
+def spec():
   """Returns the `synthesis.Spec` that the flags describe."""
   # Imported here and below, for it takes a second or two: first come flags.
   from nasjax.data.synthetic import synthesis
@@ -240,12 +301,21 @@ def metric(symbols):
   """Returns what the error rate of the corpus, of these symbols, is called."""
   from nasjax.decoding import metrics
 
-  targets = FLAGS.targets if FLAGS.corpus == 'manifest' else 'phones'
+  targets = 'phones'
+  if FLAGS.corpus in ('manifest', 'librispeech'):
+    targets = FLAGS.targets.replace('word_pieces', 'sub-words')
   return metrics.decides(metrics.Units(tuple(symbols)), targets)
 
 
-def frontend_for(features):
-  """Returns the name of the front end that makes so many features a frame."""
+def frontend_for(features, corpus=None):
+  """Returns the name of the front end that makes so many features a frame.
+
+  Args:
+    features: how many.
+    corpus: its name; LibriSpeech has one of its own.
+  """
+  if corpus == 'librispeech' and features == _WIDTHS['nb_asr_hamming']:
+    return 'nb_asr_hamming'
   fitting = [name for name, width in _WIDTHS.items() if width == features]
   return (fitting or FRONTENDS)[0]
 
@@ -271,7 +341,7 @@ def prepare(progress=None):
     from nasjax.data import synthetic_timit
 
     return synthetic_timit.prepare(
-      data_dir, _spec(), workers=os.cpu_count() or 1, progress=progress
+      data_dir, spec(), workers=os.cpu_count() or 1, progress=progress
     )
   from nasjax.data import corpus
 
@@ -282,20 +352,7 @@ def prepare(progress=None):
       _corpus_path(), data_dir=data_dir, partial=FLAGS.partial_timit
     )
   else:
-    from nasjax.data import manifest
-
-    builder = manifest.builder(
-      _corpus_path(),
-      data_dir=data_dir,
-      targets=FLAGS.targets,
-      alphabet_path=FLAGS.alphabet_path,
-      seed=FLAGS.split_seed,
-      allow_shared_speakers=FLAGS.allow_shared_speakers,
-      drop=tuple(FLAGS.drop),
-      duration_tolerance=FLAGS.duration_tolerance,
-      min_seconds=FLAGS.min_seconds,
-      max_seconds=FLAGS.max_seconds,
-    )
+    builder = _worded(data_dir)
   corpus.prepare(builder)
   for part in left_out(builder):
     print(
@@ -306,6 +363,42 @@ def prepare(progress=None):
   for note in notes(builder):
     print(note, flush=True)
   return builder
+
+
+def _worded(data_dir):
+  """Returns the builder of a manifest, or of LibriSpeech."""
+  options = {
+    'drop': tuple(FLAGS.drop),
+    **{name: FLAGS[name].value for name in _BOTH if name != 'drop'},
+  }
+  options = {
+    name: value
+    for name, value in options.items()
+    if value is not None or name not in _TEXTS
+  }
+  if FLAGS.corpus == 'manifest':
+    from nasjax.data import manifest
+
+    return manifest.builder(
+      _corpus_path(),
+      data_dir=data_dir,
+      seed=FLAGS.split_seed,
+      duration_tolerance=FLAGS.duration_tolerance,
+      **options,
+    )
+  from nasjax.data import librispeech
+
+  subsets = {
+    split: tuple(FLAGS[flag].value or librispeech.SUBSETS[split])
+    for split, flag in _SUBSETS.items()
+  }
+  return librispeech.builder(
+    _corpus_path(),
+    data_dir=data_dir,
+    subsets=subsets,
+    partial=FLAGS.partial_librispeech,
+    **options,
+  )
 
 
 def notes(builder):

@@ -188,7 +188,7 @@ def space():
     )
   if FLAGS.frontend is None:  # a flag of `corpora`
     FLAGS.frontend = corpus_flags.frontend_for(
-      macros.BY_SPACE[FLAGS.space][FLAGS.macro].features
+      macros.BY_SPACE[FLAGS.space][FLAGS.macro].features, FLAGS.corpus
     )
   return spaces.SPACES[FLAGS.space]
 

@@ -43,6 +43,12 @@ REMEDIES = {
   'out_of_range': 'scale it: python -c "import soundfile as s; '
   "x, r = s.read('BAD'); s.write('GOOD.wav', x / abs(x).max(), r)\"",
   'empty_transcript': 'transcribe it, or take the line out',
+  'missing_transcript': 'add its line to the .trans.txt, or drop this rule',
+  'malformed_line': 'write ID TEXT, or drop this rule and its audio',
+  'wrong_id': 'name it SPEAKER-CHAPTER-NUMBER as its folders say',
+  'misplaced_file': 'move it to SUBSET/SPEAKER/CHAPTER, or drop this rule',
+  'digits': 'write it as it is spoken, or spell it: --digits=spell',
+  'small_vocabulary': 'change --pieces, or give more transcripts',
   'unknown_phone': 'correct the transcript, or extend the alphabet',
   'ctc_infeasible': 'correct the transcript or the audio, or drop this rule',
   'duplicate_id': 'give every utterance its own id',
@@ -58,6 +64,7 @@ DROPPABLE = frozenset(REMEDIES) - {
   'malformed_json',
   'shared_speaker',
   'empty_split',
+  'small_vocabulary',
 }
 
 
@@ -128,7 +135,7 @@ class Utterance(NamedTuple):
     start: seconds before the utterance begins; None takes the whole file.
     seconds: declared duration; None where the line does not give it.
     text: words, '' if not known.
-    tokens: targets: phones, or characters.
+    tokens: targets: phones, characters, words or sub-words.
     speaker: '' if not known.
     split: 'train', 'validation' or 'test'; '' if not given, None if it is
       none of them.
@@ -171,7 +178,8 @@ def parse(
     path: the manifest, or a tuple of them: lines of the n-th then count from
       n * `FILE_LINES`, and their split must be told by the file's name where
       they do not tell it.
-    targets: 'phones' or 'characters'.
+    targets: 'phones', or anything else where text is needed; tokens are the
+      characters of it.
 
   Returns:
     The utterances of all lines that name an audio file (also those with other
@@ -304,10 +312,10 @@ def located(found: Problem, paths) -> Problem:
     found.message,
   )
   path, line = place(found.line)
-  if not line and found.path not in map(str, paths):
-    path = ', '.join(map(str, paths))
-  elif not line:
+  if not found.line:
     path = found.path
+    if path not in map(str, paths):
+      path = ', '.join(map(str, paths))
   return found._replace(path=str(path), line=line, message=message)
 
 
@@ -316,7 +324,7 @@ def _utterance(record, number, folder, targets, faults) -> Utterance:
   old = 'audio_filename' in record and 'audio_filepath' not in record
   key = 'audio_filename' if old else 'audio_filepath'
   name = _string(record, key, faults, required=True)
-  text = _string(record, 'text', faults, required=targets == 'characters')
+  text = _string(record, 'text', faults, required=targets != 'phones')
   if isinstance(record.get('text'), str) and not text.strip():
     faults.append(audio.Fault('empty_transcript', 'text is empty'))
   if targets == 'phones':
@@ -520,6 +528,7 @@ class Heard(NamedTuple):
     rate: samples a second; 0 if they cannot be read.
     clipped: samples beyond full scale.
     faults: what is wrong.
+    samples: at 16 kHz.
   """
 
   digest: str
@@ -527,6 +536,7 @@ class Heard(NamedTuple):
   rate: int
   clipped: int
   faults: tuple[audio.Fault, ...]
+  samples: int = 0
 
 
 def inspect(
@@ -554,16 +564,11 @@ def inspect(
       recording, utterance.audio, seconds, tolerance, start or 0.0
     )
     faults += [mismatch] if mismatch else []
+  if start is None:
+    mismatch = audio.flac_mismatch(recording, utterance.audio)
+    faults += [mismatch] if mismatch else []
   samples = audio.resampled_length(len(recording.samples_n), recording.rate)
-  frames, needed = ctc_frames(samples), ctc_length(utterance.tokens)
-  if needed > frames:
-    faults.append(
-      audio.Fault(
-        'ctc_infeasible',
-        f'{len(utterance.tokens)} targets need {needed} time steps, but '
-        f'{utterance.audio} ({recording.seconds:.3f} s) gives {frames}',
-      )
-    )
+  faults += infeasible(utterance, samples)
   digest = recording.digest()
   return Heard(
     digest,
@@ -572,7 +577,23 @@ def inspect(
     recording.rate,
     recording.clipped(),
     tuple(faults),
+    samples,
   )
+
+
+def infeasible(utterance: Utterance, samples: int) -> list[audio.Fault]:
+  """Finds whether speech of so many samples is too short for its targets."""
+  frames, needed = ctc_frames(samples), ctc_length(utterance.tokens)
+  if needed <= frames:
+    return []
+  seconds = samples / features.SAMPLE_RATE
+  return [
+    audio.Fault(
+      'ctc_infeasible',
+      f'{len(utterance.tokens)} targets need {needed} time steps, but '
+      f'{utterance.audio} ({seconds:.3f} s) gives {frames}',
+    )
+  ]
 
 
 def unknown_symbols(utterances, symbols, where, path) -> list[Problem]:

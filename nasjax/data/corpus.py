@@ -9,9 +9,11 @@ What every builder provides. Splits `train`, `validation` and `test` of
 are first and last (exclusive) samples of each, with shape (0, 2) if not known.
 `info.metadata` has `alphabet` (list), `train_map` (token to training symbol, or
 None to leave it out), `score_map` (training symbol to the class it is scored
-as), `fingerprint` (digest of the contents), and perhaps `name`.
+as), `fingerprint` (digest of the contents), and perhaps `name`, and `pieces`
+(the model that cut sub-words, in base64).
 """
 
+import base64
 import contextlib
 import dataclasses
 import errno
@@ -266,6 +268,7 @@ class Corpus:
     variance_f: float32 [mels], of the same; None where each speaker has one.
     frontend: that the features come from.
     speakers: as in `frontend.Fitted`.
+    pieces: the model of sub-words, as `word_pieces` has it; None of others.
   """
 
   name: str
@@ -280,6 +283,7 @@ class Corpus:
   variance_f: np.ndarray | None
   frontend: frontend_lib.Frontend = frontend_lib.NB_ASR
   speakers: Mapping = dataclasses.field(default_factory=dict)
+  pieces: bytes | None = None
 
   @property
   def fitted(self) -> frontend_lib.Fitted:
@@ -312,6 +316,12 @@ def _alphabets(metadata: Mapping):
   classes = sorted({score_map[symbol] for symbol in symbols})
   fold_v = [0] + [1 + classes.index(score_map[symbol]) for symbol in symbols]
   return tuple(symbols), np.array(fold_v, np.int32), tuple(classes)
+
+
+def _pieces(metadata: Mapping) -> bytes | None:
+  """Returns the model of sub-words that metadata hold in letters."""
+  text = metadata.get('pieces')
+  return None if text is None else base64.b64decode(text)
 
 
 def _label_ids(
@@ -487,7 +497,9 @@ def load(
     )
     energies_nf = split.features[:, : frontend.mels]
     recordings = _played(source, speeds[name])
-    frontend_lib.fill_log_mel(energies_nf, recordings, block, tick)
+    frontend_lib.fill_log_mel(
+      energies_nf, recordings, block, tick, frontend.window
+    )
     splits[name] = split
   mean_f, variance_f, speakers = _finish(splits, frontend, block)
   return Corpus(
@@ -500,6 +512,7 @@ def load(
     variance_f=variance_f,
     frontend=frontend,
     speakers=speakers,
+    pieces=_pieces(metadata),
     **splits,
   )
 

@@ -7,6 +7,7 @@ energies (`features.log_mel_of_frames`), normalisation, deltas
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +33,7 @@ class Frontend:
       in the same split; an utterance of unknown speaker stands alone.
     speeds: at which the training split is spoken, 1 among them. Each other
       speed adds a copy of all utterances, with the same transcripts.
+    window: what frames are multiplied by, of `features.WINDOWS`.
   """
 
   name: str
@@ -39,6 +41,7 @@ class Frontend:
   deltas: bool = False
   normalise: str = 'corpus'
   speeds: tuple[float, ...] = (1.0,)
+  window: str = 'hann'
 
   def __post_init__(self):
     object.__setattr__(self, 'speeds', tuple(map(float, self.speeds)))
@@ -53,6 +56,7 @@ class Frontend:
     checks = {
       'deltas': isinstance(self.deltas, bool),
       'normalise': self.normalise in ('corpus', 'speaker'),
+      'window': self.window in features.WINDOWS,
       'speeds': all(0.5 <= speed <= 2.0 for speed in self.speeds)
       and 1.0 in self.speeds
       and len(set(map(prefix, self.speeds))) == len(self.speeds),
@@ -60,6 +64,7 @@ class Frontend:
     remedies = {
       'deltas': 'True or False',
       'normalise': "'corpus' or 'speaker'",
+      'window': ' or '.join(map(repr, features.WINDOWS)),
       'speeds': 'distinct speeds from 0.5 to 2, 1 among them',
     }
     for field, good in checks.items():
@@ -91,7 +96,10 @@ class Frontend:
     """
     if self == NB_ASR:
       return contents
-    text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+    choices = dataclasses.asdict(self)
+    if self.window == 'hann':  # there was no other once
+      del choices['window']
+    text = json.dumps(choices, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f'{contents}+{self.name}-{digest}'
 
@@ -115,7 +123,10 @@ NB_ASR = Frontend('nb_asr')
 ST_NAS = Frontend(
   'st_nas', mels=40, deltas=True, normalise='speaker', speeds=(0.9, 1.0, 1.1)
 )
-FRONTENDS = {f.name: f for f in (NB_ASR, ST_NAS)}
+# As NB_ASR; the paper says of its features for LibriSpeech alone that their
+# windows are Hamming's.
+NB_ASR_HAMMING = Frontend('nb_asr_hamming', window='hamming')
+FRONTENDS = {f.name: f for f in (NB_ASR, ST_NAS, NB_ASR_HAMMING)}
 
 
 # Speech on the device at a time. Blocks of another size may round otherwise.
@@ -150,7 +161,7 @@ class Fitted(NamedTuple):
   @property
   def window_k(self) -> np.ndarray:
     """float32 [400], what the samples of a frame are multiplied by."""
-    return features.window()
+    return features.window(self.frontend.window)
 
   @property
   def filters_nf(self) -> np.ndarray:
@@ -186,7 +197,8 @@ class Fitted(NamedTuple):
     mels = self.frontend.mels
     frames = [features.num_frames(len(samples_n)) for samples_n in recordings]
     x_nf = np.empty((sum(frames), self.frontend.width), np.float32)
-    fill_log_mel(x_nf[:, :mels], recordings, block(), lambda: None)
+    energies_nf, kind = x_nf[:, :mels], self.frontend.window
+    fill_log_mel(energies_nf, recordings, block(), lambda: None, kind)
     utterances = np.split(x_nf, np.cumsum(frames)[:-1])
     for x_tf, speaker in zip(utterances, speakers or [None] * len(frames)):
       energies_tf = x_tf[:, :mels]
@@ -208,6 +220,7 @@ def fill_log_mel(
   recordings: Iterable[np.ndarray],
   block: int,
   tick: Callable[[], None],
+  kind: str = 'hann',
 ) -> None:
   """Computes the log-mel energies of utterances, `block` frames at a time.
 
@@ -220,10 +233,13 @@ def fill_log_mel(
       together.
     block: frames that are computed together.
     tick: called after each utterance.
+    kind: of window, as in `features.window`.
   """
   frames_nk = np.zeros((block, features.WINDOW), np.int16)
   done = filled = 0
-  mels = x_nf.shape[1]
+  log_mel = functools.partial(
+    features.log_mel_of_frames, mels=x_nf.shape[1], kind=kind
+  )
   for samples_n in recordings:
     windows_tk = np.lib.stride_tricks.sliding_window_view(
       samples_n, features.WINDOW
@@ -234,11 +250,11 @@ def fill_log_mel(
       filled += len(piece_tk)
       windows_tk = windows_tk[len(piece_tk) :]
       if filled == block:
-        x_nf[done : done + block] = features.log_mel_of_frames(frames_nk, mels)
+        x_nf[done : done + block] = log_mel(frames_nk)
         done, filled = done + block, 0
     tick()
   if filled:
-    x_nf[done:] = features.log_mel_of_frames(frames_nk, mels)[:filled]
+    x_nf[done:] = log_mel(frames_nk)[:filled]
 
 
 def normalise(x_nf: np.ndarray, mean_f, variance_f, block: int) -> None:

@@ -24,9 +24,15 @@ training would then lack is passed over where possible. `test` is taken before
 `validation`.
 
 Characters are the code points of the text in Unicode's composed form (NFC),
-with case kept and runs of white space made one space.
+with case kept and runs of white space made one space. Words and sub-words are
+those of the text after the rule of `text`, which characters may have as well
+(`text_case`). Sub-words are learnt from the training transcripts
+(`word_pieces`). Words are those of training; what other splits have beside
+them is one unknown word, which training never has, and so an error each time.
+Both are written with `word_pieces.MARK` before each word.
 """
 
+import base64
 import collections
 import dataclasses
 import hashlib
@@ -41,11 +47,15 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from nasjax.data import audio, checks, corpus, features
+from nasjax.data import audio, checks, corpus, features, word_pieces
+from nasjax.data import text as text_lib
 
 _FORMAT = 1  # raise it when the same manifest is to be prepared differently
 _SPLITS = ('train', 'validation', 'test')
 _HELD_OUT = 0.1
+TARGETS = ('phones', 'characters', 'word_pieces', 'words')
+# Targets that are made of words, by the rule of `text`.
+_WORDED = ('word_pieces', 'words')
 
 
 class ManifestError(ValueError):
@@ -65,7 +75,7 @@ class Options:
   """How a manifest is read.
 
   Attributes:
-    targets: 'phones' or 'characters'.
+    targets: 'phones', 'characters', 'word_pieces' or 'words'.
     alphabet_path: file of the symbols that are allowed, one a line; they are
       then the training alphabet. None takes the symbols of the training split.
     seed: of the splits that no line names.
@@ -75,6 +85,11 @@ class Options:
     duration_tolerance: seconds by which a declared duration may be wrong.
     min_seconds, max_seconds: utterances that last less, or longer, are left
       out.
+    pieces: how many sub-words.
+    piece_model: 'unigram' or 'bpe'.
+    text_case: of `text.normalised`, which every text goes through then; None
+      leaves texts as they are. Words and sub-words need it: 'upper' if None.
+    digits: of the same.
   """
 
   targets: str = 'phones'
@@ -85,10 +100,29 @@ class Options:
   duration_tolerance: float = audio.DURATION_TOLERANCE
   min_seconds: float = 0.0
   max_seconds: float | None = None
+  # Without them, names of prepared corpora are those of before there were any.
+  pieces: int = dataclasses.field(default=word_pieces.PIECES, repr=False)
+  piece_model: str = dataclasses.field(default='unigram', repr=False)
+  text_case: str | None = dataclasses.field(default=None, repr=False)
+  digits: str = dataclasses.field(default='refuse', repr=False)
 
   def __post_init__(self):
-    if self.targets not in ('phones', 'characters'):
-      raise ValueError(f"targets {self.targets!r}: 'phones' or 'characters'")
+    if self.targets not in TARGETS:
+      raise ValueError(f'targets {self.targets!r}: {", ".join(TARGETS)}')
+    if self.targets in _WORDED and self.text_case is None:
+      object.__setattr__(self, 'text_case', 'upper')
+    if self.targets in _WORDED and self.alphabet_path is not None:
+      raise ValueError(
+        f'alphabet_path {self.alphabet_path!r}: {self.targets} come from the '
+        'training transcripts; leave it'
+      )
+    if self.text_case is not None:
+      text_lib.normalised('', self.text_case, self.digits)
+    if self.piece_model not in word_pieces.KINDS:
+      known = ', '.join(word_pieces.KINDS)
+      raise ValueError(f'piece_model {self.piece_model!r}: {known}')
+    if self.pieces < 1:
+      raise ValueError(f'pieces {self.pieces}: at least 1')
     if not 0 <= self.duration_tolerance < math.inf:
       raise ValueError(
         f'duration_tolerance {self.duration_tolerance}: seconds from 0 on'
@@ -105,6 +139,16 @@ class Options:
     if unknown:
       known = ', '.join(sorted(checks.DROPPABLE))
       raise ValueError(f'drop {unknown}: these rules can be dropped: {known}')
+
+  def told(self) -> str:
+    """Returns all of it as text that equal options have in common."""
+    later = [
+      (f.name, value)
+      for f in dataclasses.fields(self)
+      if not f.repr and (value := getattr(self, f.name)) != f.default
+    ]
+    told = (self, self.alphabet())
+    return repr((*told, later) if later else told)
 
   def alphabet(self) -> tuple[str, ...] | None:
     """Returns the allowed symbols in order, or None where any is."""
@@ -171,6 +215,7 @@ class Examined(NamedTuple):
       and minutes, as declared.
     notes: lines of text: what is clipped, what is resampled, and which symbols
       of the alphabet are never trained.
+    model: of sub-words, as `word_pieces` has it; None of others.
   """
 
   splits: dict[str, list[checks.Utterance]]
@@ -180,6 +225,7 @@ class Examined(NamedTuple):
   dropped: list[checks.Problem]
   left_out: list[dict]
   notes: list[str]
+  model: bytes | None = None
 
 
 def _files(path) -> tuple[pathlib.Path, ...]:
@@ -207,17 +253,34 @@ def examine(path: str | os.PathLike, options: Options) -> Examined:
   paths = _files(path)
   path = paths if len(paths) > 1 else paths[0]
   utterances, problems = checks.parse(path, options.targets)
+  return examined(paths, path, utterances, problems, options)
+
+
+def examined(paths, path, utterances, problems, options: Options) -> Examined:
+  """Applies every rule to utterances that have been read, and to their audio.
+
+  Args:
+    paths: files that their lines number, as `checks.FILE_LINES` says.
+    path: what problems are found in, as long as they are not located.
+    utterances: `checks.Utterance`s; those without a name of audio have none
+      that could be examined.
+    problems: found so far.
+    options: `Options`.
+  """
   alphabet = options.alphabet()
+  utterances, more = _read_texts(utterances, path, options)
+  problems = problems + more
+  audible = [u for u in utterances if u.audio.name]
   inspected = audio.map_parallel(
-    lambda u: checks.inspect(u, options.duration_tolerance), utterances
+    lambda u: checks.inspect(u, options.duration_tolerance), audible
   )
-  heard = {u.line: found for u, found in zip(utterances, inspected)}
+  heard = {u.line: found for u, found in zip(audible, inspected)}
   problems += [
     checks.problem(path, line, *fault)
     for line, found in heard.items()
     for fault in found.faults
   ]
-  problems += checks.heard_twice(utterances, heard, problems, path)
+  problems += checks.heard_twice(audible, heard, problems, path)
   if alphabet is not None:
     problems += checks.unknown_symbols(
       utterances, alphabet, 'the alphabet', path
@@ -231,9 +294,28 @@ def examine(path: str | os.PathLike, options: Options) -> Examined:
   if not options.allow_shared_speakers:
     problems += checks.shared_speakers(kept, path)
   splits = assign(kept, options.seed)
-  symbols = alphabet or tuple(
-    sorted({token for u in splits['train'] for token in u.tokens})
-  )
+  model = None
+  if options.targets in _WORDED and splits['train']:
+    # What has a fault already may be what no model can be learnt from.
+    try:
+      model = _cut_texts(splits, options)
+    except word_pieces.VocabularyError as e:
+      problems.append(checks.problem(path, 0, 'small_vocabulary', str(e)))
+    for name, own in splits.items():
+      short = [
+        checks.problem(path, u.line, *fault)
+        for u in own
+        if (found := heard.get(u.line)) and found.samples
+        for fault in checks.infeasible(u, found.samples)
+      ]
+      splits[name], short, more = _drop(own, short, options.drop)
+      problems, dropped = problems + short, dropped + more
+  symbols = alphabet or (model and word_pieces.symbols(model))
+  if not symbols:
+    symbols = {token for u in splits['train'] for token in u.tokens}
+    if options.targets == 'words':
+      symbols.add(word_pieces.UNKNOWN)
+    symbols = tuple(sorted(symbols))
   if alphabet is None and splits['train']:
     for name in ('validation', 'test'):
       lacking = checks.unknown_symbols(
@@ -263,14 +345,70 @@ def examine(path: str | os.PathLike, options: Options) -> Examined:
     dropped=dropped,
     left_out=left_out,
     notes=_notes(splits, heard, symbols),
+    model=model,
   )
+
+
+def _read_texts(utterances, path, options: Options):
+  """Brings texts into the form that options want; targets follow, or wait.
+
+  Returns:
+    The utterances, those of words and sub-words still without targets; and
+    problems.
+  """
+  if options.text_case is None:
+    return utterances, []
+  read, problems = [], []
+  for u in utterances:
+    text, fault = '', None
+    try:
+      text = text_lib.normalised(u.text, options.text_case, options.digits)
+    except text_lib.TextError as e:
+      fault = 'digits', str(e)
+    if u.text.strip() and not (text or fault):
+      fault = 'empty_transcript', f'text is {u.text!r}, which has no letter'
+    if fault:
+      problems.append(checks.problem(path, u.line, *fault))
+    if options.targets != 'phones':
+      u = u._replace(tokens=tuple(text) * (options.targets == 'characters'))
+    read.append(u._replace(text=text))
+  return read, problems
+
+
+def _cut_texts(splits, options: Options) -> bytes | None:
+  """Gives utterances the words or sub-words of their texts, in place.
+
+  Returns:
+    the model of sub-words, None for words.
+
+  Raises:
+    word_pieces.VocabularyError: there are not so many sub-words.
+  """
+  model = None
+  if options.targets == 'word_pieces':
+    texts = [u.text for u in splits['train']]
+    model = word_pieces.train(texts, options.pieces, options.piece_model)
+  known = {word for u in splits['train'] for word in u.text.split()}
+  for name, own in splits.items():
+    if model:
+      found = word_pieces.cut(model, [u.text for u in own])
+    else:
+      found = [
+        tuple(
+          word_pieces.MARK + word if word in known else word_pieces.UNKNOWN
+          for word in u.text.split()
+        )
+        for u in own
+      ]
+    splits[name] = [u._replace(tokens=t) for u, t in zip(own, found)]
+  return model
 
 
 def _notes(splits, heard, symbols) -> list[str]:
   """Says what becomes of recordings, and which symbols do not occur."""
   notes = []
   for name, utterances in splits.items():
-    own = [heard[u.line] for u in utterances]
+    own = [heard[u.line] for u in utterances if u.line in heard]
     clipped = [found.clipped for found in own if found.clipped]
     if clipped:
       notes.append(
@@ -285,6 +423,15 @@ def _notes(splits, heard, symbols) -> list[str]:
       if rate not in (0, features.SAMPLE_RATE)
     ]
   used = {token for u in splits['train'] for token in u.tokens}
+  for name in ('validation', 'test') if word_pieces.UNKNOWN in symbols else ():
+    words = [token for u in splits[name] for token in u.tokens]
+    unknown = words.count(word_pieces.UNKNOWN)
+    if unknown:
+      notes.append(
+        f'{unknown} of {len(words)} words of {name} are none of training, and '
+        'an error each'
+      )
+  used.add(word_pieces.UNKNOWN)
   lacking = [repr(symbol) for symbol in symbols if symbol not in used]
   if lacking:
     shown = ' '.join(lacking[:10]) + (' ...' if len(lacking) > 10 else '')
@@ -411,27 +558,33 @@ class Manifest(tfds.core.GeneratorBasedBuilder):
   """The corpus of a manifest; make it with `builder`."""
 
   VERSION = tfds.core.Version('1.0.0')
+  DESCRIPTION = 'Speech of a manifest.jsonl, 16 kHz.'
   code_path = None  # nothing is downloaded: there is no file of checksums
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
       builder=self,
-      description='Speech of a manifest.jsonl, 16 kHz.',
+      description=self.DESCRIPTION,
       features=corpus.example_features(),
       metadata=tfds.core.MetadataDict(),
       disable_shuffling=True,
     )
 
+  def _examined(self) -> tuple[str, Examined]:
+    """Returns the name of the corpus, and the corpus."""
+    config = self.builder_config
+    found = examine(config.manifest_path.split('\0'), config.options)
+    return title(config.manifest_path.partition('\0')[0]), found
+
   def _split_generators(self, dl_manager):
     """Examines the corpus; raises a ManifestError if it has problems."""
     del dl_manager
-    config = self.builder_config
-    found = examine(config.manifest_path.split('\0'), config.options)
+    name, found = self._examined()
     if found.problems:
       raise ManifestError(checks.summary(found.problems), found.problems)
     identity = {symbol: symbol for symbol in found.symbols}
     self.info.metadata.update(
-      name=title(config.manifest_path.partition('\0')[0]),
+      name=name,
       alphabet=list(found.symbols),
       train_map=identity,
       score_map=identity,
@@ -440,6 +593,9 @@ class Manifest(tfds.core.GeneratorBasedBuilder):
       left_out=found.left_out,
       notes=found.notes,
     )
+    if found.model is not None:
+      model = base64.b64encode(found.model).decode()
+      self.info.metadata['pieces'] = model
     return {
       name: self._generate_examples(utterances, found.digests)
       for name, utterances in found.splits.items()
@@ -477,6 +633,8 @@ def _load(utterance: checks.Utterance, digest: str):
 def fingerprint(found: Examined) -> str:
   """Returns a SHA-256 of all that training sees: samples, targets, splits."""
   digest = hashlib.sha256(json.dumps([_FORMAT, found.symbols]).encode())
+  if found.model is not None:
+    digest.update(word_pieces.digest(found.model).encode())
   for name in _SPLITS:
     for u in found.splits[name]:
       row = [name, u.id, u.speaker, u.text, u.tokens, found.digests[u.line]]
@@ -494,7 +652,7 @@ def title(manifest_path: str | os.PathLike) -> str:
 
 def _state(paths: tuple[pathlib.Path, ...], options: Options) -> str:
   """Returns a digest of options, manifest, and sizes and times of its files."""
-  digest = hashlib.sha256(repr((options, options.alphabet())).encode())
+  digest = hashlib.sha256(options.told().encode())
   for path in paths:
     digest.update(path.read_bytes())
   for file in sorted({u.audio for u in checks.parse(paths, 'phones')[0]}):

@@ -1,6 +1,7 @@
 """What a network needs to hear and to speak, kept beside its weights.
 
   PLACE/portable.npz    once a shard or search, beside its checkpoints
+  PLACE/pieces.model    of sub-words: sentencepiece's own file
 
 NumPy alone reads it: `about`, a JSON text with space, macro network, recipe,
 members, symbols and front end; `window_k` and `filters_nf`, by which frames
@@ -24,6 +25,7 @@ from nasjax.decoding import metrics
 from nasjax.storage import disk
 
 NAME = 'portable.npz'
+PIECES = 'pieces.model'
 # Raise when a change of the code changes what stands in the file.
 FORMAT = 1
 
@@ -58,6 +60,10 @@ def keep(place, prepared, about):
     about: see `Portable`.
   """
   path = pathlib.Path(place) / NAME
+  model = path.with_name(PIECES)
+  if prepared.pieces is not None and not model.exists():
+    disk.make_directory(path.parent)
+    disk.publish(model, prepared.pieces)
   if path.exists():
     return
   disk.make_directory(path.parent)

@@ -24,8 +24,8 @@ class DeviceCorpus(NamedTuple):
   """A corpus on the devices, ready for any shard of a job.
 
   `constants` are those of the recipe's loss (`criterion.Criterion`). The last
-  bucket may be of other splits alone. `fitted` and `classes` are those of the
-  `data.corpus.Corpus`.
+  bucket may be of other splits alone. `fitted`, `classes` and `pieces` are
+  those of the `data.corpus.Corpus`.
   """
 
   mesh: jax.sharding.Mesh
@@ -42,6 +42,7 @@ class DeviceCorpus(NamedTuple):
   constants: object = None
   fitted: object = None
   classes: tuple = ()
+  pieces: bytes | None = None
 
   @property
   def train_buckets(self):
@@ -101,6 +102,7 @@ def device_corpus(corpus, recipe, mesh):
     population.on_all(constants, mesh),
     corpus.fitted,
     tuple(corpus.classes),
+    corpus.pieces,
   )
 
 

@@ -353,8 +353,30 @@ def test_what_speeds_make_impossible_is_refused(tmp_path):
 
 def test_flags_name_every_front_end():
   assert tuple(frontend.FRONTENDS) == corpus_flags.FRONTENDS
+  assert corpus_flags.frontend_for(80) == 'nb_asr'
+  assert corpus_flags.frontend_for(120, 'librispeech') == 'st_nas'
+  assert corpus_flags.frontend_for(80, 'librispeech') == 'nb_asr_hamming'
   for name, made in frontend.FRONTENDS.items():
-    assert corpus_flags.frontend_for(made.width) == name
+    assert corpus_flags._WIDTHS[name] == made.width
+
+
+def test_windows():
+  # Tables have the fingerprint of before there were two.
+  assert frontend.ST_NAS.fingerprint('x') == 'x+st_nas-548b946c'
+  other = dataclasses.replace(frontend.ST_NAS, window='hamming')
+  assert other.fingerprint('x') != frontend.ST_NAS.fingerprint('x')
+  with pytest.raises(ValueError, match="window='hanning'; want 'hann' or"):
+    frontend.Frontend('own', window='hanning')
+  fitted = frontend.Fitted(frontend.NB_ASR_HAMMING, np.zeros(80), np.ones(80))
+  window_k = scipy.signal.get_window('hamming', 400, fftbins=True)
+  np.testing.assert_allclose(fitted.window_k, window_k, atol=1e-7)
+  audio_n = np.random.default_rng(0).normal(0, 3000, 960).astype(np.int16)
+  frames = np.lib.stride_tricks.sliding_window_view(audio_n, 400)[::160]
+  power = np.abs(np.fft.rfft(frames / 32768 * window_k)) ** 2
+  energies = np.log(power @ features.mel_weights() + features.FLOOR)
+  (x_tf,) = fitted.features([audio_n])
+  scale = np.sqrt(1 + features.VARIANCE_FLOOR)
+  np.testing.assert_allclose(x_tf * scale, energies, atol=1e-3)
 
 
 def test_a_macro_network_of_another_width_is_refused(tmp_path):

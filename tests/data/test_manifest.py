@@ -130,7 +130,7 @@ def test_dropping_keeps_the_first_of_two(tmp_path, rows):
 @pytest.mark.parametrize(
   'options, words',
   [
-    ({'targets': 'words'}, 'words'),
+    ({'targets': 'letters'}, 'letters'),
     ({'drop': ('stereos',)}, 'stereos'),
     ({'drop': ('shared_speaker',)}, 'shared_speaker'),
     ({'drop': 'stereo'}, 'tuple'),

@@ -15,8 +15,10 @@ ABOUT = {'space': 'nb_asr', 'members': [{'arch': [0], 'seed': 1}]}
 UNITS = metrics.Units(('a', 'ß', ' '), np.array([0, 1, 2, 0], np.int32))
 
 
-def _prepared(fitted):
-  return types.SimpleNamespace(fitted=fitted, units=UNITS, classes=('a', 's'))
+def _prepared(fitted, pieces=None):
+  return types.SimpleNamespace(
+    fitted=fitted, units=UNITS, classes=('a', 's'), pieces=pieces
+  )
 
 
 def _statistics(seed, mels):
@@ -57,6 +59,14 @@ def test_all_of_it_comes_back(tmp_path, kind):
   assert path.stat().st_mtime_ns == made
   assert payload == portable.written(found)
   assert [p.name for p in place.iterdir()] == [portable.NAME]
+
+
+def test_sub_words_have_their_model_beside_it(tmp_path):
+  for _ in range(2):
+    portable.keep(tmp_path, _prepared(FITTED['corpus'], b'model'), ABOUT)
+    assert (tmp_path / 'pieces.model').read_bytes() == b'model'
+    # A run that was killed between the two writes both.
+    (tmp_path / 'pieces.model').unlink()
 
 
 def test_numpy_alone_reads_it(tmp_path):
