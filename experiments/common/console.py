@@ -210,7 +210,7 @@ def print_absent(job, shards, prepared, together, checkpoint):
       share_k = frames_k / (largest.frames * largest.batch)
       return step.seconds * float(share_k[plan.bucket_s].sum())
 
-    epoch_s = len(turns) * seconds(trainer.plan(1))
+    epoch_s = len(turns) * sum(map(seconds, trainer.plans(1)))
     early_s = len(turns) * sum(map(seconds, trainer.curriculum))
     shard_s = job.recipe.epochs * epoch_s + early_s
     total += compile_s + len(group) * shard_s
@@ -250,8 +250,8 @@ def print_projection(job, shards, prepareds):
       compile_s, step_s, eval_s, needed = _calibrate(trainer)
       for future in futures:
         future.result()
-    epoch_s = step_s * trainer.steps + eval_s
-    early = sum(len(plan.bucket_s) for plan in trainer.curriculum)
+    epoch_s = step_s * _batches(trainer.plans(1)) + eval_s
+    early = _batches(trainer.curriculum)
     shard_s = job.recipe.epochs * epoch_s + step_s * early + eval_s
     seconds = compile_s + len(group) * shard_s / len(prepareds)
     total += seconds
@@ -267,6 +267,10 @@ def print_projection(job, shards, prepareds):
   CONSOLE.print('MB: memory of the training program on one device')
   most = ' at most' if job.recipe.plateau else ''
   CONSOLE.print(f'projected time: {_clock(total)}{most}')
+
+
+def _batches(plans):
+  return sum(len(plan.bucket_s) for plan in plans)
 
 
 def _calibrate(trainer):

@@ -146,6 +146,14 @@ flags.DEFINE_list(
 flags.DEFINE_bool(
   'synth_band_limit', True, 'Limit the band of synthetic recordings.'
 )
+flags.DEFINE_enum(
+  'stored_features',
+  None,
+  ['float32', 'bfloat16', 'uint8'],
+  'Keep features in files of --data_dir, in this precision, for corpora larger '
+  'than memory: those of training are read as they are needed. In memory if '
+  'not given.',
+)
 # Names and features a frame, spelt out: `data.frontend` imports JAX.
 _WIDTHS = {'nb_asr': 80, 'st_nas': 120, 'nb_asr_hamming': 80}
 FRONTENDS = tuple(_WIDTHS)

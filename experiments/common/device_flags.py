@@ -22,6 +22,14 @@ flags.DEFINE_integer(
   'rest. For networks or batches too large for one device.',
   lower_bound=1,
 )
+flags.DEFINE_float(
+  'device_features_gb',
+  None,
+  'GB of training features that a device holds; a larger split visits it in '
+  'pieces, half of this each, the next on its way while one trains. All of it '
+  'if not given. It changes the order of utterances, and so results.',
+  lower_bound=1e-6,
+)
 flags.DEFINE_string(
   'compilation_cache',
   '.cache/jax',

@@ -2,7 +2,10 @@
 
 from typing import NamedTuple
 
-from common import corpus_flags, device_flags, training_flags
+from absl import flags
+from common import command, corpus_flags, device_flags, training_flags
+
+FLAGS = flags.FLAGS
 
 
 class Work(NamedTuple):
@@ -94,18 +97,30 @@ def prepare(recipe, most, macro=None, topology=None):
   with console.counter('preparing speech') as tick:
     builder = corpus_flags.prepare(tick)
   with console.counter('computing features') as tick:
-    corpus = corpus_lib.load(builder, frontend=frontend, progress=tick)
+    corpus = corpus_lib.load(
+      builder,
+      frontend=frontend,
+      progress=tick,
+      encoding=FLAGS.stored_features,
+      place=command.directory('data_dir'),
+    )
   macro = macro.with_outputs(1 + len(corpus.symbols))
+  meshes, budget = device_flags.meshes(topology), FLAGS.device_features_gb
+  if budget is not None:
+    budget *= 1e9
+  prepareds = [
+    running.device_corpus(corpus, recipe, mesh, budget) for mesh in meshes
+  ]
+  # Where the corpus comes in pieces, its order is another.
+  pieces = prepareds[0].train.count
   job = running.Job(
     own_space,
     macro,
     recipe,
     corpus.name,
-    corpus.fingerprint,
+    corpus.fingerprint + (f'+{pieces}pieces' if pieces > 1 else ''),
     corpus_flags.metric(corpus.symbols),
     tuple(corpus_flags.left_out(builder)),
     tuple(corpus_flags.notes(builder)),
   )
-  meshes = device_flags.meshes(topology)
-  prepareds = [running.device_corpus(corpus, recipe, mesh) for mesh in meshes]
   return Work(job, corpus, builder, prepareds)

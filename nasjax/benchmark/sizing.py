@@ -258,7 +258,7 @@ def needed(trainer, members=None):
     for name, tree in (('all', shapes), ('best', shapes.params))
   }
   total = memory.program_bytes(trainer.compiled())
-  in_place = (trainer.prepared.train, trainer.prepared.constants)
+  in_place = (trainer.prepared.train.example(), trainer.prepared.constants)
   total -= sum(
     leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(in_place)
   )

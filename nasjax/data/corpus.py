@@ -29,7 +29,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from nasjax.data import audio as audio_lib
-from nasjax.data import features
+from nasjax.data import features, stored
 from nasjax.data import frontend as frontend_lib
 
 _METADATA = ('alphabet', 'train_map', 'score_map', 'fingerprint')
@@ -198,7 +198,8 @@ class Split:
     speakers: of the utterances, '' if not known.
     texts: words, '' if not known.
     features: float32 [frames, features], normalised, one utterance after
-      another; 80 features a frame, or what the front end says.
+      another; 80 features a frame, or what the front end says. An array, or
+      `stored.Features`, which reads slices of frames from a file.
     offset_u: int32, row of the first frame of each utterance.
     frames_u: int32, frames of each utterance.
     labels: int32 training ids of each utterance, from 1; 0 is the blank. At a
@@ -363,11 +364,10 @@ def _read(
   source,
   train_map: Mapping,
   ids: Mapping,
-  width: int,
   speeds: Sequence[float],
   tick,
-) -> Split:
-  """Returns a split whose features are still to be filled in."""
+) -> dict:
+  """Returns all of a split but its features, by the names of `Split`."""
   rows = []
   for example in source:
     key = example['id'].decode()
@@ -385,18 +385,32 @@ def _read(
       f'the names {frontend_lib.prefix(speeds[1])}.. of speeds are taken: the '
       'corpus has been perturbed already; take a front end of one speed'
     )
-  samples_u = np.array(samples, np.int64)
-  frames_u = features.num_frames(samples_u)
-  return Split(
-    ids=keys,
-    speakers=speakers,
-    texts=texts,
+  return {
+    'ids': keys,
+    'speakers': speakers,
+    'texts': texts,
+    'labels': labels,
+    'samples_u': np.array(samples, np.int64),
+  }
+
+
+def _split(told: Mapping, features_nf=None, width: int = 0) -> Split:
+  """Returns a `Split` of what `_read` told.
+
+  Args:
+    told: by name.
+    features_nf: of all utterances; an array to be filled in if not given.
+    width: of that array.
+  """
+  frames_u = features.num_frames(told['samples_u'])
+  if features_nf is None:
     # The pages of this array come into being as they are filled.
-    features=np.empty((frames_u.sum(), width), np.float32),
+    features_nf = np.empty((frames_u.sum(), width), np.float32)
+  return Split(
+    features=features_nf,
     offset_u=(np.cumsum(frames_u) - frames_u).astype(np.int32),
     frames_u=frames_u.astype(np.int32),
-    labels=labels,
-    samples_u=samples_u,
+    **told,
   )
 
 
@@ -443,6 +457,8 @@ def load(
   frontend: frontend_lib.Frontend = frontend_lib.NB_ASR,
   batch_seconds: float = frontend_lib.BLOCK_SECONDS,
   progress: Callable[[int, int], None] | None = None,
+  encoding: str | None = None,
+  place: pathlib.Path | None = None,
 ) -> Corpus:
   """Reads a prepared corpus and computes its features on the device.
 
@@ -452,15 +468,22 @@ def load(
     batch_seconds: speech on the device at a time; all of it at one shape.
     progress: called with the utterances done (each is read twice, and once more
       for each further speed) and their total, as they are done.
+    encoding: of `stored.ENCODINGS`, to keep the features in files, for corpora
+      larger than memory: those of training are read when they are asked for,
+      those of the other splits now. Rounding changes results, so the
+      fingerprint names it. Computed once: what is there is read again.
+    place: directory of these files.
 
   Returns:
     The corpus, in memory: 32 kB a second of speech (48 kB with 40 energies and
-    deltas, at each speed), and little more while it is being read.
+    deltas, at each speed), and little more while it is being read. With an
+    `encoding` so much of validation and test only.
 
   Raises:
     ValueError: the builder is not prepared, or lacks metadata or a split; an
       utterance has no frame at one of the speeds, or a token that `train_map`
-      does not know; ids like those that speeds give.
+      does not know; ids like those that speeds give; the front end needs more
+      than one look at an utterance, and there is an `encoding`.
   """
   metadata = _metadata(builder)
   symbols, fold_v, classes = _alphabets(metadata)
@@ -484,27 +507,46 @@ def load(
       progress(done, total)
 
   block = frontend_lib.block(batch_seconds)
-  splits = {}
-  for name in names:
-    source = builder.as_data_source(split=name)
-    split = _read(
-      source,
-      metadata['train_map'],
-      ids,
-      frontend.width,
-      speeds[name],
-      tick,
+  fingerprint = frontend.fingerprint(metadata['fingerprint'])
+  sources = {name: builder.as_data_source(split=name) for name in names}
+
+  def read(name):
+    return _read(sources[name], metadata['train_map'], ids, speeds[name], tick)
+
+  def energies(name):
+    recordings = _played(sources[name], speeds[name])
+    return frontend_lib.log_mel_blocks(
+      recordings, block, tick, frontend.mels, frontend.window
     )
-    energies_nf = split.features[:, : frontend.mels]
-    recordings = _played(source, speeds[name])
-    frontend_lib.fill_log_mel(
-      energies_nf, recordings, block, tick, frontend.window
-    )
-    splits[name] = split
-  mean_f, variance_f, speakers = _finish(splits, frontend, block)
+
+  if encoding is not None:
+    if frontend.deltas or frontend.normalise != 'corpus':
+      raise ValueError(
+        f'front end {frontend.name} wants whole speakers and utterances; '
+        'features in files are for those that normalise over the corpus, '
+        'without deltas'
+      )
+    total += builder.info.splits['train'].num_examples * len(speeds['train'])
+    path = stored.directory(place, fingerprint, encoding)
+    stored.made(path, lambda own: _store(own, encoding, read, energies))
+    splits, mean_f, variance_f = _stored(path, encoding, frontend.width)
+    speakers, fingerprint = {}, f'{fingerprint}+{encoding}'
+  else:
+    splits = {}
+    for name in names:
+      split = _split(read(name), width=frontend.width)
+      frontend_lib.fill_log_mel(
+        split.features[:, : frontend.mels],
+        _played(sources[name], speeds[name]),
+        block,
+        tick,
+        frontend.window,
+      )
+      splits[name] = split
+    mean_f, variance_f, speakers = _finish(splits, frontend, block)
   return Corpus(
     name=metadata.get('name', builder.name),
-    fingerprint=frontend.fingerprint(metadata['fingerprint']),
+    fingerprint=fingerprint,
     symbols=symbols,
     fold_v=fold_v,
     classes=classes,
@@ -515,6 +557,44 @@ def load(
     pieces=_pieces(metadata),
     **splits,
   )
+
+
+def _store(path: pathlib.Path, encoding: str, read, energies) -> None:
+  """Writes the features of all splits into a directory.
+
+  Energies are computed twice, which is faster than to keep them: once for mean
+  and variance of training, once for the features.
+
+  Args:
+    path: the directory.
+    encoding: of `stored.ENCODINGS`.
+    read: of a split's name, what `_read` returns.
+    energies: of a split's name, its log-mel energies, block by block.
+  """
+  moments = stored.Moments()
+  for block_nf in energies('train'):
+    moments.add(block_nf)
+  mean_f, variance_f = moments.result()
+  np.savez(path / 'statistics.npz', mean_f=mean_f, variance_f=variance_f)
+  for name in ('train', 'validation', 'test'):
+    stored.write_utterances(path / f'{name}.parquet', read(name))
+    with contextlib.closing(
+      stored.Writer(path / f'{name}.bin', encoding)
+    ) as writer:
+      for block_nf in energies(name):
+        writer.add(features.normalise(block_nf, mean_f, variance_f))
+
+
+def _stored(path: pathlib.Path, encoding: str, width: int):
+  """Returns splits, mean_f and variance_f of a directory of `_store`."""
+  splits = {}
+  for name in ('train', 'validation', 'test'):
+    told = stored.read_utterances(path / f'{name}.parquet')
+    found = stored.Features(path / f'{name}.bin', width, encoding)
+    # Validation and test are small, and looked at after every epoch.
+    splits[name] = _split(told, found if name == 'train' else found[:])
+  statistics = np.load(path / 'statistics.npz')
+  return splits, statistics['mean_f'], statistics['variance_f']
 
 
 def audio(

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -222,23 +222,46 @@ def fill_log_mel(
   tick: Callable[[], None],
   kind: str = 'hann',
 ) -> None:
+  """Writes the log-mel energies of utterances into an array.
+
+  Args:
+    x_nf: float32 [frames, mels], written: one utterance after another.
+    recordings: int16 samples at 16 kHz of each utterance, `x_nf` frames
+      together.
+    block, tick, kind: as in `log_mel_blocks`.
+  """
+  done = 0
+  for found_nf in log_mel_blocks(recordings, block, tick, x_nf.shape[1], kind):
+    x_nf[done : done + len(found_nf)] = found_nf
+    done += len(found_nf)
+
+
+def log_mel_blocks(
+  recordings: Iterable[np.ndarray],
+  block: int,
+  tick: Callable[[], None],
+  mels: int,
+  kind: str = 'hann',
+) -> Iterator[np.ndarray]:
   """Computes the log-mel energies of utterances, `block` frames at a time.
 
   Frames do not depend on each other, so the blocks take no notice of where
   utterances end: one shape, one compilation, and no padding but at the end.
 
   Args:
-    x_nf: float32 [frames, mels], written: one utterance after another.
-    recordings: int16 samples at 16 kHz of each utterance, `x_nf` frames
-      together.
+    recordings: int16 samples at 16 kHz of each utterance.
     block: frames that are computed together.
     tick: called after each utterance.
+    mels: energies a frame.
     kind: of window, as in `features.window`.
+
+  Yields:
+    float32 [frames, mels], one utterance after another; the last is shorter.
   """
   frames_nk = np.zeros((block, features.WINDOW), np.int16)
-  done = filled = 0
+  filled = 0
   log_mel = functools.partial(
-    features.log_mel_of_frames, mels=x_nf.shape[1], kind=kind
+    features.log_mel_of_frames, mels=mels, kind=kind
   )
   for samples_n in recordings:
     windows_tk = np.lib.stride_tricks.sliding_window_view(
@@ -250,11 +273,11 @@ def fill_log_mel(
       filled += len(piece_tk)
       windows_tk = windows_tk[len(piece_tk) :]
       if filled == block:
-        x_nf[done : done + block] = log_mel(frames_nk)
-        done, filled = done + block, 0
+        yield np.asarray(log_mel(frames_nk))
+        filled = 0
     tick()
   if filled:
-    x_nf[done:] = log_mel(frames_nk)[:filled]
+    yield np.asarray(log_mel(frames_nk))[:filled]
 
 
 def normalise(x_nf: np.ndarray, mean_f, variance_f, block: int) -> None:

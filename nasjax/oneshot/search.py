@@ -179,6 +179,11 @@ class SupernetTrainer:
     self.search, self.prepared = search, prepared
     self.supernet, self.method = search.supernet, search.method
     recipe = search.weights.recipe
+    if prepared.train.count > 1:
+      raise ValueError(
+        'one-shot searches want the training split whole on the devices; '
+        'leave out --device_features_gb'
+      )
     self.criterion = criterion.of(recipe)
     self.constants = prepared.constants_of(recipe.loss)
     self.programs = _programs(
@@ -282,7 +287,7 @@ class SupernetTrainer:
     batch_s = self._held_out_batches(state.history, epoch)
     found, log = self.programs.train(
       state.search,
-      self.prepared.train,
+      self.prepared.train.example(),
       self._on_device(self._plan(epoch, ~self.held_u)),
       self._on_device(self._held_out_plan(batch_s)),
       *self._on_device(
@@ -298,7 +303,7 @@ class SupernetTrainer:
     held_out_loss = float(
       self.programs.expected(
         found,
-        self.prepared.train,
+        self.prepared.train.example(),
         self._on_device(self._plan(_HELD_OUT, self.held_u)),
         self._on_device(np.float32(temperature)),
         self.constants,
@@ -450,7 +455,8 @@ class _Trainable:
     found = self._searcher._on_device(host.search)
     self._state = host._replace(search=found)
 
-  def epoch(self, epoch):
+  def epoch(self, epoch, since=None, pause=None):
+    del since, pause  # It is left at its end alone.
     self._state, _ = self._searcher.epoch(self._state, epoch)
 
   def host(self):

@@ -50,7 +50,9 @@ def features_dtype(recipe, platform):
   return jnp.bfloat16 if rounded else jnp.float32
 
 
-def device_data(split, buckets, frames=0, utterances=0, dtype=np.float32):
+def device_data(
+  split, buckets, frames=0, utterances=0, dtype=np.float32, only_n=None
+):
   """Returns the `Data` of a `data.corpus.Split`, as NumPy arrays.
 
   Args:
@@ -58,19 +60,25 @@ def device_data(split, buckets, frames=0, utterances=0, dtype=np.float32):
     buckets: shapes into which they will be cut.
     frames, utterances: pad to so many, so that two splits share a program.
     dtype: of the features.
+    only_n: numbers of the utterances to take, in this order; all if not given.
   """
-  count = max(len(split.labels), utterances)
+  only_n = np.arange(len(split.labels)) if only_n is None else only_n
+  frames_u, offset_u = (
+    np.asarray(values)[only_n] for values in (split.frames_u, split.offset_u)
+  )
+  own = [split.labels[u] for u in only_n]
+  count = max(len(own), utterances)
   labels_ul = np.zeros((count, max(b.labels for b in buckets)), np.int32)
-  for u, labels in enumerate(split.labels):
+  for u, labels in enumerate(own):
     labels_ul[u, : len(labels)] = labels
   width = split.features.shape[1]
-  rows_u = -(-np.asarray(split.frames_u) // ROW)
+  rows_u = rows_of(frames_u)
   row_u = np.cumsum(rows_u) - rows_u
   rows = max(int(rows_u.sum()), -(-frames // ROW) + utterances)
   rows += -(-buckets[-1].frames // ROW)
   x_rk = np.zeros((rows, ROW * width), dtype)
   x_nf = x_rk.reshape(-1, width)
-  for row, start, length in zip(row_u, split.offset_u, split.frames_u):
+  for row, start, length in zip(row_u, offset_u, frames_u):
     x_nf[row * ROW :][:length] = split.features[start : start + length]
 
   def padded(values):
@@ -79,10 +87,15 @@ def device_data(split, buckets, frames=0, utterances=0, dtype=np.float32):
   return Data(
     x_rk,
     padded(row_u),
-    padded(split.frames_u),
+    padded(frames_u),
     labels_ul,
-    padded([len(labels) for labels in split.labels]),
+    padded([len(labels) for labels in own]),
   )
+
+
+def rows_of(frames_u):
+  """Returns the rows of `Data` that utterances take."""
+  return -(-np.asarray(frames_u) // ROW)
 
 
 def gather(data, index_b, bucket):

@@ -3,11 +3,19 @@
 Killed at any moment, what is trained goes on from its last epoch.
 """
 
+import contextlib
+import pathlib
+import shutil
+import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import orbax.checkpoint as ocp
 
 from nasjax.storage import checkpoints
+
+# What a killed process loses at most, where epochs are long.
+MIDWAY_SECONDS = 600.0
 
 
 class Trainable(Protocol):
@@ -22,8 +30,21 @@ class Trainable(Protocol):
   def resume(self, host: Any) -> None:
     """Takes a state that `host` once gave."""
 
-  def epoch(self, epoch: int) -> None:
-    """Trains an epoch, counted from 1."""
+  def epoch(
+    self,
+    epoch: int,
+    since: dict | None = None,
+    pause: Callable[[dict], None] | None = None,
+  ) -> None:
+    """Trains an epoch, counted from 1.
+
+    Args:
+      epoch: its number.
+      since: the point that the state is at, as `pause` was told it; None for
+        the beginning.
+      pause: may be called within the epoch with a point, plain values, from
+        which what `host` returns then can go on. It saves that if it is time.
+    """
 
   def host(self) -> Any:
     """Returns the state as a copy on the host, a pytree of NumPy arrays."""
@@ -34,6 +55,9 @@ class Trainable(Protocol):
 
 def run(trainable, place, epochs, about, tell, say):
   """Trains, or what is left of it, with a checkpoint after every epoch.
+
+  Within an epoch that takes longer than MIDWAY_SECONDS there are further ones,
+  in `place`/midway, where `Trainable.epoch` pauses.
 
   Args:
     trainable: `Trainable`.
@@ -47,9 +71,15 @@ def run(trainable, place, epochs, about, tell, say):
   Returns:
     the last state on the host.
   """
-  with checkpoints.manager(place) as saved:
+  with (
+    checkpoints.manager(place) as saved,
+    _Midway(place, trainable, about) as midway,
+  ):
     done, host, _ = checkpoints.restore(saved, place, trainable.target(), say)
-    if done:
+    within, since = midway.restore(done + 1, say)
+    if since is not None:
+      trainable.resume(within)
+    elif done:
       trainable.resume(host)
     else:
       trainable.begin()
@@ -57,14 +87,72 @@ def run(trainable, place, epochs, about, tell, say):
       if epoch > done:
         if epoch > 1 and trainable.over(host, epoch):
           break
-        trainable.epoch(epoch)
-        host = trainable.host()
-        with checkpoints.SAVING:
-          saved.save(
-            epoch,
-            args=ocp.args.StandardSave(checkpoints.by_field(host)),
-            custom_metadata=about,
-          )
+        trainable.epoch(epoch, since, midway.pause(epoch))
+        host, since = trainable.host(), None
+        _save(saved, epoch, host, about)
       tell(epoch, host, epoch <= done)
     saved.wait_until_finished()
+  shutil.rmtree(midway.place, ignore_errors=True)
   return host
+
+
+def _save(saved, step, host, about):
+  with checkpoints.SAVING:
+    saved.save(
+      step,
+      args=ocp.args.StandardSave(checkpoints.by_field(host)),
+      custom_metadata=about,
+    )
+
+
+class _Midway:
+  """Checkpoints within an epoch, each later than MIDWAY_SECONDS.
+
+  Attributes:
+    place: their directory, made when it is needed.
+  """
+
+  def __init__(self, place, trainable, about):
+    self.place = pathlib.Path(place) / 'midway'
+    self._trainable, self._about = trainable, about
+    self._open, self._saved, self._last = contextlib.ExitStack(), None, 0.0
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *error):
+    return self._open.__exit__(*error)
+
+  def _manager(self):
+    if self._saved is None:
+      self._saved = self._open.enter_context(checkpoints.manager(self.place))
+    return self._saved
+
+  def restore(self, epoch, say):
+    """Returns state and point of an epoch that was left; None and None."""
+    if not self.place.is_dir():
+      return None, None
+    _, host, about = checkpoints.restore(
+      self._manager(), self.place, self._trainable.target(), say
+    )
+    if about is None or about['epoch'] != epoch:
+      return None, None
+    return host, about['since']
+
+  def pause(self, epoch):
+    """Returns what an epoch calls where it may be left."""
+    self._last = time.monotonic()
+
+    def pause(point):
+      if time.monotonic() - self._last < MIDWAY_SECONDS:
+        return
+      saved = self._manager()
+      _save(
+        saved,
+        (saved.latest_step() or 0) + 1,
+        self._trainable.host(),
+        self._about | {'epoch': epoch, 'since': point},
+      )
+      self._last = time.monotonic()
+
+    return pause

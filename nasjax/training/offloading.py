@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from nasjax.training.trainer import (
+  Point,
   Trainer,
   begun,
   by_member,
@@ -77,11 +78,29 @@ class Parts:
         state = state._replace(seconds=np.where(np.isnan(gone_e), gone_e, 0))
       self._states.append(trainer.load(state) if self._resident else state)
 
-  def epoch(self, epoch):
-    """Trains a counted epoch (1-based)."""
+  def epoch(self, epoch, since=None, pause=None):
+    """Trains a counted epoch (1-based); see `loop.Trainable`."""
+    first, point = 0, None
+    if since is not None:
+      first = since['part']
+      losses_p = np.array(since['loss_p'])
+      point = Point(**(since['point'] | {'loss_p': losses_p}))
     for i, trainer in enumerate(self.trainers):
-      state = trainer.epoch(self._loaded(i), epoch)
-      self._states[i] = self._stored(trainer, state)
+      if i < first:
+        continue
+
+      def stop(state, at, i=i, trainer=trainer):
+        waits = self._states[i]
+        self._states[i] = self._stored(trainer, state)
+        plain = {k: v for k, v in at._asdict().items() if k != 'loss_p'}
+        told = {'part': i, 'point': plain, 'loss_p': at.loss_p.tolist()}
+        pause(told)
+        self._states[i] = waits
+
+      state = trainer.epoch(
+        self._loaded(i), epoch, point, None if pause is None else stop
+      )
+      self._states[i], point = self._stored(trainer, state), None
       # Before the next part comes, this one must go.
       del state
 

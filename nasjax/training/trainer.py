@@ -12,11 +12,13 @@ from nasjax.decoding import error_rates, metrics
 from nasjax.losses import criterion
 from nasjax.models import families
 from nasjax.programs import costs as program_costs
+from nasjax.training import pieces as pieces_lib
 from nasjax.training import population
 from nasjax.training import step as step_lib
 
-# Numbers the curriculum's passes, apart from those of counted epochs.
-_CURRICULUM_PASS = 1_000_000
+# Numbers the curriculum's passes, apart from those of counted epochs; and the
+# pieces of a pass, if there are several.
+_CURRICULUM_PASS, _PIECE = 1_000_000, 10_000_000
 CURVES = ('train_loss', 'val_loss', 'val_per')
 
 
@@ -34,7 +36,7 @@ class DeviceCorpus(NamedTuple):
   samples_u: np.ndarray
   units: metrics.Units
   refs: dict
-  train: population.Data
+  train: pieces_lib.Whole | pieces_lib.Pieces
   evaluation: dict
   eval_plans: dict
   eval_steps: dict
@@ -57,11 +59,17 @@ class DeviceCorpus(NamedTuple):
     return self.constants if loss == self.loss else None
 
 
-def device_corpus(corpus, recipe, mesh):
+def device_corpus(corpus, recipe, mesh, budget=None):
   """Puts a `data.corpus.Corpus` on the devices of `mesh`.
 
+  Args:
+    corpus: the corpus.
+    recipe: `Recipe`.
+    mesh: of `population.member_mesh`.
+    budget: bytes of training features on each device; None for all of them.
+
   Raises:
-    ValueError: the recipe's loss is unknown.
+    ValueError: the recipe's loss is unknown, or the budget too small.
   """
   constants = criterion.of(recipe).constants(corpus, recipe)
   splits = {
@@ -92,9 +100,7 @@ def device_corpus(corpus, recipe, mesh):
     np.asarray(corpus.train.samples_u),
     metrics.Units(tuple(corpus.symbols), np.asarray(corpus.fold_v)),
     {n: splits[n].labels for n in plans},
-    population.on_all(
-      population.device_data(corpus.train, buckets, dtype=dtype), mesh
-    ),
+    pieces_lib.of(corpus.train, buckets, mesh, dtype, budget),
     evaluation,
     {n: batching.pad_plan(p, most) for n, p in plans.items()},
     steps,
@@ -124,6 +130,22 @@ class State(NamedTuple):
   seconds: np.ndarray
   best_epoch: np.ndarray
   diverged_epoch: np.ndarray
+
+
+class Point(NamedTuple):
+  """A place within an epoch, where training can go on.
+
+  Attributes:
+    visits: pieces of the training split that are done.
+    steps: their batches.
+    loss_p: sum over these of each member's training loss.
+    seconds: that it took.
+  """
+
+  visits: int
+  steps: int
+  loss_p: np.ndarray
+  seconds: float
 
 
 def begun(members, epochs, networks_p=None, best=None):
@@ -200,6 +222,8 @@ class Trainer:
     size: members that the program holds; those past the shard's are padding.
     emitted_p: labels that each member emitted when it was last evaluated, for
       each label of the references; NaN before.
+    waited: seconds for which the devices have waited for a piece of the
+      training split.
   """
 
   def __init__(self, job, shard, prepared, checkpoint=True):
@@ -241,8 +265,9 @@ class Trainer:
     self.gates = population.on_members(self.host_gates, mesh)
     rows = [shard.streams.index(seed) for _, seed in self.members]
     self.row_p = population.on_members(np.array(rows, np.int32), mesh)
-    self.steps = len(self.plan(1).bucket_s)
-    self.curriculum = self._curriculum()
+    pieces = range(prepared.train.count)
+    self.steps = max(len(self.plan(1, piece=k).bucket_s) for k in pieces)
+    self.waited = 0.0
 
   def initial(self):
     """Returns the state before the first epoch."""
@@ -308,31 +333,58 @@ class Trainer:
       best=function(state.best),
     )
 
-  def plan(self, number, keep_u=None):
+  def plan(self, number, keep_u=None, piece=0):
+    """Returns the `batching.Plan` of a pass over a piece of the split."""
+    bucket_u = self.prepared.bucket_u
+    only_n = self.prepared.train.utterances(piece)
+    if only_n is not None:
+      bucket_u = bucket_u[only_n]
+      keep_u = None if keep_u is None else keep_u[only_n]
+      number += _PIECE * (1 + int(piece))
     return batching.train_plan(
-      self.prepared.bucket_u,
-      self.prepared.buckets,
-      self.shard.streams,
-      number,
-      keep_u,
+      bucket_u, self.prepared.buckets, self.shard.streams, number, keep_u
     )
 
+  def plans(self, number, keep_u=None):
+    """Returns the plans of a pass, one of each piece, in their order."""
+    order = self.prepared.train.order(number)
+    return [self.plan(number, keep_u, piece) for piece in order]
+
+  @property
+  def curriculum(self):
+    """The plans of all passes before the first epoch."""
+    return [p for one in self._curriculum() for p in self.plans(*one)]
+
   def _curriculum(self):
-    """Returns the plans of the passes before the first epoch."""
-    plans = []
+    """Yields number and utterances of the passes before the first epoch."""
     for i, limit in enumerate(self.job.recipe.curriculum):
       keep_u = self.prepared.samples_u < limit
       if keep_u.any():
-        plans.append(self.plan(_CURRICULUM_PASS + i, keep_u))
-    return plans
+        yield _CURRICULUM_PASS + i, keep_u
 
-  def train_arguments(self, members_p, plan, lr):
+  def _visits(self, number, keep_u=None, since=0):
+    """Yields (`Plan`, `Data`) of the pieces of a pass, but the first `since`.
+
+    Whoever takes them has to be done with one before asking for the next.
+    """
+    train = self.prepared.train
+    order = train.order(number)[since:]
+    visits = train.visit(order)
+    for piece in order:
+      started = time.perf_counter()
+      data = next(visits)
+      self.waited += time.perf_counter() - started
+      yield self.plan(number, keep_u, piece), data
+      del data
+
+  def train_arguments(self, members_p, plan, lr, data=None):
     """Returns the arguments of the training program for one pass.
 
     Args:
       members_p: `Member` of the population.
       plan: of `plan`.
       lr: learning rate, one for all members or one for each.
+      data: `Data` of the piece that the plan is of; the first if not given.
     """
     # All of it is put there now: a pass moves nothing between host and device.
     prepared = self.prepared
@@ -345,7 +397,7 @@ class Trainer:
       self.gates,
       self.row_p,
       population.on_members(lr_p, prepared.mesh),
-      prepared.train,
+      prepared.train.example() if data is None else data,
       rows,
       population.on_all(np.int32(len(plan.bucket_s)), prepared.mesh),
       prepared.constants,
@@ -400,8 +452,8 @@ class Trainer:
     members_p, _ = self._pass(members_p, plan, self.job.recipe.lr)
     return jax.block_until_ready(members_p)
 
-  def _pass(self, members_p, plan, lr):
-    return self.programs.train(*self.train_arguments(members_p, plan, lr))
+  def _pass(self, members_p, plan, lr, data=None):
+    return self.programs.train(*self.train_arguments(members_p, plan, lr, data))
 
   def _decode(self, params_p, split):
     """Returns loss_p and the decoded labels of a split, as NumPy."""
@@ -451,22 +503,44 @@ class Trainer:
     }
     return loss_p, per_p, edits_pk, rates
 
-  def epoch(self, state, epoch):
+  def epoch(self, state, epoch, since=None, pause=None):
     """Runs a counted epoch (1-based) and returns the state after it.
 
     A member that has stopped stays as it is: curves hold NaN, as nothing was
     trained. Its best weights are those of its lowest validation PER, past the
     recipe's minimum of epochs.
+
+    Args:
+      state: before the epoch, or within it.
+      epoch: its number.
+      since: `Point` that the state is at; None for the beginning.
+      pause: called with a state and its `Point` after each piece of the
+        training split but the last.
     """
     started = time.perf_counter()
     recipe = self.job.recipe
     members_p = state.members
-    if epoch == 1:
+    if epoch == 1 and since is None:
       first_p = [own.lr for own in self.recipes_p]
-      for plan in self.curriculum:
-        members_p, _ = self._pass(members_p, plan, first_p)
+      for number, keep_u in self._curriculum():
+        for plan, data in self._visits(number, keep_u):
+          members_p, _ = self._pass(members_p, plan, first_p, data)
+          jax.block_until_ready(members_p)
     lr_p = learning_rates(self.recipes_p, state, epoch)[:, -1]
-    members_p, loss_p = self._pass(members_p, self.plan(epoch), lr_p)
+    at = since or Point(0, 0, np.zeros(self.size), 0.0)
+    gone, pieces = at.seconds, self.prepared.train.count
+    for plan, data in self._visits(epoch, since=at.visits):
+      members_p, loss_p = self._pass(members_p, plan, lr_p, data)
+      if pieces > 1:
+        jax.block_until_ready(members_p)
+        steps = len(plan.bucket_s)
+        sum_p = at.loss_p + steps * np.asarray(loss_p, np.float64)
+        seconds = gone + time.perf_counter() - started
+        at = Point(at.visits + 1, at.steps + steps, sum_p, seconds)
+        if pause is not None and at.visits < pieces:
+          pause(state._replace(members=members_p), at)
+    if pieces > 1:
+      loss_p = at.loss_p / max(at.steps, 1)
     val_loss_p, val_per_p = self.evaluate(members_p.params, 'validation')
     # The last step of an epoch may break what no further step would notice.
     alive_p = (
@@ -495,6 +569,6 @@ class Trainer:
     )
     jax.block_until_ready(best)
     seconds = state.seconds.copy()
-    seconds[epoch - 1] = time.perf_counter() - started
+    seconds[epoch - 1] = gone + time.perf_counter() - started
     best_epoch = np.where(better_p, epoch, state.best_epoch)
     return State(members_p, best, curves, seconds, best_epoch, diverged)

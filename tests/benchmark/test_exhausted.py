@@ -158,10 +158,10 @@ def test_who_does_not_fit_alone_gets_a_row_that_says_so(tmp_path, monkeypatch):
   first = running.plan(tiny_corpus.job(), MEMBERS, 2)[0]
   kept = offloading.Trainer.epoch
 
-  def epoch(trainer, state, epoch):
+  def epoch(trainer, state, epoch, *more):
     if trainer.members[0] in first.members:
       raise MemoryError('no room')
-    return kept(trainer, state, epoch)
+    return kept(trainer, state, epoch, *more)
 
   monkeypatch.setattr(offloading.Trainer, 'epoch', epoch)
   told, said = _run(tmp_path, limit=2)

@@ -303,14 +303,14 @@ class Poisoned(running.Trainer):
 class PoisonedLater(running.Trainer):
   """Its second member breaks in the second epoch."""
 
-  def epoch(self, state, epoch):
+  def epoch(self, state, epoch, *more):
     if epoch == 2:
       params = jax.tree.map(np.array, state.members.params)
       params['head']['kernel'][1] = np.inf
       sharding = jax.tree.leaves(state.members.params)[0].sharding
       params = jax.device_put(params, sharding)
       state = state._replace(members=state.members._replace(params=params))
-    return super().epoch(state, epoch)
+    return super().epoch(state, epoch, *more)
 
 
 @pytest.mark.parametrize('kind, epoch', [(Poisoned, 1), (PoisonedLater, 2)])

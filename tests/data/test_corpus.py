@@ -363,3 +363,76 @@ def test_a_prepared_corpus_may_lie_where_nothing_can_be_written(
     assert toy.info.splits['train'].num_examples == 7
   corpus.prepare(toy)
   assert not leaving.exists()
+
+
+@pytest.mark.parametrize(
+  'encoding, within',
+  [('float32', 1e-4), ('bfloat16', 0.02), ('uint8', 0.026)],
+)
+def test_features_in_files_are_those_in_memory(
+  builder, loaded, tmp_path, monkeypatch, encoding, within
+):
+  """But for rounding; computed once, and read from there ever after."""
+  found = corpus.load(builder, encoding=encoding, place=tmp_path)
+  assert found.fingerprint == f'{loaded.fingerprint}+{encoding}'
+  np.testing.assert_allclose(found.mean_f, loaded.mean_f, rtol=1e-5)
+  np.testing.assert_allclose(found.variance_f, loaded.variance_f, rtol=1e-4)
+  for name in ('train', 'validation', 'test'):
+    one, other = getattr(found, name), getattr(loaded, name)
+    for field in ('ids', 'speakers', 'texts'):
+      assert getattr(one, field) == getattr(other, field)
+    np.testing.assert_array_equal(one.samples_u, other.samples_u)
+    for u, labels in enumerate(other.labels):
+      np.testing.assert_array_equal(one.labels[u], labels)
+      x_tf, expected = one.x_tf(u), other.x_tf(u)
+      assert x_tf.dtype == np.float32
+      np.testing.assert_allclose(
+        x_tf, expected, rtol=within * (encoding != 'uint8'), atol=within
+      )
+  assert not isinstance(found.train.features, np.ndarray)
+  assert isinstance(found.test.features, np.ndarray)
+
+  def never(*arguments):
+    raise AssertionError('computed again')
+
+  monkeypatch.setattr(frontend, 'log_mel_blocks', never)
+  again = corpus.load(builder, encoding=encoding, place=tmp_path)
+  np.testing.assert_array_equal(again.train.x_tf(3), found.train.x_tf(3))
+
+
+def test_files_of_features_appear_whole_or_not_at_all(
+  builder, tmp_path, monkeypatch
+):
+  kept = frontend.log_mel_blocks
+
+  def broken(*arguments):
+    for block in kept(*arguments):
+      if broken.count == 2:  # of the second look at training
+        raise OSError('no space')
+      broken.count += 1
+      yield block
+
+  broken.count = 0
+  monkeypatch.setattr(frontend, 'log_mel_blocks', broken)
+  with pytest.raises(OSError, match='no space'):
+    corpus.load(builder, encoding='uint8', place=tmp_path)
+  assert not list((tmp_path / 'features').iterdir())
+  monkeypatch.setattr(frontend, 'log_mel_blocks', kept)
+  found = corpus.load(builder, encoding='uint8', place=tmp_path)
+  (path,) = (tmp_path / 'features').iterdir()
+  with (path / 'train.bin').open('ab') as file:
+    file.write(b'x')
+  with pytest.raises(
+    ValueError, match='no whole frames of 80 features; remove'
+  ):
+    corpus.load(builder, encoding='uint8', place=tmp_path)
+  assert len(found.train.features) == found.train.frames_u.sum()
+
+
+def test_front_ends_that_want_whole_speakers_are_not_kept_in_files(
+  builder, tmp_path
+):
+  with pytest.raises(ValueError, match='front end st_nas wants whole speakers'):
+    corpus.load(
+      builder, frontend=frontend.ST_NAS, encoding='uint8', place=tmp_path
+    )

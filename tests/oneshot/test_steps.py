@@ -33,7 +33,7 @@ def toy(monkeypatch):
 
 def _data():
   prepared = tiny_corpus.prepared(toy_supernet.RECIPE)
-  return prepared.train, prepared.buckets
+  return prepared.train.example(), prepared.buckets
 
 
 def _batch(first):

@@ -48,9 +48,9 @@ def trained(monkeypatch):
   found = []
   epoch_of = offloading.Trainer.epoch
 
-  def epoch(self, state, number):
+  def epoch(self, state, number, *more):
     found.append((self.shard.name, number))
-    return epoch_of(self, state, number)
+    return epoch_of(self, state, number, *more)
 
   monkeypatch.setattr(offloading.Trainer, 'epoch', epoch)
   return found

@@ -291,7 +291,7 @@ def test_ctc_has_none_and_ctc_crf_needs_one():
   assert tiny_corpus.prepared().constants is None
   trainer = tiny_corpus.trainer(PAIR)
   batch = batches.gather(
-    trainer.prepared.train, np.arange(4), trainer.prepared.buckets[0]
+    trainer.prepared.train.example(), np.arange(4), trainer.prepared.buckets[0]
   )
   gates = _of(trainer.host_gates, 0)
   params = jax.tree.map(

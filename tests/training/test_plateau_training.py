@@ -54,9 +54,9 @@ class Scripted(trainer.Trainer):
 
   losses, pers = LOSSES, PERS
 
-  def epoch(self, state, epoch):
+  def epoch(self, state, epoch, *more):
     self.now = epoch
-    return super().epoch(state, epoch)
+    return super().epoch(state, epoch, *more)
 
   def evaluate(self, params_p, split):
     if split == 'test':

@@ -351,7 +351,7 @@ def test_a_break_in_the_last_step_is_noticed(monkeypatch):
   """Loss and gradient of the only step are finite; its result is not usable."""
   trainer = tiny_corpus.trainer(FIRST, tiny_corpus.variant(lr=1e30))
   first_step = jax.tree.map(lambda leaf: leaf[:1], trainer.plan(1))
-  monkeypatch.setattr(trainer, 'plan', lambda number: first_step)
+  monkeypatch.setattr(trainer, 'plan', lambda *which: first_step)
   state = trainer.epoch(trainer.initial(), 1)
   assert np.asarray(state.members.alive).all()
   np.testing.assert_array_equal(state.diverged_epoch, 1)

@@ -297,7 +297,7 @@ def test_what_is_compiled_ahead_is_what_runs():
   finally:
     jax.monitoring.clear_event_listeners()
   assert 'jit(train)' not in compiled and 'jit(keep_best)' in compiled
-  inside = jax.tree.leaves((state.members, pair.prepared.train))
+  inside = jax.tree.leaves((state.members, pair.prepared.train.example()))
   assert memory.program_bytes(program) > sum(leaf.nbytes for leaf in inside)
 
 
