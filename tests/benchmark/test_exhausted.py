@@ -144,7 +144,7 @@ def test_what_was_learnt_serves_the_next_shard(tmp_path, monkeypatch):
 
 
 def test_other_errors_are_not_caught(tmp_path, monkeypatch):
-  def fault(trainer, state, epoch):
+  def fault(trainer, state, epoch, *more):
     raise RuntimeError('a bug')
 
   monkeypatch.setattr(offloading.Trainer, 'epoch', fault)
