@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from nasjax.layers import dropout as drop
-from nasjax.layers import modules
+from nasjax.layers import elastic, modules
 
 FORMS = ('fft', 'scan')
 GATES = ('none', 'sigmoid', 'gelu')
@@ -296,13 +296,13 @@ class SSMLayer(nn.Module):
   """A layer of an encoder: `MHSSM` and `FeedForward`, each on a normalised sum.
 
   Attributes:
-    hidden: of `FeedForward`.
+    hidden: of `FeedForward`; several, increasing, for an elastic one.
     heads, depth, gate, states, form, causal: of `MHSSM`.
-    rate: of dropout behind either.
+    rate: of dropout behind either; see `elastic.ElasticFeedForward`.
     site: of the first dropout; a layer takes two (`dropout.keep_mask`).
   """
 
-  hidden: int
+  hidden: int | tuple[int, ...]
   heads: int = 1
   depth: int = 2
   gate: str = 'none'
@@ -318,16 +318,36 @@ class SSMLayer(nn.Module):
       *(self.heads, self.depth, self.gate, self.states, self.form, self.causal)
     )
     self.norm_ffn = modules.LayerNorm(1e-5)
-    self.ffn = FeedForward(self.hidden)
+    if isinstance(self.hidden, int):
+      self.ffn = FeedForward(self.hidden)
+    else:
+      self.ffn = elastic.ElasticFeedForward(
+        tuple(self.hidden), self.rate, self.site + 1
+      )
 
-  def __call__(self, x_btc, len_b, key=None, state=None):
-    """Returns x_btc, with a state as `MHSSM` does; `key` is of `dropout`."""
+  def __call__(self, x_btc, len_b, key=None, state=None, choice=None):
+    """Runs it.
+
+    Args:
+      x_btc: input.
+      len_b: frames of each utterance.
+      key: of `dropout`, or None.
+      state: as in `MHSSM`.
+      choice: int32, which of several hidden widths; the last if not given.
+
+    Returns:
+      x_btc; where a state is given, x_btc and the next one.
+    """
     x_btc = modules.mask_frames(x_btc, len_b)
     y_btc = self.ssm(self.norm(x_btc), len_b, state)
     if state is not None:
       y_btc, state = y_btc
     x_btc = x_btc + drop.dropout(y_btc, key, self.site, self.rate)
-    y_btc = self.ffn(self.norm_ffn(x_btc))
-    x_btc = x_btc + drop.dropout(y_btc, key, self.site + 1, self.rate)
-    x_btc = modules.mask_frames(x_btc, len_b)
+    y_btc = self.norm_ffn(x_btc)
+    if isinstance(self.hidden, int):
+      y_btc = drop.dropout(self.ffn(y_btc), key, self.site + 1, self.rate)
+    else:
+      most = jnp.int32(len(self.hidden) - 1)
+      y_btc = self.ffn(y_btc, most if choice is None else choice, key)
+    x_btc = modules.mask_frames(x_btc + y_btc, len_b)
     return x_btc if state is None else (x_btc, state)

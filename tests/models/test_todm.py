@@ -65,7 +65,7 @@ def test_shares_are_those_of_the_paper():
 )
 def test_the_formula_counts_what_the_modules_have(encoder, predictor):
   net = network.Transducer(
-    network.Encoder((5, 7), channels=8, joined=6, states=4, **encoder),
+    network.Encoder((5, (2, 7)), channels=8, joined=6, states=4, **encoder),
     network.Predictor(9, channels=4, joined=6, **predictor),
   )
   assert sizes(net, 5) == cost.params(net, 5)

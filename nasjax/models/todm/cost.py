@@ -49,8 +49,12 @@ def mhssm(encoder):
 
 
 def layer(encoder, hidden):
-  """A layer of the encoder, its two normalisations among it."""
+  """A layer of the encoder, its two normalisations among it.
+
+  An elastic one, with several hidden widths, has the parameters of the widest.
+  """
   channels = encoder.channels
+  hidden = hidden if isinstance(hidden, int) else hidden[-1]
   return 4 * channels + mhssm(encoder) + feed_forward(channels, hidden)
 
 

@@ -7,27 +7,43 @@ between features and encoder: here frames are stacked, and a product brings them
 to the encoder's channels where they have another number.
 """
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from nasjax.layers import modules, ssm
+from nasjax.layers import elastic, modules, ssm
 
 PREDICTORS = ('lstm', 'stateless')
+
+
+class Choice(NamedTuple):
+  """Which of an elastic encoder's networks runs.
+
+  Attributes:
+    width_n: int32, for each layer which of its widths.
+    depth: int32, how many layers there are, from the first.
+  """
+
+  width_n: jax.Array
+  depth: jax.Array
 
 
 class Encoder(nn.Module):
   """Features to what the joiner adds up.
 
   Attributes:
-    hidden: of the feed-forward part of each layer.
+    hidden: of the feed-forward part of each layer; for an elastic one the
+      widths there are.
     channels: of every layer.
     joined: numbers of the output.
     stacked: frames that become one.
     heads, depth, gate, states, form, causal, rate: of `ssm.SSMLayer`.
+    least: layers that no `Choice` leaves out.
   """
 
-  hidden: tuple[int, ...]
+  hidden: tuple
   channels: int = 512
   joined: int = 1024
   stacked: int = 1
@@ -38,9 +54,10 @@ class Encoder(nn.Module):
   form: str = 'fft'
   causal: bool = False
   rate: float = 0.0
+  least: int = 1
 
   @nn.compact
-  def __call__(self, x_btf, len_b, key=None, state=None):
+  def __call__(self, x_btf, len_b, key=None, state=None, choice=None):
     """Runs it.
 
     Args:
@@ -49,6 +66,7 @@ class Encoder(nn.Module):
       key: of dropout, or None.
       state: to stream, a tuple of what `ssm.initial_state` returns for each
         layer, or what the call before returned; frames come in whole stacks.
+      choice: `Choice`, for utterances as a whole; None for the largest network.
 
     Returns:
       enc_btd and its lengths; where a state is given, also the next one.
@@ -58,13 +76,24 @@ class Encoder(nn.Module):
       x_btc = modules.Dense(self.channels, name='front')(x_btc)
     states = []
     for n, layer in enumerate(self.layers()):
-      if state is None:
+      if state is None and choice is None:
         x_btc = layer(x_btc, len_b, key)
+      elif state is None:
+        x_btc = self._chosen(n, layer, x_btc, len_b, key, choice)
       else:
         x_btc, new = layer(x_btc, len_b, key, state[n])
         states.append(new)
     enc_btd = modules.Dense(self.joined, name='out')(x_btc)
     return (enc_btd, len_b) + (() if state is None else (tuple(states),))
+
+  def _chosen(self, n, layer, x_btc, len_b, key, choice):
+    def run(layer, x_btc):
+      return layer(x_btc, len_b, key, None, choice.width_n[n])
+
+    if n < self.least or self.is_initializing():
+      return run(layer, x_btc)
+    # What is left out is not computed.
+    return nn.cond(n < choice.depth, run, lambda _, x_btc: x_btc, layer, x_btc)
 
   def layers(self):
     """Makes the layers, in order."""
@@ -77,6 +106,38 @@ class Encoder(nn.Module):
       )
       for n, hidden in enumerate(self.hidden)
     ]
+
+
+def alone(encoder, params, widths):
+  """Returns one network of an elastic encoder by itself.
+
+  Args:
+    encoder: `Encoder`, elastic.
+    params: of it.
+    widths: of the layers that there are, from the first.
+
+  Returns:
+    `Encoder` and its parameters, views of those given.
+
+  Raises:
+    ValueError: a width is none of its layer's, or there are too many or too few
+      layers.
+  """
+  widths = tuple(widths)
+  if not encoder.least <= len(widths) <= len(encoder.hidden):
+    raise ValueError(
+      f'{len(widths)} layers; there are {encoder.least} to '
+      f'{len(encoder.hidden)}'
+    )
+  kept = {k: v for k, v in params.items() if not k.startswith('layer')}
+  for n, width in enumerate(widths):
+    if width not in encoder.hidden[n]:
+      raise ValueError(
+        f'layer {n}: width {width} is none of {tuple(encoder.hidden[n])}'
+      )
+    layer = params[f'layer{n}']
+    kept[f'layer{n}'] = layer | {'ffn': elastic.sliced(layer['ffn'], width)}
+  return encoder.clone(hidden=widths, least=1, parent=None), kept
 
 
 def stack(x_btf, len_b, count):
