@@ -97,7 +97,17 @@ class LSTM(nn.Module):
   precision: str = 'float32'
 
   @nn.compact
-  def __call__(self, x_btc):
+  def __call__(self, x_btc, state=None):
+    """Runs it.
+
+    Args:
+      x_btc: input.
+      state: what the call before returned, hidden states and cells [bh] each,
+        to go on from; None for the beginning.
+
+    Returns:
+      h_bth; where a state is given, h_bth and the next one.
+    """
     channels = x_btc.shape[-1]
     hidden = self.width
     wx_ch = self.param(
@@ -109,4 +119,15 @@ class LSTM(nn.Module):
     bias_h = self.param('bias', _forget_one, (4 * hidden,))
     z_bth = matmul(x_btc, wx_ch, self.precision) + bias_h[None, None]
     z_tbh = jnp.swapaxes(z_bth, 0, 1)
-    return jnp.swapaxes(recurrence(z_tbh, wh_hh), 0, 1)
+    if state is None:
+      return jnp.swapaxes(recurrence(z_tbh, wh_hh), 0, 1)
+
+    def step(state, z_bh):
+      h_bh, c_bh = state
+      i, f, g, o = jnp.split(z_bh + h_bh @ wh_hh, 4, axis=-1)
+      c_bh = nn.sigmoid(f) * c_bh + nn.sigmoid(i) * jnp.tanh(g)
+      h_bh = nn.sigmoid(o) * jnp.tanh(c_bh)
+      return (h_bh, c_bh), h_bh
+
+    state, h_tbh = jax.lax.scan(step, tuple(state), z_tbh)
+    return jnp.swapaxes(h_tbh, 0, 1), state

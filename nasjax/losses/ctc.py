@@ -213,7 +213,8 @@ def _check_shapes(logits_btv, logit_len_b, labels_bu, label_len_b, blank):
     )
 
 
-def _logaddexp(a, b):
+def logaddexp(a, b):
+  """log(exp(a) + exp(b)) of finite numbers, `LOG_ZERO` among them."""
   # log rather than log1p: it is twice as fast, and the 6e-8 it may lose is
   # below the resolution of the sums it enters.
   return jnp.maximum(a, b) + jnp.log(1.0 + jnp.exp(-jnp.abs(a - b)))
@@ -281,11 +282,11 @@ def _forward(trellis):
   def step(carry, frame):
     blank_nb, emit_ub = carry
     log_blank_b, log_emit_ub, valid_b = frame
-    merged_nb = _logaddexp(blank_nb, _shift_down(emit_ub))
+    merged_nb = logaddexp(blank_nb, _shift_down(emit_ub))
     # From one label straight to the next only if they differ.
     source_ub = jnp.where(trellis.differs_ub, merged_nb[:-1], blank_nb[:-1])
     new_blank_nb = merged_nb + log_blank_b[None, :]
-    new_emit_ub = _logaddexp(emit_ub, source_ub) + log_emit_ub
+    new_emit_ub = logaddexp(emit_ub, source_ub) + log_emit_ub
     carry = (
       jnp.where(valid_b[None, :], new_blank_nb, blank_nb),
       jnp.where(valid_b[None, :], new_emit_ub, emit_ub),
@@ -301,7 +302,7 @@ def _forward(trellis):
 def _final_nll(blank_nb, emit_ub, label_len_b):
   """The loss, from the forward variables after the last frame."""
   is_last_nb = jnp.arange(blank_nb.shape[0])[:, None] == label_len_b[None, :]
-  end_nb = _logaddexp(blank_nb, _shift_down(emit_ub))
+  end_nb = logaddexp(blank_nb, _shift_down(emit_ub))
   nll_b = -jnp.sum(jnp.where(is_last_nb, end_nb, 0.0), axis=0)
   return jnp.where(nll_b > -0.1 * LOG_ZERO, jnp.inf, jnp.maximum(nll_b, 0.0))
 

@@ -11,8 +11,13 @@ import jax
 import optax
 
 from nasjax.training.optimisers import adam, one_pass
+from nasjax.training.optimisers.scaled import scaled_adam as scaled_adam
 
-OPTIMISERS = {'adam': adam.make}
+OPTIMISERS = {
+  'adam': adam.make,
+  # It clips by itself, behind the recipe's clip.
+  'scaled_adam': lambda recipe, kernels, lr: scaled_adam(lr),
+}
 
 
 def of(recipe, kernels='xla', lr=None):

@@ -1,0 +1,222 @@
+"""Times the transducer's loss, value and gradient, and tells its memory.
+
+  python experiments/transducer_speed.py --json=results/transducer_speed.json
+
+Three forms: from scores that are there (`plain`), from encoder and predictor by
+a joiner that runs for some frames at a time (`chunked`), and over the likeliest
+paths alone (`pruned`). Where torchaudio can be imported its loss takes its
+turns on the same scores, so that other work on the machine meets both alike.
+The memory is that of the compiled program (XLA's analysis), with arguments and
+results; nothing of --memory_vocabulary symbols is run.
+
+Least of three on two cores that much other work kept busy, 256 symbols: plain
+0.93 s and torchaudio 20.7 s; chunked 20.1 s and pruned 2.2 s, most of it the
+joiner's products (--width). 4097 symbols, scores of 6,398 MB: the program in
+chunks of 64 MB takes 283 MB, the pruned one 527 MB.
+"""
+
+import json
+import pathlib
+import time
+
+from absl import flags
+from common import command
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string('json', None, 'Where the figures go.')
+flags.DEFINE_integer('utterances', 16, 'Utterances a batch.', lower_bound=1)
+flags.DEFINE_integer('frames', 400, 'Frames of each.', lower_bound=1)
+flags.DEFINE_integer('labels', 60, 'Labels of each.', lower_bound=1)
+flags.DEFINE_integer('symbols', 256, 'Symbols, blank included.', lower_bound=2)
+flags.DEFINE_integer('width', 512, 'Numbers a node that the joiner adds up.', 1)
+flags.DEFINE_integer('rounds', 5, 'Times of each loss.', lower_bound=1)
+flags.DEFINE_integer(
+  'memory_vocabulary', 4097, 'Symbols for which memory is told.', lower_bound=2
+)
+
+
+def join(kernel_dv, enc_bt1d, pred_btud):
+  """The joiner: an output layer over what both say."""
+  import jax.numpy as jnp
+
+  return jnp.tanh(enc_bt1d + pred_btud) @ kernel_dv
+
+
+def forms(symbols):
+  """Returns each form as a function, its inputs' shapes, and what is asked.
+
+  Gradients are of the sum over the batch, by the first `count` arguments.
+  """
+  import jax
+  import jax.numpy as jnp
+
+  from nasjax.losses import transducer, transducer_pruned
+
+  batch, frames, columns = FLAGS.utterances, FLAGS.frames, FLAGS.labels + 1
+  rows = (
+    jax.ShapeDtypeStruct((batch,), jnp.int32),
+    jax.ShapeDtypeStruct((batch, FLAGS.labels), jnp.int32),
+    jax.ShapeDtypeStruct((batch,), jnp.int32),
+  )
+
+  def floats(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+  joined = (
+    floats(FLAGS.width, symbols),
+    floats(batch, frames, FLAGS.width),
+    floats(batch, columns, FLAGS.width),
+  )
+  simple = floats(batch, frames, symbols), floats(batch, columns, symbols)
+  found = {
+    'plain': (
+      lambda logits, *rows: transducer.transducer_loss(logits, *rows)[0].sum(),
+      (floats(batch, frames, columns, symbols),),
+    ),
+    'chunked': (
+      lambda *args: transducer.chunked_transducer_loss(join, *args)[0].sum(),
+      joined,
+    ),
+    'pruned': (
+      lambda *args: (
+        transducer_pruned.pruned_transducer_loss(join, *args).total().sum()
+      ),
+      joined + simple,
+    ),
+  }
+  return {
+    name: (
+      jax.jit(jax.value_and_grad(function, tuple(range(len(inputs))))),
+      inputs + rows,
+    )
+    for name, (function, inputs) in found.items()
+  }
+
+
+def drawn(shapes, symbols):
+  """Draws inputs: full lengths, normal scores."""
+  import jax.numpy as jnp
+  import numpy as np
+
+  rng = np.random.default_rng(0)
+  *inputs, len_b, labels_bl, label_len_b = shapes
+  return (
+    *(jnp.asarray(rng.standard_normal(x.shape, np.float32)) for x in inputs),
+    jnp.full(len_b.shape, FLAGS.frames, jnp.int32),
+    jnp.asarray(rng.integers(1, symbols, labels_bl.shape), jnp.int32),
+    jnp.full(label_len_b.shape, FLAGS.labels, jnp.int32),
+  )
+
+
+def theirs(inputs):
+  """Returns torchaudio's value and gradient; None without torchaudio."""
+  import numpy as np
+
+  try:
+    import torch
+    from torchaudio.functional import rnnt_loss
+  except ImportError:
+    return None
+  logits, len_b, labels_bl, label_len_b = (
+    torch.tensor(np.asarray(x)) for x in inputs
+  )
+  logits.requires_grad_()
+
+  def run():
+    logits.grad = None
+    lengths = len_b, label_len_b
+    total = rnnt_loss(logits, labels_bl, *lengths, blank=0, reduction='sum')
+    total.backward()
+    return total.item()
+
+  return run
+
+
+def memory():
+  """Returns bytes of each form's program at the vocabulary of the flag."""
+  from nasjax.losses import transducer
+  from nasjax.programs import memory as memory_lib
+
+  symbols = FLAGS.memory_vocabulary
+  node = 4 * FLAGS.utterances * (FLAGS.labels + 1) * symbols
+  found = {'logits': node * FLAGS.frames}
+  found['chunk'] = node * max(1, transducer.CHUNK_BYTES // node)
+  for name, (program, shapes) in forms(symbols).items():
+    if name != 'plain':
+      compiled = program.lower(*shapes).compile()
+      found[name] = memory_lib.program_bytes(compiled)
+  return found
+
+
+def measure():
+  """Returns milliseconds of each form, and what torchaudio's value is off."""
+  import jax
+  import numpy as np
+
+  programs = forms(FLAGS.symbols)
+  inputs = {
+    name: drawn(shapes, FLAGS.symbols) for name, (_, shapes) in programs.items()
+  }
+  runs = {
+    name: lambda program=program, name=name: jax.block_until_ready(
+      program(*inputs[name])
+    )
+    for name, (program, _) in programs.items()
+  }
+  values = {name: float(run()[0]) for name, run in runs.items()}
+  rival = theirs(inputs['plain'])
+  found = {}
+  if rival:
+    runs['torchaudio'] = rival
+    found['value_off'] = abs(values['plain'] / rival() - 1)
+  times = {name: [] for name in runs}
+  for _ in range(FLAGS.rounds):
+    for name, run in runs.items():
+      start = time.perf_counter()
+      run()
+      times[name].append(1e3 * (time.perf_counter() - start))
+  found['ms'] = {
+    name: {
+      'least': round(min(ms), 1),
+      'median': round(float(np.median(ms)), 1),
+    }
+    for name, ms in times.items()
+  }
+  return found
+
+
+def show(found):
+  """Prints the figures."""
+  from rich.console import Console
+  from rich.table import Table
+
+  view = Table(title=f'value and gradient, {FLAGS.symbols} symbols, ms')
+  for column in ('', 'least', 'median'):
+    view.add_column(column, justify='right' if column else 'left')
+  for name, ms in found['ms'].items():
+    view.add_row(name, f'{ms["least"]:.1f}', f'{ms["median"]:.1f}')
+  console = Console(markup=False, emoji=False, highlight=False, width=80)
+  console.print(view)
+  megabytes = {name: x / 1e6 for name, x in found['bytes'].items()}
+  console.print(
+    f'{FLAGS.memory_vocabulary} symbols: all scores {megabytes["logits"]:,.0f} '
+    f'MB; a chunk of them {megabytes["chunk"]:,.0f} MB, the program in chunks '
+    f'{megabytes["chunked"]:,.0f} MB, pruned {megabytes["pruned"]:,.0f} MB'
+  )
+  if 'value_off' not in found:
+    console.print('torchaudio is not installed: there is nothing beside it')
+
+
+def run():
+  """Measures, prints and writes."""
+  found = {'bytes': memory(), **measure()}
+  show(found)
+  if FLAGS.json:
+    path = pathlib.Path(FLAGS.json).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+  command.run(run)

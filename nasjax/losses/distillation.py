@@ -1,0 +1,276 @@
+"""Divergences between a teacher's outputs and a student's.
+
+Wang et al. 2021, "AlphaNet: Improved Training of Supernets with Alpha-
+Divergence", and its released code, for `alpha_divergence`. For transducers the
+outputs at a node are reduced to a few symbols and the rest: the teacher's most
+probable ones (TODM), or the next label and the blank (Panchapagesan et al.
+2021, "Efficient Knowledge Distillation for RNN-Transducer Models").
+
+The teacher is what it is: no gradient goes there.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from nasjax.losses import transducer
+
+REDUCTIONS = ('mean', 'sum')
+# Below this a probability counts as this much, and has no gradient.
+_FLOOR = 1e-8
+# How near to 0 or 1 a divergence is the limit there.
+_NEAR = 1e-3
+
+
+def kl_divergence(teacher_logits, student_logits):
+  """Kullback-Leibler divergence of the student from the teacher, in nats.
+
+  Args:
+    teacher_logits, student_logits: unnormalised scores [.., v]; computed in
+      float32.
+
+  Returns:
+    float32 [..]; its gradient by the student's scores is q - p.
+  """
+  return divergence(teacher_logits, student_logits, 1.0)
+
+
+def divergence(teacher_logits, student_logits, alpha, clip=5.0):
+  """The alpha-divergence of the student from the teacher.
+
+  sum of q (min(r^alpha, clip) - 1) / (alpha (alpha - 1)), r = p / q; its limit
+  sum of p log r at alpha 1, unclipped, and at alpha 0 that of -q log r, where r
+  is clipped.
+
+  Args:
+    teacher_logits, student_logits: as in `kl_divergence`.
+    alpha: number.
+    clip: largest weight.
+
+  Returns:
+    float32 [..]. Differentiated, it is clipped where it is; what trains is
+    `alpha_divergence`.
+  """
+  log_p, log_q = _log_probs(teacher_logits, student_logits)
+  if abs(alpha - 1) < _NEAR:
+    # What the teacher rules out adds nothing, whatever the student says.
+    p = jnp.exp(log_p)
+    return jnp.where(p > 0, p * (log_p - log_q), 0.0).sum(-1)
+  q = jnp.exp(log_q)
+  if abs(alpha) < _NEAR:
+    log_r = jnp.minimum(log_p - log_q, jnp.log(clip))
+    return jnp.where(q > 0, -q * log_r, 0.0).sum(-1)
+  weight = _weight(log_p, log_q, alpha, clip)
+  return (q * (weight - 1)).sum(-1) / (alpha * (alpha - 1))
+
+
+def alpha_divergence(
+  teacher_logits, student_logits, alpha_min=-1.0, alpha_max=1.0, clip=5.0
+):
+  """What trains a student by the larger of two clipped alpha-divergences.
+
+  Where the student is unsure of what the teacher says, one of them is large,
+  and the other where it is sure of what the teacher does not say.
+
+  Args:
+    teacher_logits, student_logits: as in `kl_divergence`.
+    alpha_min, alpha_max: of the two divergences.
+    clip: largest weight (p / q)^alpha of a symbol; none at alpha 1.
+
+  Returns:
+    float32 [..]: at each place -sum of sg(q rho) log q, whose gradient is that
+    of the larger divergence (but for the clip). It is no divergence: it may be
+    negative, and is not 0 where both agree. `divergence` tells how far they
+    are.
+
+  Raises:
+    ValueError: if the clip is not above 0.
+  """
+  if not clip > 0:
+    raise ValueError(f'clip is {clip}; a weight needs more than 0')
+  left, right = (
+    divergence(teacher_logits, student_logits, alpha, clip)
+    for alpha in (alpha_min, alpha_max)
+  )
+  return jnp.where(
+    jax.lax.stop_gradient(left > right),
+    _surrogate(teacher_logits, student_logits, alpha_min, clip),
+    _surrogate(teacher_logits, student_logits, alpha_max, clip),
+  )
+
+
+def top_symbols(teacher_logits, count):
+  """The teacher's most probable symbols, int32 [.., count]."""
+  return jax.lax.top_k(jax.lax.stop_gradient(teacher_logits), count)[1]
+
+
+def label_and_blank(labels_bl, label_len_b, blank=0):
+  """The symbols that lead on from each node: index_b1u2, -1 for no label."""
+  labels_bu = transducer.labels_ahead(
+    jnp.asarray(labels_bl), jnp.asarray(label_len_b), blank
+  )
+  labels_bu = jnp.where(labels_bu == blank, -1, labels_bu)
+  return jnp.stack([labels_bu, jnp.full_like(labels_bu, blank)], -1)[:, None]
+
+
+def reduced(logits, index):
+  """Log probabilities of some symbols, and of all others together.
+
+  Args:
+    logits: unnormalised scores [.., v].
+    index: symbols [.., j], none of them twice; -1 for none, whose probability
+      is nobody's: 1e-8.
+
+  Returns:
+    float32 [.., j + 1], scores as the divergences take them.
+
+  Raises:
+    ValueError: if no symbol is left for the rest.
+  """
+  if index.shape[-1] >= logits.shape[-1]:
+    raise ValueError(
+      f'{index.shape[-1]} of {logits.shape[-1]} symbols leave no rest'
+    )
+  log_probs = jax.nn.log_softmax(jnp.asarray(logits, jnp.float32))
+  index = jnp.broadcast_to(index, log_probs.shape[:-1] + index.shape[-1:])
+  symbols = jnp.arange(log_probs.shape[-1])
+  taken = functools.reduce(
+    jnp.logical_or,
+    [
+      index[..., j, None] == symbols.reshape((1,) * (index.ndim - 1) + (-1,))
+      for j in range(index.shape[-1])
+    ],
+  )
+  # Summed, not subtracted from 1: small ones keep their precision.
+  rest = jnp.where(taken, 0.0, jnp.exp(log_probs)).sum(-1, keepdims=True)
+  some = jnp.take_along_axis(log_probs, jnp.maximum(index, 0), axis=-1)
+  floor = jnp.log(_FLOOR)
+  some = jnp.where(index < 0, floor, jnp.maximum(some, floor))
+  return jnp.concatenate([some, jnp.log(jnp.maximum(rest, _FLOOR))], -1)
+
+
+def over_nodes(loss_btu, len_b, label_len_b, reduction='mean'):
+  """Mean or sum over the nodes of each utterance; 0 for one without frames.
+
+  Args:
+    loss_btu: u from 0 to L labels said.
+    len_b: frames.
+    label_len_b: labels.
+    reduction: 'mean' or 'sum'.
+
+  Raises:
+    ValueError: if the reduction is neither.
+  """
+  if reduction not in REDUCTIONS:
+    raise ValueError(
+      f'reduction is {reduction!r}; it must be one of {REDUCTIONS}'
+    )
+  frames, columns = loss_btu.shape[1:]
+  inside_bt = jnp.arange(frames)[None] < len_b[:, None]
+  inside_bu = jnp.arange(columns)[None] <= label_len_b[:, None]
+  inside_btu = inside_bt[:, :, None] & inside_bu[:, None]
+  sum_b = jnp.where(inside_btu, loss_btu, 0.0).sum(axis=(1, 2))
+  if reduction == 'sum':
+    return sum_b
+  return sum_b / jnp.maximum(inside_btu.sum(axis=(1, 2)), 1)
+
+
+def distilled_transducer_loss(
+  join,
+  teacher,
+  student,
+  len_b,
+  labels_bl,
+  label_len_b,
+  blank=0,
+  count=10,
+  differ=kl_divergence,
+  reduction='mean',
+  chunk=None,
+):
+  """The student's transducer loss, and how far it is from its teacher.
+
+  Both joiners run for some frames at a time: the scores of all nodes never
+  exist, neither the teacher's nor the student's.
+
+  Args:
+    join: the joiner, see `transducer.chunked_transducer_loss`.
+    teacher, student: params, enc_btd and pred_bud of each.
+    len_b, labels_bl, label_len_b, blank: as in `transducer.transducer_loss`.
+    count: how many of the teacher's most probable symbols are told apart at a
+      node; None for the next label and the blank.
+    differ: of (teacher's scores, student's), the divergence at each place.
+    reduction: over nodes, see `over_nodes`.
+    chunk: frames at a time; None for as many as make 64 MiB of scores.
+
+  Returns:
+    loss_b and feasible_b, as `transducer.transducer_loss`, and apart_b.
+
+  Raises:
+    ValueError: as `transducer.chunked_transducer_loss`, `reduced` and
+      `over_nodes`.
+  """
+  len_b, labels_bl, label_len_b = (
+    jnp.asarray(x) for x in (len_b, labels_bl, label_len_b)
+  )
+  lengths = len_b, label_len_b
+  told, teacher_enc_btd, teacher_bud = jax.lax.stop_gradient(teacher)
+  params, enc_btd, pred_bud = student
+  teacher_enc_btd, teacher_bud = transducer.inputs(
+    teacher_enc_btd, teacher_bud, *lengths
+  )
+  enc_btd, pred_bud = transducer.inputs(enc_btd, pred_bud, *lengths)
+  one = jax.eval_shape(
+    join, params, enc_btd[:, :1, None], pred_bud[:, None]
+  ).shape
+  shape = (one[0], enc_btd.shape[1], *one[2:])
+  transducer.check(shape, len_b, labels_bl, label_len_b, blank)
+  labels_bu = transducer.labels_ahead(labels_bl, label_len_b, blank)
+
+  def some(frames):
+    teacher_enc_btd, enc_btd = frames
+    teacher_btuv = join(told, teacher_enc_btd[:, :, None], teacher_bud[:, None])
+    student_btuv = join(params, enc_btd[:, :, None], pred_bud[:, None])
+    if count is None:
+      index = label_and_blank(labels_bl, label_len_b, blank)
+    else:
+      index = top_symbols(teacher_btuv, count)
+    apart_btu = differ(
+      reduced(teacher_btuv, index), reduced(student_btuv, index)
+    )
+    arcs = transducer.arcs(blank, student_btuv, labels_bu[:, None])
+    return *arcs, apart_btu
+
+  *arcs, apart_btu = transducer.in_chunks(
+    some, (teacher_enc_btd, enc_btd), one, chunk
+  )
+  loss_b, feasible_b = transducer.loss(*arcs, *lengths)
+  return loss_b, feasible_b, over_nodes(apart_btu, *lengths, reduction)
+
+
+def _log_probs(teacher_logits, student_logits):
+  teacher_logits = jax.lax.stop_gradient(teacher_logits)
+  return tuple(
+    jax.nn.log_softmax(jnp.asarray(x, jnp.float32))
+    for x in (teacher_logits, student_logits)
+  )
+
+
+def _weight(log_p, log_q, alpha, clip):
+  return jnp.minimum(jnp.exp(alpha * (log_p - log_q)), clip)
+
+
+def _surrogate(teacher_logits, student_logits, alpha, clip):
+  """Returns what has the gradient of a divergence; see `alpha_divergence`."""
+  log_p, log_q = _log_probs(teacher_logits, student_logits)
+  q = jnp.exp(log_q)
+  if abs(alpha - 1) < _NEAR:
+    factor = jnp.exp(log_p)
+  elif abs(alpha) < _NEAR:
+    factor = q * (jnp.minimum(log_p - log_q, jnp.log(clip)) - 1)
+  else:
+    weight = _weight(log_p, log_q, alpha, clip)
+    factor = q * (weight / alpha + 1 / (alpha * (alpha - 1)))
+  factor = jax.lax.stop_gradient(factor)
+  return -jnp.where(factor == 0, 0.0, factor * log_q).sum(-1)

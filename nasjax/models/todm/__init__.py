@@ -1,0 +1,1 @@
+"""The transducers of TODM, with state-space encoders."""

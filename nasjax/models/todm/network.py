@@ -1,0 +1,314 @@
+"""Transducers with state-space encoders: the networks of TODM.
+
+Shangguan et al. 2023, "TODM: Train Once Deploy Many": an encoder of `SSMLayer`s
+whose feed-forward widths and number are what is searched, a predictor of three
+LSTMs, and a joiner that adds the two up. The paper does not say what stands
+between features and encoder: here frames are stacked, and a product brings them
+to the encoder's channels where they have another number.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from nasjax.layers import elastic, modules, ssm
+
+PREDICTORS = ('lstm', 'stateless')
+
+
+class Choice(NamedTuple):
+  """Which of an elastic encoder's networks runs.
+
+  Attributes:
+    width_n: int32, for each layer which of its widths.
+    depth: int32, how many layers there are, from the first.
+  """
+
+  width_n: jax.Array
+  depth: jax.Array
+
+
+class Encoder(nn.Module):
+  """Features to what the joiner adds up.
+
+  Attributes:
+    hidden: of the feed-forward part of each layer; for an elastic one the
+      widths there are.
+    channels: of every layer.
+    joined: numbers of the output.
+    stacked: frames that become one.
+    heads, depth, gate, states, form, causal, rate: of `ssm.SSMLayer`.
+    least: layers that no `Choice` leaves out.
+  """
+
+  hidden: tuple
+  channels: int = 512
+  joined: int = 1024
+  stacked: int = 1
+  heads: int = 1
+  depth: int = 2
+  gate: str = 'none'
+  states: int = 32
+  form: str = 'fft'
+  causal: bool = False
+  rate: float = 0.0
+  least: int = 1
+
+  @nn.compact
+  def __call__(self, x_btf, len_b, key=None, state=None, choice=None):
+    """Runs it.
+
+    Args:
+      x_btf: features.
+      len_b: frames of each utterance.
+      key: of dropout, or None.
+      state: to stream, a tuple of what `ssm.initial_state` returns for each
+        layer, or what the call before returned; frames come in whole stacks.
+      choice: `Choice`, for utterances as a whole; None for the largest network.
+
+    Returns:
+      enc_btd and its lengths; where a state is given, also the next one.
+    """
+    x_btc, len_b = stack(x_btf, len_b, self.stacked)
+    if x_btc.shape[-1] != self.channels:
+      x_btc = modules.Dense(self.channels, name='front')(x_btc)
+    states = []
+    for n, layer in enumerate(self.layers()):
+      if state is None and choice is None:
+        x_btc = layer(x_btc, len_b, key)
+      elif state is None:
+        x_btc = self._chosen(n, layer, x_btc, len_b, key, choice)
+      else:
+        x_btc, new = layer(x_btc, len_b, key, state[n])
+        states.append(new)
+    enc_btd = modules.Dense(self.joined, name='out')(x_btc)
+    return (enc_btd, len_b) + (() if state is None else (tuple(states),))
+
+  def _chosen(self, n, layer, x_btc, len_b, key, choice):
+    def run(layer, x_btc):
+      return layer(x_btc, len_b, key, None, choice.width_n[n])
+
+    if n < self.least or self.is_initializing():
+      return run(layer, x_btc)
+    # What is left out is not computed.
+    return nn.cond(n < choice.depth, run, lambda _, x_btc: x_btc, layer, x_btc)
+
+  def layers(self):
+    """Makes the layers, in order."""
+    return [
+      ssm.SSMLayer(
+        hidden,
+        *(self.heads, self.depth, self.gate, self.states, self.form),
+        *(self.causal, self.rate, 2 * n),
+        name=f'layer{n}',
+      )
+      for n, hidden in enumerate(self.hidden)
+    ]
+
+
+def alone(encoder, params, widths):
+  """Returns one network of an elastic encoder by itself.
+
+  Args:
+    encoder: `Encoder`, elastic.
+    params: of it.
+    widths: of the layers that there are, from the first.
+
+  Returns:
+    `Encoder` and its parameters, views of those given.
+
+  Raises:
+    ValueError: a width is none of its layer's, or there are too many or too few
+      layers.
+  """
+  widths = tuple(widths)
+  if not encoder.least <= len(widths) <= len(encoder.hidden):
+    raise ValueError(
+      f'{len(widths)} layers; there are {encoder.least} to '
+      f'{len(encoder.hidden)}'
+    )
+  kept = {k: v for k, v in params.items() if not k.startswith('layer')}
+  for n, width in enumerate(widths):
+    if width not in encoder.hidden[n]:
+      raise ValueError(
+        f'layer {n}: width {width} is none of {tuple(encoder.hidden[n])}'
+      )
+    layer = params[f'layer{n}']
+    kept[f'layer{n}'] = layer | {'ffn': elastic.sliced(layer['ffn'], width)}
+  return encoder.clone(hidden=widths, least=1, parent=None), kept
+
+
+def stack(x_btf, len_b, count):
+  """Puts `count` frames into one; the last is filled up with zeros.
+
+  Returns:
+    x_btf and its lengths, ceil(len / count).
+  """
+  x_btf = modules.mask_frames(x_btf, len_b)
+  if count == 1:
+    return x_btf, len_b
+  batch, frames, features = x_btf.shape
+  x_btf = jnp.pad(x_btf, ((0, 0), (0, -frames % count), (0, 0)))
+  x_btf = x_btf.reshape(batch, -(-frames // count), count * features)
+  return x_btf, -(-len_b // count)
+
+
+class Predictor(nn.Module):
+  """Labels said so far to what the joiner adds up.
+
+  Attributes:
+    outputs: symbols, one of which (0) is the blank, and the beginning.
+    channels: of the embedding and of the LSTMs.
+    joined: numbers of the output.
+    kind: 'lstm'; or 'stateless', which knows the last `context` labels alone
+      (Ghodsi et al. 2020, "RNN-Transducer with Stateless Prediction Network").
+    depth: LSTMs on one another.
+    context: see `kind`.
+  """
+
+  outputs: int
+  channels: int = 512
+  joined: int = 1024
+  kind: str = 'lstm'
+  depth: int = 3
+  context: int = 2
+
+  def setup(self):
+    if self.kind not in PREDICTORS:
+      raise ValueError(f'kind is {self.kind!r}; it must be one of {PREDICTORS}')
+    self.embed = nn.Embed(self.outputs, self.channels)
+    if self.kind == 'lstm':
+      self.lstm = [modules.LSTM(self.channels) for _ in range(self.depth)]
+    else:
+      self.taps = self.param(
+        'taps',
+        nn.initializers.normal(self.context**-0.5),
+        (self.context, self.channels),
+      )
+    self.out = modules.Dense(self.joined)
+
+  def __call__(self, labels_bl):
+    """Returns pred_bud, u from 0 to L labels said.
+
+    Args:
+      labels_bl: transcripts; what stands beyond their ends reaches only what
+        comes behind it.
+    """
+    said_bu = jnp.pad(labels_bl, ((0, 0), (1, 0)))
+    if self.kind == 'lstm':
+      x_buc = self._embedded(said_bu)
+      for lstm in self.lstm:
+        x_buc = lstm(x_buc)
+      return self.out(x_buc)
+    before = jnp.pad(said_bu, ((0, 0), (self.context - 1, 0)))
+    columns = said_bu.shape[1]
+    last_buk = jnp.stack(
+      [before[:, k : k + columns] for k in range(self.context)], axis=-1
+    )
+    return self.out(self._mixed(last_buk))
+
+  def step(self, state, label_b):
+    """Goes on by one label; returns the state and pred_bd."""
+    if self.kind == 'stateless':
+      state = jnp.concatenate([state[:, 1:], label_b[:, None]], axis=1)
+      return state, self.out(self._mixed(state[:, None]))[:, 0]
+    x_b1c, states = self._embedded(label_b[:, None]), []
+    for lstm, before in zip(self.lstm, state):
+      x_b1c, after = lstm(x_b1c, before)
+      states.append(after)
+    return tuple(states), self.out(x_b1c)[:, 0]
+
+  def _embedded(self, labels):
+    # The loss tells of labels that there are not.
+    return self.embed(jnp.clip(labels, 0, self.outputs - 1))
+
+  def _mixed(self, last_buk):
+    x_bukc = self._embedded(last_buk)
+    return nn.relu((x_bukc * self.taps[None, None]).sum(axis=2))
+
+
+def predictor_state(predictor, batch):
+  """Returns the state before all labels, and the blank that begins them."""
+  if predictor.kind == 'stateless':
+    return jnp.zeros((batch, predictor.context), jnp.int32)
+  zeros_bc = jnp.zeros((batch, predictor.channels))
+  return ((zeros_bc, zeros_bc),) * predictor.depth
+
+
+class Joiner(nn.Module):
+  """Scores of the symbols at a node, from encoder and predictor."""
+
+  outputs: int
+
+  @nn.compact
+  def __call__(self, enc_btud, pred_btud):
+    """Returns logits_btuv; either may be the same for all t, or all u."""
+    x_btud = jnp.tanh(enc_btud + pred_btud)
+    batch, frames, columns, joined = x_btud.shape
+    x_rud = x_btud.reshape(batch * frames, columns, joined)
+    logits_ruv = modules.Dense(self.outputs, name='out')(x_rud)
+    return logits_ruv.reshape(batch, frames, columns, self.outputs)
+
+
+class Transducer(nn.Module):
+  """The three parts, each to be run by itself: its scores would be large.
+
+  Attributes:
+    encoder, predictor: modules.
+  """
+
+  encoder: Encoder
+  predictor: Predictor
+
+  def setup(self):
+    self.joiner = Joiner(self.predictor.outputs)
+
+  def __call__(self, x_btf, len_b, labels_bl, key=None):
+    """Returns enc_btd, its lengths, and pred_bud, for a loss with `join`."""
+    enc_btd, len_b = self.encoder(x_btf, len_b, key)
+    pred_bud = self.predictor(labels_bl)
+    # So that there are parameters; nobody computes it.
+    self.joiner(enc_btd[:, :1, None], pred_bud[:, None, :1])
+    return enc_btd, len_b, pred_bud
+
+
+def join(params, enc_btud, pred_btud):
+  """The joiner as losses take it; `params` are those named 'joiner'."""
+  outputs = params['out']['bias'].shape[-1]
+  return Joiner(outputs).apply({'params': params}, enc_btud, pred_btud)
+
+
+def decoding(network, params):
+  """Returns start, predict and join of a `decoding.transducer.Model`."""
+  predictor = network.predictor.clone(parent=None, name=None)
+
+  def predict(state, label_b):
+    return predictor.apply(
+      {'params': params['predictor']}, state, label_b, method='step'
+    )
+
+  def join_rows(enc_bd, pred_bd):
+    logits_b11v = join(
+      params['joiner'], enc_bd[:, None, None], pred_bd[:, None, None]
+    )
+    return logits_b11v[:, 0, 0]
+
+  return (
+    lambda batch: predictor_state(predictor, batch),
+    predict,
+    join_rows,
+  )
+
+
+def shapes(network, features):
+  """Returns the parameters' shapes, of an input of so many features."""
+  some = jax.eval_shape(
+    network.init,
+    jax.random.key(0),
+    jnp.zeros((1, 8, features)),
+    jnp.ones(1, jnp.int32),
+    jnp.zeros((1, 1), jnp.int32),
+  )
+  return some['params']
