@@ -80,13 +80,13 @@ def _check():
     raise ValueError('--run is empty; name the directory of a run')
   if FLAGS.decoder is None and (FLAGS.lm or FLAGS.lexicon):
     FLAGS.decoder = 'words'
-  words = FLAGS.decoder == 'words'
-  for name in ('lm', 'lexicon', 'rescore'):
-    if FLAGS[name].value and not words:
-      raise ValueError(f'--{name} does not go with --decoder={FLAGS.decoder}')
   for name in ('lm_weight', 'word_bonus', 'rescore'):
     if FLAGS[name].present and not FLAGS.lm:
       raise ValueError(f'--{name} is for a language model; give --lm')
+  words = FLAGS.decoder == 'words'
+  for name in ('lm', 'lexicon'):
+    if FLAGS[name].value and not words:
+      raise ValueError(f'--{name} does not go with --decoder={FLAGS.decoder}')
   if FLAGS['n_best'].present and not FLAGS.rescore:
     raise ValueError('--n_best is for --rescore; give it')
   if FLAGS.engine == 'flashlight' and not (words and FLAGS.lexicon):

@@ -26,9 +26,9 @@ import numpy as np
 from nasjax.decoding import arpa, error_rates, transcripts
 
 _ZERO = -math.inf
-# Symbols less probable than the best of a frame by more than this (e^-12 is
-# 6e-6) are not looked at.
-_BELOW_BEST = 12.0
+# Symbols less probable than the best of a frame by more than this (e^-10 is
+# 5e-5) are not looked at.
+_BELOW_BEST = 10.0
 
 
 class Hypothesis(NamedTuple):
@@ -285,7 +285,7 @@ class Search:
     fusion: Fusion | None = None,
     lexicon: Lexicon | None = None,
     width: int = 16,
-    best_symbols: int = 40,
+    best_symbols: int = 20,
   ):
     """
     Args:
@@ -295,7 +295,7 @@ class Search:
         symbols do not say where words begin, and there alone.
       width: prefixes kept.
       best_symbols: symbols that are looked at in each frame, the most probable;
-        those below the best by more than 12 nats never.
+        those below the best by more than 10 nats never.
 
     Raises:
       ValueError: the symbols know of no words, nor does a lexicon spell any in
@@ -370,9 +370,13 @@ class Search:
         if found is None:
           extended = self._extended if self._trie is None else self._spelled
           found = node.children[symbol] = extended(node, symbol)
+        score = reached + values[symbol]
         for child in found:
-          own = sums.setdefault(child, [_ZERO, _ZERO])
-          own[1] = _add(own[1], reached + values[symbol])
+          own = sums.get(child)
+          if own is None:
+            sums[child] = [_ZERO, score]
+          else:
+            own[1] = _add(own[1], score)
     ranked = [
       (_add(*own) + node.bonus, node, *own) for node, own in sums.items()
     ]
@@ -566,7 +570,7 @@ class Flashlight:
     lexicon: Lexicon,
     fusion: Fusion | None = None,
     width: int = 16,
-    best_symbols: int = 40,
+    best_symbols: int = 20,
   ):
     """
     Args:
