@@ -72,7 +72,7 @@ def measure(job, shard, prepared):
   clock.parts['decoding'] = max(
     0.0, clock.parts.pop('both') - clock.parts['evaluation']
   )
-  state = state | {'members': members_p}
+  state = state._replace(members=members_p)
   host = clock.time('logging', trainer.unload, state)
   with tempfile.TemporaryDirectory() as directory:
     path = pathlib.Path(directory).absolute() / 'checkpoints'
@@ -99,6 +99,11 @@ def show(parts):
   CONSOLE.print(view)
   spent = sum(parts[name] for name in ('data', 'decoding', 'logging'))
   CONSOLE.print(f'data, decoding and logging: {spent / total:.1%}')
+  without = parts['training'] + parts['evaluation']
+  CONSOLE.print(
+    f'with decoding, training takes {1 + parts["decoding"] / without:.2f} times '
+    'as long'
+  )
 
 
 def run():

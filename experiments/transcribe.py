@@ -13,10 +13,7 @@ import pathlib
 import sys
 
 from absl import flags
-from common import (
-  command,
-  device_flags,  # noqa: F401  (--compilation_cache)
-)
+from common import command, device_flags
 
 FLAGS = flags.FLAGS
 
@@ -84,12 +81,7 @@ def run(recordings):
     raise ValueError('--run is empty; name the directory of a run')
   if not (recordings or FLAGS.list):
     raise ValueError('no recording; name WAV or FLAC files behind the flags')
-  import jax
-
-  if FLAGS.compilation_cache:
-    cache = command.directory('compilation_cache').absolute()
-    jax.config.update('jax_compilation_cache_dir', str(cache))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+  device_flags.cache()
   if FLAGS.list:
     _show_networks()
     return

@@ -223,18 +223,20 @@ class TrainedNetwork:
     (heard,) = self._hear([x_tf], recipe, _padded(len(x_tf)))
     return dataclasses.replace(heard, notes=self._notes(name, speaker))
 
-  def hear(self, split, batch=8, decoder=None, beam_width=None):
+  def hear(self, split, batch=8, decoder=None, beam_width=None, frames=None):
     """Returns the `Transcript` of every utterance of a `data.corpus.Split`.
 
     Args:
       split: its utterances, or any list of features x_tf.
       batch: utterances that are heard together.
       decoder, beam_width: as in `transcribe`.
+      frames: to which utterances are padded, for calls that shall share a
+        program; those of the longest if not given.
     """
     recipe = self._decoding(decoder, beam_width)
     if hasattr(split, 'x_tf'):
       split = [split.x_tf(u) for u in range(len(split.ids))]
-    longest = max(map(len, split), default=0)
+    longest = frames or max(map(len, split), default=0)
     found = []
     for first in range(0, len(split), batch):
       chosen = split[first : first + batch]

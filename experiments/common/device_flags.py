@@ -57,9 +57,16 @@ def configure(most):
     )
   cores = max(1, min(len(os.sched_getaffinity(0)) // data, most)) * data
   jax.config.update('jax_num_cpu_devices', FLAGS.cpu_devices or cores)
+  cache()
+
+
+def cache():
+  """Keeps compiled programs where the flag says."""
+  import jax
+
   if FLAGS.compilation_cache:
-    cache = command.directory('compilation_cache').absolute()
-    jax.config.update('jax_compilation_cache_dir', str(cache))
+    place = command.directory('compilation_cache').absolute()
+    jax.config.update('jax_compilation_cache_dir', str(place))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 

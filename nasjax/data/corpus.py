@@ -23,6 +23,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -595,6 +596,44 @@ def _stored(path: pathlib.Path, encoding: str, width: int):
     splits[name] = _split(told, found if name == 'train' else found[:])
   statistics = np.load(path / 'statistics.npz')
   return splits, statistics['mean_f'], statistics['variance_f']
+
+
+class Utterance(NamedTuple):
+  """An utterance of a prepared corpus; see `Split`.
+
+  Attributes:
+    id, speaker, text: '' for what is not known of the last two.
+    labels: int32, training ids.
+    samples_n: int16, at 16 kHz.
+  """
+
+  id: str
+  speaker: str
+  text: str
+  labels: np.ndarray
+  samples_n: np.ndarray
+
+
+def utterances(
+  builder: tfds.core.DatasetBuilder, split: str
+) -> Iterator[Utterance]:
+  """Yields the utterances of a split one by one: memory stays as it is.
+
+  Raises:
+    ValueError: the builder is not prepared, lacks metadata, or has no such
+      split; or an utterance has a token that `train_map` does not know.
+  """
+  metadata = _metadata(builder)
+  symbols, _, _ = _alphabets(metadata)
+  ids = {symbol: number for number, symbol in enumerate(symbols, start=1)}
+  if split not in builder.info.splits:
+    raise ValueError(f'no split {split!r}: {sorted(builder.info.splits)}')
+  for example in builder.as_data_source(split=split):
+    key = example['id'].decode()
+    tokens = [token.decode() for token in example['tokens']]
+    labels = _label_ids(tokens, metadata['train_map'], ids, key)
+    texts = example['speaker'].decode(), example['text'].decode()
+    yield Utterance(key, *texts, labels, example['audio'])
 
 
 def audio(

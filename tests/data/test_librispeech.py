@@ -13,6 +13,7 @@ from nasjax.data import audio, corpus, frontend, librispeech, word_pieces
 from nasjax.data.synthetic import librispeech as spoken
 from nasjax.data.synthetic import synthesis
 
+pytest.importorskip('sentencepiece', reason="pip install '.[words]'")
 SPEC = synthesis.Spec(
   num_utterances=100, grammar='digits', words=(2, 4), snr_db=None, rt60=None
 )
@@ -79,6 +80,10 @@ def test_what_was_written_is_read(written, tmp_path):
   assert word_pieces.symbols(loaded.pieces) == loaded.symbols
   assert '+nb_asr_hamming-' in loaded.fingerprint
   assert len(set(loaded.train.speakers)) == 6
+  for u, one in enumerate(corpus.utterances(builder, 'test')):
+    np.testing.assert_array_equal(one.labels, loaded.test.labels[u])
+    assert (one.id, one.text) == (loaded.test.ids[u], loaded.test.texts[u])
+    assert len(one.samples_n) == loaded.test.samples_u[u]
 
 
 def test_found_whatever_is_above_it(written, tmp_path):

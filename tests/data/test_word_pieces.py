@@ -8,6 +8,7 @@ import pytest
 from nasjax.data import corpus, manifest, word_pieces
 from nasjax.decoding import metrics, transcripts
 
+pytest.importorskip('sentencepiece', reason="pip install '.[words]'")
 TEXTS = [
   'HE COULD WAIT NO LONGER',
   "HE DON'T WAIT LONGER NO",
