@@ -496,9 +496,11 @@ def _more(missing, before=''):
   )
 
 
-def _listed(values, most=8):
-  told = ', '.join(map(str, values[:most]))
-  return told if len(values) <= most else f'{told}, .. ({len(values)} in all)'
+def _listed(values, most=8, between=', '):
+  told = between.join(map(str, values[:most]))
+  if len(values) <= most:
+    return told
+  return f'{told}{between}.. ({len(values)} in all)'
 
 
 def _of_cell(run, found, missing, cell):
@@ -514,7 +516,8 @@ def _of_cell(run, found, missing, cell):
       known = {kept.cell for kept in found}
       near = difflib.get_close_matches(cell, known, 3, 0)
       raise ValueError(
-        f'{run} has no cell {given!r}; there are {_listed(near)}, '
+        f'{run} has no cell {given!r}; there are '
+        f'{_listed(near, between="; ")}; '
         f'{len(found)} networks in all, which listening.networks(run) lists, '
         'and transcribe.py --list'
       ) from None

@@ -64,7 +64,7 @@ def print_extremes(table, count=3, metric=None):
     arch = table.row_archs[r[0]]
     view.add_row(
       str(n + 1),
-      f'{table.space.names(arch)}\n{table.space.nested(arch)}',
+      table.space.names(arch, '\n'),
       str(len(r)),
       _per(best_r[r].mean()) if np.isfinite(best_r[r]).all() else '--',
       _per(test_r[r].mean()) + f'\n{_per(wer_r[r].mean())}' * worded,

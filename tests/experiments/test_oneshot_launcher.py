@@ -72,7 +72,7 @@ def test_what_is_found_is_trained_beside_the_baselines(whole):
     assert set(found['archs']) <= trained
     assert all(0 <= per <= 1 for per in found['test_per'])
   assert report['found']['largest operation']['archs'] == [
-    'conv7:1|conv7:00|conv7:000'
+    'conv7, conv7, conv7 [[3,1],[3,0,0],[3,0,0,0]]'
   ]
   names = {path.stem for path in (whole / 'figures').iterdir()}
   assert {
