@@ -6,15 +6,33 @@ import pathlib
 import numpy as np
 from common.console import CONSOLE
 from rich.table import Table
-from summaries.search_summary import VERDICTS
+from summaries import search_curves
+from summaries.search_summary import VERDICTS, finding
 
 from nasjax import analysis, cost, plots
 from nasjax.decoding import metrics
 from nasjax.storage import disk
 
+# Methods as their papers write them.
+_TITLES = {
+  'darts': 'DARTS',
+  'gdas': 'GDAS',
+  'proxyless': 'ProxylessNAS',
+  'snas': 'SNAS',
+  'st_nas': 'ST-NAS',
+}
+_RANDOM = 'random search of '
+_UNKNOWN = analysis.Verdict('unknown', *[float('nan')] * 5, 0)
+
 
 def _per(value):
   return f'{value:.2%}'
+
+
+def titled(label):
+  """Returns how a figure names what found a network."""
+  method, comma, rest = label.partition(', ')
+  return _TITLES.get(method, method.replace('_', ' ')) + comma + rest
 
 
 def values(study, found, column, metric=None):
@@ -39,18 +57,54 @@ def ranks(study, found, metric=None):
   """
   if study.lab.benchmark is None:
     return []
-  keys, per_n = _benchmark(study, metric)
+  keys, per_n = _means(study.lab.benchmark, metric)
   place = {key: 1 + r for r, key in enumerate(keys[np.argsort(per_n)])}
   space = study.supernet.space
   return [place.get(space.semantic_key(arch)) for arch in found.archs]
 
 
-def _benchmark(study, metric):
-  """Returns semantic keys of the benchmark table, and their mean error rate."""
-  rows = study.lab.benchmark
+def _means(rows, metric):
+  """Returns the semantic keys of a table, and their mean error rates."""
   per_r = np.nan_to_num(rows.errors(metric), nan=1.0)
   keys, which = np.unique(rows.column('semantic_key'), return_inverse=True)
   return keys, np.bincount(which, per_r) / np.bincount(which)
+
+
+def of_table(rows, archs, seeds, count, metric=None):
+  """Returns what a table says of all cells, and of random search in it.
+
+  Args:
+    rows: of the table: one space, macro network, recipe and corpus.
+    archs: all functions that may be drawn; None if nobody can list them.
+    seeds: of retraining: by the first random search chooses.
+    count: how many architectures it trains.
+    metric: names the error rate on test; None for what decides.
+
+  Returns:
+    {'test_per': mean error rate of each cell, rising,
+     'count': of random search,
+     'expected_random': the exact expectation of what it finds; None where the
+       table lacks a network that may be drawn}
+  """
+  _, per_n = _means(rows, metric)
+  found = {
+    'test_per': np.sort(per_n).tolist(),
+    'count': count,
+    'expected_random': None,
+  }
+  if archs is None or count > len(archs):
+    return found
+  val_r = np.nanmin(np.nan_to_num(rows.curves('val_per'), nan=1.0), axis=1)
+  test_r = np.nan_to_num(rows.errors(metric), nan=1.0)
+  keys_r, seed_r = rows.column('semantic_key'), rows.column('seed')
+  row_of = {pair: r for r, pair in enumerate(zip(keys_r, seed_r))}
+  keys = rows.space.semantic_keys(archs)
+  wanted = [[row_of.get((key, seed), -1) for seed in seeds] for key in keys]
+  if np.min(wanted) >= 0:
+    test_n = test_r[wanted].mean(axis=1)
+    val_n = val_r[[own[0] for own in wanted]]
+    found['expected_random'] = analysis.expected_best(val_n, test_n, count)
+  return found
 
 
 def record(study, metric=None):
@@ -60,7 +114,8 @@ def record(study, metric=None):
   """
   decides = study.work.job.metric
   called = metrics.named(metric, decides, study.work.prepareds[0].units)
-  space, macro = study.supernet.space, study.supernet.macro
+  supernet = study.supernet
+  space, macro = supernet.space, supernet.macro
   record = {
     'space': space.name,
     'macro': macro.name,
@@ -94,6 +149,17 @@ def record(study, metric=None):
       'wer': study.lab.word_errors(found.archs, study.seeds),
       'table_ranks': ranks(study, found, metric),
     }
+  if study.lab.benchmark is not None:
+    from studies import oneshot_study  # defines flags
+
+    (random,) = [f.label for f in study.found if f.label.startswith(_RANDOM)]
+    record['table'] = of_table(
+      study.lab.benchmark, oneshot_study.functions(supernet), study.seeds,
+      int(random.removeprefix(_RANDOM)), metric,
+    )  # fmt: skip
+  judged = verdicts(record['found'], _expected(record))
+  for label, v in judged.items():
+    record['found'][label]['against_random'] = search_curves.plain(v)
   return record
 
 
@@ -149,7 +215,8 @@ def show(record):
   columns += ['WER'] * worded + ['ranks in the table'] * ranked
   for column in columns:
     view.add_column(column, justify='left' if column == columns[0] else 'right')
-  lies = against_random(record['found'])
+  expected = _expected(record)
+  lies = against_random(record['found'], expected)
   for label, found in record['found'].items():
     mean = analysis.student_mean(found['test_per'])
     several = len(found['test_per']) > 1
@@ -168,6 +235,12 @@ def show(record):
       cells.append(', '.join(map(str, found['table_ranks'])))
     view.add_row(*cells)
   CONSOLE.print(view)
+  if expected is not None:
+    CONSOLE.print(
+      f'{_random(record["found"])}, exact expectation in the table: '
+      f'{_per(expected)}'
+    )
+  CONSOLE.print(said(record))
   for c in record['rank_correlations']:
     CONSOLE.print(
       f'{c["label"]}, seed {c["seed"]}: rank correlation of validation '
@@ -178,31 +251,60 @@ def show(record):
     )
 
 
-def against_random(found):
-  """Returns how all that is no random search lies to the first that is.
+def verdicts(found, expected=None):
+  """Returns the `analysis.Verdict` on all that is no random search.
 
-  Searches have few seeds, and none of them belongs to another: Welch's t, which
-  takes their error rates for normally distributed. Failed ones are left out.
+  Against its exact expectation in the table, or else the first random search.
+  Searches have few seeds, and none of them belongs to another: Student's t, or
+  Welch's, which takes their error rates for normally distributed. Failed ones
+  are left out.
   """
 
   def ran(label):
     per_n = np.array(found[label]['test_per'], np.float64)
     return per_n[np.isfinite(per_n)]
 
-  others = [label for label in found if not label.startswith('random')]
-  (reference, *_) = [label for label in found if label.startswith('random')]
-  if not len(ran(reference)):
-    return dict.fromkeys(others, 'unknown')
-  verdicts = analysis.judge(
-    {label: ran(label) for label in others if len(ran(label))},
-    ran(reference),
-    paired=False,
-    least=2,
+  reference = ran(_random(found)) if expected is None else expected
+  others = [label for label in found if not label.startswith(_RANDOM)]
+  judged = {}
+  if np.size(reference):
+    judged = analysis.judge(
+      {label: ran(label) for label in others if len(ran(label))},
+      reference, paired=False, least=2,
+    )  # fmt: skip
+  return {label: judged.get(label, _UNKNOWN) for label in others}
+
+
+def against_random(found, expected=None):
+  """Returns how each of them lies, as `verdicts` has it."""
+  return {label: v.lies for label, v in verdicts(found, expected).items()}
+
+
+def _random(found):
+  """Returns the label of the first random search."""
+  return next(label for label in found if label.startswith(_RANDOM))
+
+
+def _expected(record):
+  return (record.get('table') or {}).get('expected_random')
+
+
+def said(record):
+  """Returns what was found, in one sentence: of what searched several times."""
+  found = record['found']
+  searched = dict.fromkeys(search['label'] for search in record['searches'])
+  judged = verdicts(found, _expected(record))
+  return finding(
+    {
+      titled(label): judged[label]
+      if len(found[label]['archs']) > 1
+      else _UNKNOWN
+      for label in searched
+      if label in judged
+    },
+    f'{_random(found)} networks',
+    record['metric'],
   )
-  return {
-    label: verdicts[label].lies if label in verdicts else 'unknown'
-    for label in others
-  }
 
 
 def draw(study, record, out, metric=None):
@@ -244,20 +346,7 @@ def draw(study, record, out, metric=None):
   if hasattr(macro, 'subsampling'):
     chain = {'before': macro.before, 'subsampling': macro.subsampling}
   save(plots.derived(space, archs, labels, **chain), 'derived')
-  rows = [
-    plots.Row(
-      label,
-      tuple(f['test_per']),
-      tuple(np.resize(f['params'], len(f['test_per']))),
-      tuple(f['wer']) if f['wer'] else None,
-      label not in study.labels,
-    )
-    for label, f in record['found'].items()
-  ]
-  save(
-    plots.comparison(rows, 'networks found, trained alone', record['metric']),
-    'comparison',
-  )
+  save(compared(record), 'comparison')
   if study.ranks:
     alone_n, sd_n = alone(study, metric)
   for i, shared_n in study.ranks.items():
@@ -274,6 +363,32 @@ def draw(study, record, out, metric=None):
       f'ranks_{names[i]}',
     )
   return paths
+
+
+def compared(record):
+  """Draws what was found beside random search and all that the table has."""
+  searched = {search['label'] for search in record['searches']}
+  rows = [
+    plots.Row(
+      titled(label),
+      tuple(f['test_per']),
+      tuple(np.resize(f['params'], len(f['test_per']))),
+      tuple(f['wer']) if f['wer'] else None,
+      label not in searched,
+      tuple(f['archs']),
+      tuple(f['table_ranks']),
+    )
+    for label, f in record['found'].items()
+  ]
+  known = record.get('table') or {}
+  return plots.comparison(
+    rows,
+    said(record),
+    record['metric'],
+    known.get('test_per'),
+    known.get('expected_random'),
+    known.get('count'),
+  )
 
 
 def _file_name(label, search):

@@ -5,14 +5,13 @@ no global state knows of: show it in a notebook, or `save` it.
 """
 
 from nasjax.plots.cell_key import cell
+from nasjax.plots.comparison import Row, comparison
 from nasjax.plots.costs import pareto
 from nasjax.plots.curves import learning_curves, search_curves
 from nasjax.plots.drawing import COLOURS, save
 from nasjax.plots.graphs import cells, derived, search_space
 from nasjax.plots.makeup import composition, rankings
 from nasjax.plots.oneshot import (
-  Row,
-  comparison,
   decisions,
   entropies,
   probabilities,

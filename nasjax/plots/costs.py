@@ -95,7 +95,7 @@ def pareto(
   drawing.per_axis(ax, 100 * per_n[shown_n])
   ax.set_xlabel(xlabel)
   ax.set_ylabel(f'test {metric}')
-  ax.set_title(title, loc='left', color=drawing.INK, fontsize=11)
+  drawing.titled(ax, title)
   ax.legend(frameon=False, fontsize=9)
   return fig
 

@@ -63,7 +63,7 @@ def learning_curves(val_per_pe, labels_p, groups_p, title='', metric='PER'):
   ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
   ax.set_xlabel('epoch')
   ax.set_ylabel(f'validation {metric}')
-  ax.set_title(title, loc='left', color=drawing.INK, fontsize=11)
+  drawing.titled(ax, title)
   if groups:
     ax.legend(
       frameon=False, fontsize=9, loc='lower left', bbox_to_anchor=(0, 0)

@@ -1,8 +1,10 @@
 """What all figures share: colours, axes of percent, and how one is saved."""
 
+import itertools
 import os
 import pathlib
 import secrets
+import textwrap
 
 import numpy as np
 from matplotlib import ticker
@@ -21,6 +23,8 @@ COLOURS = (
   '#555555',
 )
 INK, QUIET, GRID = '#222222', '#777777', '#E4E4E4'
+# Of what is only there to be compared with.
+BASELINE = '#888888'
 
 
 def save(fig, path, dpi=150):
@@ -83,9 +87,29 @@ def panels(width, height, rows, columns, grid=True, widths=None, sharey=False):
   return fig, axs
 
 
+# Letters of a title that stand in an inch, if they are not all wide ones.
+_LETTERS = 10
+
+
 def titled(ax, text):
-  """Gives axes a title, left as everywhere."""
+  """Gives axes a title, left as everywhere, in as many lines as it needs.
+
+  Of several panels the first has it, and it reaches over the others.
+  """
+  text = _in_lines(text, ax.figure.get_figwidth() - 1)
   ax.set_title(text, loc='left', color=INK, fontsize=11)
+
+
+def headed(fig, text):
+  """Gives a figure a title, left and in as many lines as it needs."""
+  text = _in_lines(text, fig.get_figwidth() - 0.2)
+  fig.suptitle(text, x=0.01, ha='left', color=INK, fontsize=11)
+
+
+def _in_lines(text, inches):
+  width = max(int(_LETTERS * inches), 20)
+  lines = [textwrap.wrap(line, width) for line in text.split('\n')]
+  return '\n'.join(itertools.chain.from_iterable(lines))
 
 
 def beside(ax, texts, rows, from_left=False):

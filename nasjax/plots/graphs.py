@@ -77,7 +77,7 @@ def derived(space, archs, labels, before=3, subsampling=3, title=''):
     fig = cells(space, archs, labels)
   else:
     fig = _chains(space, space.parse_all(archs), labels, before, subsampling)
-  fig.suptitle(title, x=0.01, ha='left', color=drawing.INK, fontsize=11)
+  drawing.headed(fig, title)
   return fig
 
 
@@ -97,7 +97,7 @@ def search_space(space, title=''):
     operation(ax, n, names, drawing.COLOURS[0], True, half)
     for m in range(count):
       skip(ax, m, n + 1, ls=(0, (4, 3)))
-  ax.set_title(title, loc='left', color=drawing.INK, fontsize=11)
+  drawing.titled(ax, title)
   return fig
 
 

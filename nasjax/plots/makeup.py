@@ -205,7 +205,7 @@ def rankings(per_n, ranked, ylabel=None, title='', metric='PER'):
     ax.set_xlabel(f'cells of that {what[0]}, best to worst')
   for ax in axs[:, 0]:
     ax.set_ylabel(ylabel)
-  fig.suptitle(title, x=0.01, ha='left', color=drawing.INK, fontsize=12)
+  drawing.headed(fig, title)
   return fig
 
 

@@ -87,7 +87,7 @@ def search_forest(
     left.legend(
       frameon=False, fontsize=8, loc='lower right', bbox_to_anchor=(1, 1)
     )
-  fig.suptitle(title, x=0.01, ha='left', color=drawing.INK, fontsize=11)
+  drawing.headed(fig, title)
   return fig
 
 

@@ -199,7 +199,7 @@ def test_launchers_train_and_search_it(tmp_path):
   assert 'toy: 2 edges, 6 choices' in output
   report = json.loads((out / 'report.json').read_text())
   assert report['found']['largest operation']['archs'] == [
-    'first=dense second=dense'
+    'first=dense, second=dense [0,0]'
   ]
   assert len(report['rank_correlations']) == 1
   names = {path.stem for path in (out / 'figures').iterdir()}
