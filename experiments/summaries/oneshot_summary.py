@@ -2,14 +2,15 @@
 
 import json
 import pathlib
+import shlex
 
 import numpy as np
-from common.console import CONSOLE
+from common.console import CONSOLE, print_next
 from rich.table import Table
 from summaries import search_curves
 from summaries.search_summary import VERDICTS, finding
 
-from nasjax import analysis, cost, plots
+from nasjax import analysis, cost, plots, table
 from nasjax.decoding import metrics
 from nasjax.storage import disk
 
@@ -326,7 +327,8 @@ def draw(study, record, out, metric=None):
     names, study.labels, study.searches, study.results
   ):
     edges, alpha_by_edge, starts = plots.decisions(result)
-    title = f'{label}, seed {search.seed}'
+    said = plots.findings.decided(edges, alpha_by_edge)
+    title = f'{titled(label)}, seed {search.seed}: {said}'
     save(
       plots.probabilities(edges, alpha_by_edge, starts, ops, title=title),
       f'probabilities_{name}',
@@ -338,19 +340,25 @@ def draw(study, record, out, metric=None):
   save(_learning(study), 'learning')
   archs = [arch for f in study.found for arch in f.archs]
   labels = [
-    f'{f.label} {n + 1}' if len(f.archs) > 1 else f.label
+    titled(f.label) + f' {n + 1}' * (len(f.archs) > 1)
     for f in study.found
     for n in range(len(f.archs))
   ]
   chain = {}
   if hasattr(macro, 'subsampling'):
     chain = {'before': macro.before, 'subsampling': macro.subsampling}
-  save(plots.derived(space, archs, labels, **chain), 'derived')
+  different = len(set(space.semantic_keys(np.array(archs))))
+  said = f'{different} different networks among {len(archs)} that were found'
+  save(plots.derived(space, archs, labels, **chain, title=said), 'derived')
   save(compared(record), 'comparison')
   if study.ranks:
     alone_n, sd_n = alone(study, metric)
   for i, shared_n in study.ranks.items():
-    title = f'supernet of {study.labels[i]}, seed {study.searches[i].seed}'
+    correlation = analysis.rank_correlation(shared_n, alone_n)
+    title = plots.findings.agree(
+      f'the supernet of {titled(study.labels[i])}, seed '
+      f'{study.searches[i].seed},', 'training alone', correlation,
+    )  # fmt: skip
     save(
       plots.supernet_ranks(
         shared_n,
@@ -403,16 +411,15 @@ def _learning(study):
   for row_e, result in zip(curve_ne, study.results):
     per_e = np.array(result['curves']['val_per'], float)
     row_e[: len(per_e)] = per_e
-  titles = [
+  groups = [titled(label) for label in study.labels]
+  names = [
     f'{label}, seed {search.seed}'
-    for label, search in zip(study.labels, study.searches)
+    for label, search in zip(groups, study.searches)
   ]
+  runs = curve_ne, names, groups
+  said = plots.findings.learning(*runs, metric)
   return plots.learning_curves(
-    curve_ne,
-    titles,
-    study.labels,
-    f'Validation {metric} of the derived network, weights shared',
-    metric,
+    *runs, f'{said} (derived, weights shared)', metric
   )
 
 
@@ -429,3 +436,15 @@ def write(study, out, path, metric=None):
     disk.publish(pathlib.Path(path).expanduser(), text)
   for figure in draw(study, numbers, out, metric):
     CONSOLE.print(f'figure: {figure}')
+  place, search = shlex.quote(str(out)), study.searches[0]
+  hear = f'python experiments/transcribe.py --run={place} --search='
+  steps = {
+    'what the shared weights of a search hear': (
+      f'{hear}{search.method.name} --seed={search.seed} audio.wav'
+    )
+  }
+  if table.committed(out / 'table'):
+    steps['the networks that were trained, as one page'] = (
+      f'python experiments/report.py --table={place}'
+    )
+  print_next(steps)

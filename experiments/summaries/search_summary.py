@@ -306,11 +306,13 @@ def draw(study, found, out):
     )
     for name, trace in study.traces.items()
   }
+  what = f'validation {val}, mean of the newest {WINDOW}'
   plots.save(
     plots.search_curves(
       newest,
-      ylabel=f'validation {val}, mean of the newest {WINDOW}',
+      ylabel=what,
       log_cost=True,
+      title=plots.findings.newest(newest, what),
     ),
     out / f'validation_{_in_files(val)}_of_newest.png',
   )

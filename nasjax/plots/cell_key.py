@@ -61,7 +61,7 @@ def cell(space, arch, title=None):
   ax.set_xlim(-0.75, space.nodes + 0.15)
   top = ax.get_ylim()[1] + 0.08 if skips else 0.3
   ax.set_ylim(-1.4 - 0.2 * (len(lines) - 1), top)
-  drawing.titled(ax, title)
+  drawing.headed(fig, title)
   return fig
 
 

@@ -10,12 +10,14 @@ def learning_curves(val_per_pe, labels_p, groups_p, title='', metric='PER'):
   """Draws validation error rates by epoch for every member.
 
   Thin lines are members, coloured by group; a thick line is the median of a
-  group over the members still running; a cross is where one stopped early. The
-  best and the worst at the end are named.
+  group over the members still running; a cross is where one stopped early.
+  Members of one name are runs of one network: those that are best and worst at
+  their best epochs, as the mean over their runs, are named with that error
+  rate. Who has stopped early is not among them.
 
   Args:
     val_per_pe: fractions; NaN after a divergence.
-    labels_p: names of the members.
+    labels_p: names of the members, the same one for runs of one network.
     groups_p: names of their groups; sorted, so that a name keeps its colour.
     title: of the figure.
     metric: what the error rate is called.
@@ -56,13 +58,12 @@ def learning_curves(val_per_pe, labels_p, groups_p, title='', metric='PER'):
       solid_capstyle='round',
       label=f'{group} ({len(curves)})',
     )
-  _name_ends(ax, epochs, 100 * val_per_pe[:, -1], labels_p)
-  drawing.per_axis(ax, 100 * val_per_pe)
+  _name_ends(ax, epochs, best_epochs(val_per_pe, labels_p))
+  drawing.per_axis(ax, 100 * val_per_pe, f'validation {metric}')
   margin = 0.5 if epochs == 1 else 0.01 * epochs
   ax.set_xlim(1 - margin, epochs + margin)
   ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
   ax.set_xlabel('epoch')
-  ax.set_ylabel(f'validation {metric}')
   drawing.titled(ax, title)
   if groups:
     ax.legend(
@@ -181,16 +182,35 @@ def _mark_end(ax, epoch_e, percent_e, colour, epochs):
     )
 
 
-def _name_ends(ax, epochs, percent_p, labels_p):
+def best_epochs(val_per_pe, labels_p):
+  """Returns `{name: [error rate of the best epoch of each run]}`.
+
+  Of those all of whose runs went on to the end.
+  """
+  found = {}
+  for curve, label in zip(np.asarray(val_per_pe, np.float64), labels_p):
+    ended = curve.size and not np.isnan(curve[-1])
+    found.setdefault(label, []).append(np.nanmin(curve) if ended else np.nan)
+  return {
+    label: runs for label, runs in found.items() if not np.isnan(runs).any()
+  }
+
+
+def _name_ends(ax, epochs, found):
   """Writes the names of the best and of the worst at the right."""
-  ran = np.flatnonzero(~np.isnan(percent_p))
-  if not len(ran):
+  mean = {label: float(np.mean(runs)) for label, runs in found.items()}
+  if not mean:
     return
-  order = ran[np.argsort(percent_p[ran], kind='stable')]
-  for p in dict.fromkeys((order[0], order[-1])):
+  ends = min(mean, key=mean.get), max(mean, key=mean.get)
+  for label in dict.fromkeys(ends):
+    runs = len(found[label])
+    told = f'{100 * mean[label]:.2f} %, best epoch'
+    told += f', mean of {runs} runs' * (runs > 1)
+    # A long vector stands below what it chooses.
+    name = drawing.shortened(label.replace(' [[', '\n[['), 60)
     ax.annotate(
-      f'{drawing.shortened(labels_p[p], 36)}\n{percent_p[p]:.1f} %',
-      (epochs, percent_p[p]),
+      f'{name}\n{told}',
+      (epochs, 100 * mean[label]),
       xytext=(8, 0),
       textcoords='offset points',
       va='center',

@@ -152,25 +152,29 @@ def legend_below(fig):
     )
 
 
-def per_axis(ax, percent, which='y'):
+def per_axis(ax, percent, label, which='y'):
   """Makes an axis one of percent, logarithmic if it spans a factor of three.
 
   Args:
-    ax: the axes.
+    ax: the axes, which reach as far as the data do.
     percent: what is drawn there; what is not finite is left out.
+    label: of the axis, to which is added whether it is logarithmic.
     which: 'x' or 'y'.
   """
   axis = ax.xaxis if which == 'x' else ax.yaxis
+  axis.set_label_text(label)
   limits = ax.set_xlim if which == 'x' else ax.set_ylim
-  axis.set_major_formatter(ticker.PercentFormatter(decimals=None))
+  axis.set_major_formatter(ticker.FormatStrFormatter('%g%%'))
   percent = percent[np.isfinite(percent)]
   if not percent.size:
     limits(0, 100)
     return
   low, high = percent.min(), percent.max()
   if low <= 0 or high / low <= 3:
-    limits(0, max(1.08 * high, 1))
+    margin = 0.06 * (high - low) or max(0.05 * high, 0.5)
+    limits(low - margin, high + margin)
     return
+  axis.set_label_text(f'{label} (logarithmic)')
   (ax.set_xscale if which == 'x' else ax.set_yscale)('log')
   limits(low / 1.15, high * 1.15)
   marks = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100, 150, 200, 300, 500)

@@ -282,8 +282,9 @@ def test_cells_show_each_operation_and_each_skip(tmp_path):
 
 def test_a_cell_has_the_key_to_its_vector(tmp_path):
   arch = [[0, 1], [5, 1, 0], [4, 1, 0, 1]]
-  (ax,) = drawn(plots.cell(SPACE, arch), tmp_path)
-  assert ax.get_title('left') == SPACE.names(arch)
+  fig = plots.cell(SPACE, arch)
+  (ax,) = drawn(fig, tmp_path)
+  assert fig.get_suptitle() == SPACE.names(arch)
   texts = {t.get_text(): t for t in ax.texts}
   for part, fields, formula, x in (
     ('[0, 1]', '[op1, s00]', 't1 = linear(t0) + t0', 0.5),
@@ -301,10 +302,10 @@ def test_a_cell_has_the_key_to_its_vector(tmp_path):
   there = {ends for ends, arc in arcs.items() if arc.get_linestyle() == '-'}
   assert there == {(0, 1), (0, 2), (0, 3), (2, 3)} and len(arcs) == 6
   assert texts['s21'].get_color() != texts['s20'].get_color()
-  (ax,) = drawn(plots.cell(SPACE, [[5, 0]] + [[5, 0, 0], [5, 0, 0, 0]], 'none'),
-                tmp_path)  # fmt: skip
+  fig = plots.cell(SPACE, [[5, 0], [5, 0, 0], [5, 0, 0, 0]], 'none')
+  (ax,) = drawn(fig, tmp_path)
   assert 't3 = 0' in {t.get_text() for t in ax.texts}
-  assert ax.get_title('left') == 'none'
+  assert fig.get_suptitle() == 'none'
   drawn(plots.cell(spaces.ST_NAS, spaces.TDNN_D), tmp_path)
   plain = spaces.Space('plain', {'depth': ('1', '2'), 'kernel': ('3',)})
   drawn(plots.cell(plain, [1, 0]), tmp_path)
