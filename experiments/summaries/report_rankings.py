@@ -237,7 +237,9 @@ def budgets(study):
           f'validation {study.decides}, {r.recipe}',
           f'validation {study.decides}, {full.recipe}',
           title=plots.findings.agree(
-            r.recipe, full.recipe, drawn[f'{pair}, means, all']
+            f'recipe {r.recipe}',
+            f'recipe {full.recipe}',
+            drawn[f'{pair}, means, all'],
           ),
         ),
         f'Mean validation {study.decides} of every cell after {r.epochs} and '

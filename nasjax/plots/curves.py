@@ -136,7 +136,7 @@ def search_curves(
       color=colour,
       lw=1.8,
       marker='o' if len(cost_c) == 1 else None,
-      label=f'{name} ({repeats})',
+      label=f'{name.replace("_", " ")} ({repeats})',
     )
     # The first models say little, and would take all the height.
     late_c = cost_c >= 0.02 * cost_c[-1]
@@ -164,11 +164,11 @@ def _search_axes(ax, shown, most, log_cost):
     low, high = min(shown), max(shown)
     margin = max(0.06 * (high - low), 0.02 * high, 0.01)
     ax.set_ylim(low - margin, high + margin)
-  ax.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=None))
+  ax.yaxis.set_major_formatter(ticker.FormatStrFormatter('%g%%'))
   if log_cost:
-    ax.set_xscale('log')
-    ax.xaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
-  elif most:
+    drawing.costs_axis(ax, most or None)
+    return
+  if most:
     ax.set_xlim(-0.01 * most, 1.01 * most)
   ax.set_xlabel('cost in trained models')
 

@@ -88,7 +88,7 @@ def panels(width, height, rows, columns, grid=True, widths=None, sharey=False):
 
 
 # Letters of a title that stand in an inch, if they are not all wide ones.
-_LETTERS = 10
+_LETTERS = 11
 
 
 def titled(ax, text):
@@ -186,6 +186,18 @@ def per_axis(ax, percent, label, which='y'):
   axis.set_major_locator(ticker.FixedLocator(marks))
   axis.set_minor_locator(ticker.NullLocator())
   axis.set_major_formatter(ticker.FormatStrFormatter('%g%%'))
+
+
+def costs_axis(ax, last=None):
+  """Makes the horizontal axis one of costs, logarithmic; the last is marked."""
+  ax.set_xscale('log')
+  marks = [m * 10**e for e in range(-2, 7) for m in (1, 2, 5)]
+  if last is not None:
+    marks = [mark for mark in marks if not last / 1.2 < mark < last] + [last]
+  ax.xaxis.set_major_locator(ticker.FixedLocator(marks))
+  ax.xaxis.set_minor_locator(ticker.NullLocator())
+  ax.xaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
+  ax.set_xlabel('cost in trained models (logarithmic)')
 
 
 def shortened(text, width):

@@ -77,12 +77,15 @@ def learning(val_per_pe, labels_p, groups_p, metric='PER'):
 def fronts(costs, per_n, metric='PER', counted='cells'):
   """Of `paretos`: how many cells nothing beats."""
   per_n = np.asarray(per_n, np.float64)
-  told = []
+  told, before = [], None
   for name, (cost_n, front_n) in costs.items():
     both_n = np.isfinite(np.asarray(cost_n, np.float64)) & np.isfinite(per_n)
-    count, all_n = int(np.sum(np.asarray(front_n, bool) & both_n)), both_n.sum()
-    told.append(f'{name}: {count:,} of {all_n:,} {counted}')
-  return f'Unbeaten in both test {metric} and ' + '; in it and '.join(told)
+    count = int(np.sum(np.asarray(front_n, bool) & both_n))
+    of = '' if before == both_n.sum() else f' of {both_n.sum():,} {counted}'
+    of += '' if told else ' unbeaten'
+    told.append(f'{count:,}{of} in test {metric} and {name}')
+    before = both_n.sum()
+  return ', '.join(told)
 
 
 def distributions(per_by_name, what='PER', counted='cells'):
@@ -119,9 +122,9 @@ def agree(one, other, found):
     f'rank correlation {found.value:z.2f} [{found.low:z.2f}, {found.high:z.2f}]'
   )
   if found.low > 0:
-    return f'{_first(one)} ranks as {other} does, in part: {number}'
+    return f'{_first(one)} and {other} agree: {number}'
   if found.high < 0:
-    return f'{_first(one)} ranks in the reverse order of {other}: {number}'
+    return f'{_first(one)} has the reverse order of {other}: {number}'
   return f'No agreement of {one} and {other} can be claimed: {number}'
 
 
@@ -266,10 +269,13 @@ def newest(curves, what):
       last[name] = float(np.nanmedian(end_r))
   if not last:
     return f'{_first(what)}: nothing was found'
-  low, high = min(last, key=last.get), max(last, key=last.get)
-  text = f'{_first(what)}: at the end lowest for {low}, {_percent(last[low])}'
+  (low, lowest), (high, highest) = (
+    (' and '.join(name for name in last if last[name] == end), _percent(end))
+    for end in (min(last.values()), max(last.values()))
+  )
+  text = f'{_first(what)}: at the end lowest for {low}, {lowest}'
   if low != high:
-    text += f', highest for {high}, {_percent(last[high])}'
+    text += f', highest for {high}, {highest}'
   return text.replace('_', ' ') + ' (medians)'
 
 

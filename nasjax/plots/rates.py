@@ -156,9 +156,7 @@ def correlations(found, ceiling=None, title=''):
       ax.axvspan(
         ceiling.low, ceiling.high, color=drawing.COLOURS[1], alpha=0.15, lw=0
       )
-    ax.legend(
-      frameon=False, fontsize=8, loc='lower right', bbox_to_anchor=(1, 1)
-    )
+    ax.legend(frameon=False, fontsize=8, loc='best')
   ax.set_yticks(range(len(found)), list(found))
   ax.set_ylim(len(found) - 0.4, -0.6)
   ax.set_xlim(max(-1.02, lowest - 0.05), 1.02)
@@ -201,13 +199,7 @@ def seed_ranges(value_ns, ylabel=None, title='', metric='PER'):
       marker='o' if len(rank_n) == 1 else None,
       label='mean of the seeds',
     )
-    ax.legend(
-      frameon=False,
-      fontsize=8,
-      ncols=2,
-      loc='lower right',
-      bbox_to_anchor=(1, 1),
-    )
+    ax.legend(frameon=False, fontsize=8, loc='upper left')
   drawing.per_axis(ax, value_ns, ylabel)
   ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
   ax.set_xlabel('rank by the mean')

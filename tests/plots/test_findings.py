@@ -50,8 +50,15 @@ def test_fronts_are_counted():
   costs = {'size': [1.0, 2, 3, 4], 'seconds': [3.0, 2, 1, NAN]}
   costs = {k: (c, analysis.pareto_front(c, per_n)) for k, c in costs.items()}
   assert findings.fronts(costs, per_n) == (
-    'Unbeaten in both test PER and size: 2 of 3 cells; in it and seconds: 2 of '
-    '3 cells'
+    '2 of 3 cells unbeaten in test PER and size, 2 in test PER and seconds'
+  )
+
+
+def test_fronts_of_other_cells_say_of_how_many():
+  both = {'size': ([1.0, 2], [True, False]), 'time': ([1, NAN], [True, True])}
+  assert findings.fronts(both, [0.1, 0.2]) == (
+    '1 of 2 cells unbeaten in test PER and size, 1 of 1 cells in test PER and '
+    'time'
   )
 
 
@@ -70,9 +77,9 @@ def test_where_half_of_them_stand():
 @pytest.mark.parametrize(
   'found, words',
   [
-    (C(0.8, 0.7, 0.9, 50), 'One ranks as other does, in part: rank correlation '
+    (C(0.8, 0.7, 0.9, 50), 'One and other agree: rank correlation '
      '0.80 [0.70, 0.90]'),
-    (C(-0.8, -0.9, -0.7, 50), 'One ranks in the reverse order of other'),
+    (C(-0.8, -0.9, -0.7, 50), 'One has the reverse order of other'),
     (C(0.1, -0.2, 0.4, 50), 'No agreement of one and other can be claimed'),
     (C(0.9, NAN, NAN, 4), 'One and other: too few to tell (4)'),
   ],

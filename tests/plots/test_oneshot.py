@@ -390,7 +390,7 @@ def test_comparison_with_all_cells_and_what_chance_expects(tmp_path):
 
 
 def test_long_titles_take_several_lines(tmp_path):
-  fig = plots.comparison(ROWS, 'many words ' * 20)
+  fig = plots.comparison(ROWS, 'many words ' * 28)
   drawn(fig, tmp_path)
   assert fig.get_suptitle().count('\n') == 2
 
