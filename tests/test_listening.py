@@ -163,7 +163,7 @@ _MISTAKES = {
   'no recipe': ({'recipe': 'e40'}, "no recipe 'e40'; it has tiny"),
   'no cell': (
     {'cell': [[0, 1], [2, 1, 1], [0, 1, 1, 0]]},
-    'nearest are [[0, 1], [2, 1, 1], [0, 1, 1, 1]], ',
+    'nearest are linear, conv5d2, linear [[0,1],[2,1,1],[0,1,1,1]]; ',
   ),
   'no name': ({'cell': 'linear'}, 'there are linear, '),
   'malformed': ({'cell': [[0, 1]]}, 'want 3 nodes'),

@@ -255,8 +255,8 @@ def decided(edges, alpha_by_edge):
     return 'nothing is known of the last epoch'
   sure = sum(value < 0.5 for value in entropy.values())
   return (
-    f'{sure} of {len(entropy)} edges are decided (entropy below half of its '
-    f'maximum; mean {np.mean(list(entropy.values())):.2f})'
+    f'{sure} of {len(entropy)} edges are decided (entropy below 0.5; mean '
+    f'{np.mean(list(entropy.values())):.2f})'
   )
 
 

@@ -156,7 +156,7 @@ def entropies(edges, alpha_by_edge, stage_starts=None, title=''):
     ax.legend(
       frameon=False, fontsize=8, loc='lower right', bbox_to_anchor=(1, 1)
     )
-  drawing.titled(ax, title)
+  drawing.headed(fig, title)
   return fig
 
 
