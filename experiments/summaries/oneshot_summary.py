@@ -93,9 +93,12 @@ def of_table(rows, archs, seeds, count, metric=None):
     'count': count,
     'expected_random': None,
   }
-  if archs is None or count > len(archs):
+  if archs is None or not count <= len(archs) <= len(per_n):
     return found
-  val_r = np.nanmin(np.nan_to_num(rows.curves('val_per'), nan=1.0), axis=1)
+  # What failed recognised nothing.
+  failed_r = np.isnan(rows.errors())
+  val_r = np.nan_to_num(rows.curves('val_per'), nan=1.0).min(axis=1)
+  val_r = np.where(failed_r, 1.0, val_r)
   test_r = np.nan_to_num(rows.errors(metric), nan=1.0)
   keys_r, seed_r = rows.column('semantic_key'), rows.column('seed')
   row_of = {pair: r for r, pair in enumerate(zip(keys_r, seed_r))}
@@ -327,8 +330,8 @@ def draw(study, record, out, metric=None):
     names, study.labels, study.searches, study.results
   ):
     edges, alpha_by_edge, starts = plots.decisions(result)
-    said = plots.findings.decided(edges, alpha_by_edge)
-    title = f'{titled(label)}, seed {search.seed}: {said}'
+    how = plots.findings.decided(edges, alpha_by_edge)
+    title = f'{titled(label)}, seed {search.seed}: {how}'
     save(
       plots.probabilities(edges, alpha_by_edge, starts, ops, title=title),
       f'probabilities_{name}',
@@ -348,8 +351,8 @@ def draw(study, record, out, metric=None):
   if hasattr(macro, 'subsampling'):
     chain = {'before': macro.before, 'subsampling': macro.subsampling}
   different = len(set(space.semantic_keys(np.array(archs))))
-  said = f'{different} different networks among {len(archs)} that were found'
-  save(plots.derived(space, archs, labels, **chain, title=said), 'derived')
+  title = f'{different} different networks among {len(archs)} that were found'
+  save(plots.derived(space, archs, labels, **chain, title=title), 'derived')
   save(compared(record), 'comparison')
   if study.ranks:
     alone_n, sd_n = alone(study, metric)

@@ -197,6 +197,8 @@ def test_launchers_train_and_search_it(tmp_path):
     f'--out={out}',
   )  # fmt: skip
   assert 'toy: 2 edges, 6 choices' in output
+  hear = 'python experiments/transcribe.py'
+  assert f'{hear} --run={out} --search=st_nas --seed=0 audio.wav' in output
   report = json.loads((out / 'report.json').read_text())
   assert report['found']['largest operation']['archs'] == [
     'first=dense, second=dense [0,0]'
