@@ -93,7 +93,7 @@ def test_the_report_of_its_table_shows_its_decisions(trained):
   text = page.read_text()
   for words in (
     '3 cells of the 6 of toy', 'Ranking by choices', 'test WER',
-    'validation LER', 'second=shift', 'first=dense second=dense',
+    'validation LER', 'second=shift', 'first=dense, second=dense [0,0]',
   ):  # fmt: skip
     assert words in text
   assert ' node ' not in text and 'skips' not in text
