@@ -97,7 +97,7 @@ def test_the_report_of_its_table_shows_its_decisions(trained):
   ):  # fmt: skip
     assert words in text
   assert ' node ' not in text and 'skips' not in text
-  assert text.count('<img') == 10
+  assert text.count('<img') == 9
 
 
 @pytest.mark.parametrize('method', [methods.ST_NAS, methods.DARTS])
