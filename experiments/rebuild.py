@@ -111,7 +111,8 @@ def run():
   from common.console import CONSOLE
   from rich.table import Table
 
-  view = Table(title=f'{FLAGS.cell}, seed {FLAGS.cell_seed}')
+  cell = training_flags.space().names(old['arch'])
+  view = Table(title=f'{cell}, seed {FLAGS.cell_seed}')
   for column in ('', 'in the table', 'again', 'largest difference'):
     view.add_column(column, justify='right' if column else 'left')
   apart = {}

@@ -12,6 +12,7 @@ own joins with --searcher, curves from elsewhere with --add.
 """
 
 import pathlib
+import shlex
 import time
 
 from absl import flags
@@ -142,6 +143,7 @@ def run():
       from common import console
 
       study = in_table(names, console.counter)
+    from common.console import print_next
     from summaries import search_curves, search_summary
 
     from nasjax.storage import disk
@@ -150,6 +152,22 @@ def run():
     if FLAGS.json:
       text = search_curves.text(search_summary.record(study))
       disk.publish(pathlib.Path(FLAGS.json).expanduser(), text.encode())
+    print_next(next_steps(out))
+
+
+def next_steps(out):
+  """Returns commands by what they are good for, once searches are over."""
+  trained = FLAGS.evaluate == 'train'
+  place = shlex.quote(str(out if trained else FLAGS.table))
+  report = f'python experiments/report.py --table={place}'
+  if FLAGS.json:
+    report += f' --search={shlex.quote(FLAGS.json)}'
+  found = {'the table and these searches, as one page': report}
+  if trained:
+    found['what the best network hears'] = (
+      f'python experiments/transcribe.py --run={place} audio.wav'
+    )
+  return found
 
 
 if __name__ == '__main__':

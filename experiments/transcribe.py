@@ -60,8 +60,7 @@ def _show_networks():
   from nasjax import listening
 
   for kept in listening.networks(FLAGS.run):
-    space = listening.SPACES[kept.about['space']]
-    print(f'{kept.label}, cell {space.nested(kept.arch)}')
+    print(kept.label)
 
 
 def _record(path, heard):

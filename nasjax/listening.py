@@ -490,10 +490,10 @@ def _chosen(run, found, missing, cell, seed, recipe):
         f'{name}={known[0]!r}'
       )
   if len(exact) > 1:
-    cells = [str(_space(k.about, k.place).nested(k.arch)) for k in rest]
+    cells = [k.cell for k in rest]
     raise ValueError(
-      f'{what} was trained as {_listed(cells)}, which are one function; give '
-      'one of them'
+      f'{what} was trained as {_listed(cells, between="; ")}, which are one '
+      'function; give one of them'
     )
   raise ValueError(
     f'{what} was trained in several shards of other networks or corpora: '
@@ -511,9 +511,11 @@ def _more(missing, before=''):
   )
 
 
-def _listed(values, most=8):
-  told = ', '.join(map(str, values[:most]))
-  return told if len(values) <= most else f'{told}, .. ({len(values)} in all)'
+def _listed(values, most=8, between=', '):
+  told = between.join(map(str, values[:most]))
+  if len(values) <= most:
+    return told
+  return f'{told}{between}.. ({len(values)} in all)'
 
 
 def _of_cell(run, found, missing, cell):
@@ -529,7 +531,8 @@ def _of_cell(run, found, missing, cell):
       known = {kept.cell for kept in found}
       near = difflib.get_close_matches(cell, known, 3, 0)
       raise ValueError(
-        f'{run} has no cell {given!r}; there are {_listed(near)}, '
+        f'{run} has no cell {given!r}; there are '
+        f'{_listed(near, between="; ")}; '
         f'{len(found)} networks in all, which listening.networks(run) lists, '
         'and transcribe.py --list'
       ) from None
@@ -552,10 +555,11 @@ def _of_cell(run, found, missing, cell):
   name, arch = next(iter(archs.items()))
   own = [kept for kept in found if kept.about['space'] == name]
   near = sorted(own, key=lambda kept: int((kept.arch != arch).sum()))
-  near = list(dict.fromkeys(str(spaces[name].nested(k.arch)) for k in near))
+  near = list(dict.fromkeys(kept.cell for kept in near))
   raise ValueError(
-    f'{run} has no network of cell {given}; nearest are {_listed(near[:3])} '
-    f'({len(near)} cells in all, which listening.networks(run) lists, and '
+    f'{run} has no network of cell {given}; nearest are '
+    f'{_listed(near[:3], between="; ")} ({len(near)} cells in all, which '
+    'listening.networks(run) lists, and '
     f'transcribe.py --list){_more(missing, ";")}'
   )
 

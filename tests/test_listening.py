@@ -152,7 +152,8 @@ def test_a_cell_is_named_as_text_by_its_name_or_as_another_encoding():
   assert len(kept) == 4 and len({k.label for k in kept}) == 4
   found = listening._of_cell(run, kept, [], str(TWICE))
   assert [k.seed for k in found] == [1, 2]
-  (one,) = listening._of_cell(run, kept, [], 'linear:0|conv5:00|linear:000')
+  name = 'linear, conv5, linear [[0,0],[1,0,0],[0,0,0,0]]'
+  (one,) = listening._of_cell(run, kept, [], name)
   assert one.arch.tolist() == [0, 0, 1, 0, 0, 0, 0, 0, 0]
 
 
@@ -162,9 +163,9 @@ _MISTAKES = {
   'no recipe': ({'recipe': 'e40'}, "no recipe 'e40'; it has tiny"),
   'no cell': (
     {'cell': [[0, 1], [2, 1, 1], [0, 1, 1, 0]]},
-    'nearest are [[0, 1], [2, 1, 1], [0, 1, 1, 1]], ',
+    'nearest are linear, conv5d2, linear [[0,1],[2,1,1],[0,1,1,1]]; ',
   ),
-  'no name': ({'cell': 'linear'}, 'there are linear:'),
+  'no name': ({'cell': 'linear'}, 'there are linear, '),
   'malformed': ({'cell': [[0, 1]]}, 'want 3 nodes'),
   'search': ({'search': 'darts'}, 'has no one-shot search'),
 }
@@ -362,7 +363,7 @@ def test_the_launcher_lists_networks_and_tells_mistakes():
   listed, *mistakes = (
     tiny_run.forked(*flags, launcher='transcribe') for flags in tries
   )
-  assert listed[0] == 0 and str(TWICE) in listed[1]
+  assert listed[0] == 0 and str(TWICE).replace(', ', ',') in listed[1]
   assert len(listed[1].splitlines()) == 4
   told = ('no recording', '--run is empty', 'seeds 1, 2', '--run is empty')
   for (status, _, errors), words in zip(mistakes, told, strict=True):

@@ -1,5 +1,6 @@
 """What a run shows while it works: plan, projection, progress."""
 
+import collections
 import concurrent.futures
 import contextlib
 import math
@@ -307,6 +308,52 @@ REMEDIES = (
 )
 
 
+class Pace:
+  """How much time is left, once that is known.
+
+  Of the first epochs compiling takes most, and says nothing of the others: the
+  clock starts where all that runs is past them.
+  """
+
+  def __init__(self):
+    self._begun = None
+
+  def left(self, trained, remaining, steady):
+    """Returns ', 1:19 left', or nothing as long as that is not known.
+
+    Args:
+      trained: how much has been done here, in any unit.
+      remaining: how much of it is left.
+      steady: whether nothing that runs is in its first epoch.
+    """
+    now = time.perf_counter()
+    if self._begun is None:
+      if steady:
+        self._begun = now, trained
+      return ''
+    then, had = self._begun
+    if trained <= had:
+      return ''
+    return f', {short((now - then) / (trained - had) * remaining)} left'
+
+
+def short(seconds):
+  """Returns '1:19', from an hour on '1:02:03'."""
+  return _clock(seconds).removeprefix('0:').removeprefix('0')
+
+
+def print_line(text):
+  """Prints one line, however long it is: a log has no width."""
+  CONSOLE.print(text, soft_wrap=True)
+
+
+def print_next(commands):
+  """Prints what can be done next: commands, by what they are good for."""
+  CONSOLE.print('next:')
+  for what, command in commands.items():
+    print_line(f'  {command}  # {what}')
+
+
 class Bar:
   """The progress bar of a run: epochs, error rate so far, time left.
 
@@ -329,26 +376,33 @@ class Bar:
     self._started = time.perf_counter()
     self._trained = 0
     self._epochs_told = {}
+    # The epochs of each shard that runs, of those that were trained here.
+    self._running = {}
+    self._pace = Pace()
     self._progress = Progress(
       TextColumn('{task.description}', markup=False),
-      BarColumn(),
+      BarColumn(8),
       MofNCompleteColumn(),
-      TextColumn('epochs,', markup=False),
-      TimeElapsedColumn(),
-      TextColumn('gone, {task.fields[left]} left', markup=False),
+      TextColumn('network-epochs{task.fields[left]}', markup=False),
       console=CONSOLE,
       disable=not CONSOLE.is_terminal,
     )
 
   def __enter__(self):
     self._progress.start()
-    self._task = self._progress.add_task('', total=self._total, left='?')
+    self._task = self._progress.add_task('', total=self._total, left='')
+    if not CONSOLE.is_terminal:
+      CONSOLE.print(
+        f'by line: time gone; best validation {self._metric} of the shard '
+        '(of all so far)'
+      )
     return self
 
   def __exit__(self, *_):
     self._progress.stop()
 
   def begin(self, shard):
+    self._running[shard.name] = 0
     self._describe(shard, 0)
 
   def _place(self, shard):
@@ -359,8 +413,8 @@ class Bar:
     self._progress.update(
       self._task,
       description=(
-        f'{self._place(shard)} ({len(shard.members)} networks) '
-        f'epoch {epoch}/{self._epochs}, best validation {self._metric} {best}'
+        f'{self._place(shard)} epoch {epoch}/{self._epochs} '
+        f'best {self._metric} {best}'
       ),
     )
 
@@ -370,21 +424,23 @@ class Bar:
     alive_p = per_p[~np.isnan(per_p)]
     if alive_p.size:
       self._best = min(self._best, alive_p.min())
+    name = progress.shard.name
     if not progress.resumed:
       self._trained += len(per_p)
-    self._epochs_told[progress.shard.name] = progress.epoch
-    self._advance(len(per_p))
+      self._running[name] = self._running.get(name, 0) + 1
+    self._epochs_told[name] = progress.epoch
+    left = self._advance(len(per_p))
     self._describe(progress.shard, progress.epoch)
     if not CONSOLE.is_terminal:
       low = f'{alive_p.min():.1%}' if alive_p.size else 'none'
       best = f'{self._best:.1%}' if np.isfinite(self._best) else 'none'
-      CONSOLE.print(
-        f'{_clock(time.perf_counter() - self._started)} '
+      diverged = f', {progress.diverged} diverged' * bool(progress.diverged)
+      print_line(
+        f'{short(time.perf_counter() - self._started)} '
         f'{self._place(progress.shard)} '
         f'epoch {progress.epoch}/{self._epochs}: '
-        f'best validation {self._metric} {low} ({best} so far), '
-        f'{progress.diverged} diverged, {progress.seconds:.1f} s, '
-        f'{self._done}/{self._total}, {self._left()} left'
+        f'{self._metric} {low} ({best}){diverged}, '
+        f'{self._done}/{self._total} network-epochs{left}'
       )
     if progress.epoch == -(-self._epochs // 3):
       self._name_silent(progress)
@@ -409,22 +465,21 @@ class Bar:
       f'{"; ".join(names[:3])}{more}. {REMEDIES}'
     )
 
-  def _left(self):
-    # Epochs that were read from checkpoints say nothing of the speed.
-    if not self._trained:
-      return '?'
-    gone = time.perf_counter() - self._started
-    return _clock(gone / self._trained * (self._total - self._done))
-
   def finish(self, shard, skipped):
     # What a finished shard has not been trained for, it never will be.
     del skipped
+    self._running.pop(shard.name, None)
     left = self._epochs - self._epochs_told.get(shard.name, 0)
     self._advance(len(shard.members) * left)
 
   def _advance(self, epochs):
+    """Counts epochs of networks; returns what is told of the time left."""
     self._done += epochs
-    self._progress.update(self._task, advance=epochs, left=self._left())
+    # Epochs that were read from checkpoints say nothing of the speed.
+    steady = bool(self._running) and min(self._running.values()) > 0
+    left = self._pace.left(self._trained, self._total - self._done, steady)
+    self._progress.update(self._task, advance=epochs, left=left)
+    return left
 
 
 class Searches:
@@ -440,18 +495,26 @@ class Searches:
     self._started = time.perf_counter()
     self._progress = Progress(
       TextColumn('{task.description}', markup=False),
-      BarColumn(),
+      BarColumn(8),
       MofNCompleteColumn(),
-      TextColumn('epochs,', markup=False),
-      TimeElapsedColumn(),
+      TextColumn('search-epochs{task.fields[left]}', markup=False),
       console=CONSOLE,
       disable=not CONSOLE.is_terminal,
     )
+    self._total = sum(search.epochs for search in searches)
+    self._trained = collections.Counter()
+    self._pace = Pace()
 
   def __enter__(self):
     self._progress.start()
-    total = sum(search.epochs for search in self._searches)
-    self._task = self._progress.add_task('searching', total=total)
+    self._task = self._progress.add_task(
+      'searching', total=self._total, left=''
+    )
+    if not CONSOLE.is_terminal:
+      CONSOLE.print(
+        'by line: time gone; loss on held-out utterances, and validation '
+        f'{self._metric} of what is derived'
+      )
     return self
 
   def __exit__(self, *_):
@@ -463,14 +526,25 @@ class Searches:
     loss = progress.history['held_out_loss'][epoch - 1]
     per = progress.history['val_per'][epoch - 1]
     text = (
-      f'{search.method.name}, seed {search.seed}: {progress.stage}, epoch '
-      f'{epoch} of at most {search.epochs}, held-out loss {loss:.2f}, '
-      f'validation {self._metric} of what is derived {per:.1%}'
+      f'{search.method.name}, seed {search.seed}: {progress.stage} epoch '
+      f'{epoch}/{search.epochs}'
     )
     with self._lock:
       self._done[search] = epoch
+      if not progress.resumed:
+        self._trained[search] += 1
+      done = sum(self._done.values())
+      # Searches beside this one are then past their first epochs, too.
+      steady = max(self._trained.values(), default=0) > 1
+      left = self._pace.left(
+        self._trained.total(), self._total - done, steady
+      )
       self._progress.update(
-        self._task, completed=sum(self._done.values()), description=text
+        self._task, completed=done, description=text, left=left
       )
       if not CONSOLE.is_terminal and not progress.resumed:
-        CONSOLE.print(f'{_clock(time.perf_counter() - self._started)} {text}')
+        gone = short(time.perf_counter() - self._started)
+        print_line(
+          f'{gone} {text}: loss {loss:.2f}, {self._metric} {per:.1%}, '
+          f'{done}/{self._total} search-epochs{left}'
+        )

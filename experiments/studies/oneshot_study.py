@@ -152,19 +152,25 @@ def baselines(supernet):
   return found
 
 
+def functions(supernet):
+  """Returns all distinct functions of a supernet; None if they are too many."""
+  if supernet.size > spaces.MOST_LISTED:
+    return None
+  if isinstance(supernet.space, spaces.Chain):
+    return supernet.space.product(supernet.ops, supernet.skips)
+  return supernet.space.among(map(range, supernet.space.sizes))
+
+
 def random_archs(supernet, seed, count):
   """Draws distinct functions of a supernet, int8 [count, d]."""
   space, rng = supernet.space, np.random.default_rng([seed, 1])
-  if supernet.size > spaces.MOST_LISTED:
+  archs = functions(supernet)
+  if archs is None:
     sizes = [len(names) for _, names in supernet.edges]
     drawn = rng.integers(0, sizes, (2 * count + 100, len(sizes)))
     archs = np.stack([supernet.arch(index_e) for index_e in drawn])
     _, first = np.unique(space.semantic_keys(archs), return_index=True)
     return archs[np.sort(first)][:count]
-  if isinstance(space, spaces.Chain):
-    archs = space.product(supernet.ops, supernet.skips)
-  else:
-    archs = space.among(map(range, space.sizes))
   return archs[rng.choice(len(archs), min(count, len(archs)), replace=False)]
 
 

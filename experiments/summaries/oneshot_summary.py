@@ -2,19 +2,38 @@
 
 import json
 import pathlib
+import shlex
 
 import numpy as np
-from common.console import CONSOLE
+from common.console import CONSOLE, print_next
 from rich.table import Table
-from summaries.search_summary import VERDICTS
+from summaries import search_curves
+from summaries.search_summary import VERDICTS, finding
 
-from nasjax import analysis, cost, plots
+from nasjax import analysis, cost, plots, table
 from nasjax.decoding import metrics
 from nasjax.storage import disk
+
+# Methods as their papers write them.
+_TITLES = {
+  'darts': 'DARTS',
+  'gdas': 'GDAS',
+  'proxyless': 'ProxylessNAS',
+  'snas': 'SNAS',
+  'st_nas': 'ST-NAS',
+}
+_RANDOM = 'random search of '
+_UNKNOWN = analysis.Verdict('unknown', *[float('nan')] * 5, 0)
 
 
 def _per(value):
   return f'{value:.2%}'
+
+
+def titled(label):
+  """Returns how a figure names what found a network."""
+  method, comma, rest = label.partition(', ')
+  return _TITLES.get(method, method.replace('_', ' ')) + comma + rest
 
 
 def values(study, found, column, metric=None):
@@ -39,18 +58,57 @@ def ranks(study, found, metric=None):
   """
   if study.lab.benchmark is None:
     return []
-  keys, per_n = _benchmark(study, metric)
+  keys, per_n = _means(study.lab.benchmark, metric)
   place = {key: 1 + r for r, key in enumerate(keys[np.argsort(per_n)])}
   space = study.supernet.space
   return [place.get(space.semantic_key(arch)) for arch in found.archs]
 
 
-def _benchmark(study, metric):
-  """Returns semantic keys of the benchmark table, and their mean error rate."""
-  rows = study.lab.benchmark
+def _means(rows, metric):
+  """Returns the semantic keys of a table, and their mean error rates."""
   per_r = np.nan_to_num(rows.errors(metric), nan=1.0)
   keys, which = np.unique(rows.column('semantic_key'), return_inverse=True)
   return keys, np.bincount(which, per_r) / np.bincount(which)
+
+
+def of_table(rows, archs, seeds, count, metric=None):
+  """Returns what a table says of all cells, and of random search in it.
+
+  Args:
+    rows: of the table: one space, macro network, recipe and corpus.
+    archs: all functions that may be drawn; None if nobody can list them.
+    seeds: of retraining: by the first random search chooses.
+    count: how many architectures it trains.
+    metric: names the error rate on test; None for what decides.
+
+  Returns:
+    {'test_per': mean error rate of each cell, rising,
+     'count': of random search,
+     'expected_random': the exact expectation of what it finds; None where the
+       table lacks a network that may be drawn}
+  """
+  _, per_n = _means(rows, metric)
+  found = {
+    'test_per': np.sort(per_n).tolist(),
+    'count': count,
+    'expected_random': None,
+  }
+  if archs is None or not count <= len(archs) <= len(per_n):
+    return found
+  # What failed recognised nothing.
+  failed_r = np.isnan(rows.errors())
+  val_r = np.nan_to_num(rows.curves('val_per'), nan=1.0).min(axis=1)
+  val_r = np.where(failed_r, 1.0, val_r)
+  test_r = np.nan_to_num(rows.errors(metric), nan=1.0)
+  keys_r, seed_r = rows.column('semantic_key'), rows.column('seed')
+  row_of = {pair: r for r, pair in enumerate(zip(keys_r, seed_r))}
+  keys = rows.space.semantic_keys(archs)
+  wanted = [[row_of.get((key, seed), -1) for seed in seeds] for key in keys]
+  if np.min(wanted) >= 0:
+    test_n = test_r[wanted].mean(axis=1)
+    val_n = val_r[[own[0] for own in wanted]]
+    found['expected_random'] = analysis.expected_best(val_n, test_n, count)
+  return found
 
 
 def record(study, metric=None):
@@ -60,7 +118,8 @@ def record(study, metric=None):
   """
   decides = study.work.job.metric
   called = metrics.named(metric, decides, study.work.prepareds[0].units)
-  space, macro = study.supernet.space, study.supernet.macro
+  supernet = study.supernet
+  space, macro = supernet.space, supernet.macro
   record = {
     'space': space.name,
     'macro': macro.name,
@@ -94,6 +153,17 @@ def record(study, metric=None):
       'wer': study.lab.word_errors(found.archs, study.seeds),
       'table_ranks': ranks(study, found, metric),
     }
+  if study.lab.benchmark is not None:
+    from studies import oneshot_study  # defines flags
+
+    (random,) = [f.label for f in study.found if f.label.startswith(_RANDOM)]
+    record['table'] = of_table(
+      study.lab.benchmark, oneshot_study.functions(supernet), study.seeds,
+      int(random.removeprefix(_RANDOM)), metric,
+    )  # fmt: skip
+  judged = verdicts(record['found'], _expected(record))
+  for label, v in judged.items():
+    record['found'][label]['against_random'] = search_curves.plain(v)
   return record
 
 
@@ -149,7 +219,8 @@ def show(record):
   columns += ['WER'] * worded + ['ranks in the table'] * ranked
   for column in columns:
     view.add_column(column, justify='left' if column == columns[0] else 'right')
-  lies = against_random(record['found'])
+  expected = _expected(record)
+  lies = against_random(record['found'], expected)
   for label, found in record['found'].items():
     mean = analysis.student_mean(found['test_per'])
     several = len(found['test_per']) > 1
@@ -168,6 +239,12 @@ def show(record):
       cells.append(', '.join(map(str, found['table_ranks'])))
     view.add_row(*cells)
   CONSOLE.print(view)
+  if expected is not None:
+    CONSOLE.print(
+      f'{_random(record["found"])}, exact expectation in the table: '
+      f'{_per(expected)}'
+    )
+  CONSOLE.print(said(record))
   for c in record['rank_correlations']:
     CONSOLE.print(
       f'{c["label"]}, seed {c["seed"]}: rank correlation of validation '
@@ -178,31 +255,60 @@ def show(record):
     )
 
 
-def against_random(found):
-  """Returns how all that is no random search lies to the first that is.
+def verdicts(found, expected=None):
+  """Returns the `analysis.Verdict` on all that is no random search.
 
-  Searches have few seeds, and none of them belongs to another: Welch's t, which
-  takes their error rates for normally distributed. Failed ones are left out.
+  Against its exact expectation in the table, or else the first random search.
+  Searches have few seeds, and none of them belongs to another: Student's t, or
+  Welch's, which takes their error rates for normally distributed. Failed ones
+  are left out.
   """
 
   def ran(label):
     per_n = np.array(found[label]['test_per'], np.float64)
     return per_n[np.isfinite(per_n)]
 
-  others = [label for label in found if not label.startswith('random')]
-  (reference, *_) = [label for label in found if label.startswith('random')]
-  if not len(ran(reference)):
-    return dict.fromkeys(others, 'unknown')
-  verdicts = analysis.judge(
-    {label: ran(label) for label in others if len(ran(label))},
-    ran(reference),
-    paired=False,
-    least=2,
+  reference = ran(_random(found)) if expected is None else expected
+  others = [label for label in found if not label.startswith(_RANDOM)]
+  judged = {}
+  if np.size(reference):
+    judged = analysis.judge(
+      {label: ran(label) for label in others if len(ran(label))},
+      reference, paired=False, least=2,
+    )  # fmt: skip
+  return {label: judged.get(label, _UNKNOWN) for label in others}
+
+
+def against_random(found, expected=None):
+  """Returns how each of them lies, as `verdicts` has it."""
+  return {label: v.lies for label, v in verdicts(found, expected).items()}
+
+
+def _random(found):
+  """Returns the label of the first random search."""
+  return next(label for label in found if label.startswith(_RANDOM))
+
+
+def _expected(record):
+  return (record.get('table') or {}).get('expected_random')
+
+
+def said(record):
+  """Returns what was found, in one sentence: of what searched several times."""
+  found = record['found']
+  searched = dict.fromkeys(search['label'] for search in record['searches'])
+  judged = verdicts(found, _expected(record))
+  return finding(
+    {
+      titled(label): judged[label]
+      if len(found[label]['archs']) > 1
+      else _UNKNOWN
+      for label in searched
+      if label in judged
+    },
+    f'{_random(found)} networks',
+    record['metric'],
   )
-  return {
-    label: verdicts[label].lies if label in verdicts else 'unknown'
-    for label in others
-  }
 
 
 def draw(study, record, out, metric=None):
@@ -224,7 +330,8 @@ def draw(study, record, out, metric=None):
     names, study.labels, study.searches, study.results
   ):
     edges, alpha_by_edge, starts = plots.decisions(result)
-    title = f'{label}, seed {search.seed}'
+    how = plots.findings.decided(edges, alpha_by_edge)
+    title = f'{titled(label)}, seed {search.seed}: {how}'
     save(
       plots.probabilities(edges, alpha_by_edge, starts, ops, title=title),
       f'probabilities_{name}',
@@ -236,32 +343,25 @@ def draw(study, record, out, metric=None):
   save(_learning(study), 'learning')
   archs = [arch for f in study.found for arch in f.archs]
   labels = [
-    f'{f.label} {n + 1}' if len(f.archs) > 1 else f.label
+    titled(f.label) + f' {n + 1}' * (len(f.archs) > 1)
     for f in study.found
     for n in range(len(f.archs))
   ]
   chain = {}
   if hasattr(macro, 'subsampling'):
     chain = {'before': macro.before, 'subsampling': macro.subsampling}
-  save(plots.derived(space, archs, labels, **chain), 'derived')
-  rows = [
-    plots.Row(
-      label,
-      tuple(f['test_per']),
-      tuple(np.resize(f['params'], len(f['test_per']))),
-      tuple(f['wer']) if f['wer'] else None,
-      label not in study.labels,
-    )
-    for label, f in record['found'].items()
-  ]
-  save(
-    plots.comparison(rows, 'networks found, trained alone', record['metric']),
-    'comparison',
-  )
+  different = len(set(space.semantic_keys(np.array(archs))))
+  title = f'{different} different networks among {len(archs)} that were found'
+  save(plots.derived(space, archs, labels, **chain, title=title), 'derived')
+  save(compared(record), 'comparison')
   if study.ranks:
     alone_n, sd_n = alone(study, metric)
   for i, shared_n in study.ranks.items():
-    title = f'supernet of {study.labels[i]}, seed {study.searches[i].seed}'
+    correlation = analysis.rank_correlation(shared_n, alone_n)
+    title = plots.findings.agree(
+      f'the supernet of {titled(study.labels[i])}, seed '
+      f'{study.searches[i].seed},', 'training alone', correlation,
+    )  # fmt: skip
     save(
       plots.supernet_ranks(
         shared_n,
@@ -276,6 +376,32 @@ def draw(study, record, out, metric=None):
   return paths
 
 
+def compared(record):
+  """Draws what was found beside random search and all that the table has."""
+  searched = {search['label'] for search in record['searches']}
+  rows = [
+    plots.Row(
+      titled(label),
+      tuple(f['test_per']),
+      tuple(np.resize(f['params'], len(f['test_per']))),
+      tuple(f['wer']) if f['wer'] else None,
+      label not in searched,
+      tuple(f['archs']),
+      tuple(f['table_ranks']),
+    )
+    for label, f in record['found'].items()
+  ]
+  known = record.get('table') or {}
+  return plots.comparison(
+    rows,
+    said(record),
+    record['metric'],
+    known.get('test_per'),
+    known.get('expected_random'),
+    known.get('count'),
+  )
+
+
 def _file_name(label, search):
   return f'{label}_{search.seed}'.replace(', ', '_').replace(' ', '_')
 
@@ -288,16 +414,15 @@ def _learning(study):
   for row_e, result in zip(curve_ne, study.results):
     per_e = np.array(result['curves']['val_per'], float)
     row_e[: len(per_e)] = per_e
-  titles = [
+  groups = [titled(label) for label in study.labels]
+  names = [
     f'{label}, seed {search.seed}'
-    for label, search in zip(study.labels, study.searches)
+    for label, search in zip(groups, study.searches)
   ]
+  runs = curve_ne, names, groups
+  said = plots.findings.learning(*runs, metric)
   return plots.learning_curves(
-    curve_ne,
-    titles,
-    study.labels,
-    f'Validation {metric} of the derived network, weights shared',
-    metric,
+    *runs, f'{said} (derived, weights shared)', metric
   )
 
 
@@ -314,3 +439,15 @@ def write(study, out, path, metric=None):
     disk.publish(pathlib.Path(path).expanduser(), text)
   for figure in draw(study, numbers, out, metric):
     CONSOLE.print(f'figure: {figure}')
+  place, search = shlex.quote(str(out)), study.searches[0]
+  hear = f'python experiments/transcribe.py --run={place} --search='
+  steps = {
+    'what the shared weights of a search hear': (
+      f'{hear}{search.method.name} --seed={search.seed} audio.wav'
+    )
+  }
+  if table.committed(out / 'table'):
+    steps['the networks that were trained, as one page'] = (
+      f'python experiments/report.py --table={place}'
+    )
+  print_next(steps)

@@ -66,7 +66,7 @@ def best(study):
           r.archs_nd[val.order[:6]],
           [
             f'{k + 1}. validation {words.per(r.val_n[n], 1)}, test '
-            f'{words.per(r.test_n[n], 1)}'
+            f'{words.per(r.test_n[n], 1)}\n{space.names(r.archs_nd[n])}'
             for k, n in enumerate(val.order[:6])
           ],
         ),
@@ -150,7 +150,7 @@ def makeup(study):
         *said,
       ),
       page.figure(
-        plots.composition(groups, f'{r.recipe}, by mean test {study.metric}'),
+        plots.composition(groups, plots.findings.makeup(groups)),
         'Operations of each node, skips, and number of skips, as shares of the '
         'cells of a group.'
         if chain
@@ -223,7 +223,8 @@ def _ranked(study, ranked, level):
     r.test_n,
     ranked,
     f'test {study.metric}',
-    f'{r.recipe}, mean test {study.metric}',
+    plots.findings.ranked(ranked, study.metric),
+    study.metric,
   )
   caption = f'Cells of each {level} from the best to the worst.'
   return page.figure(drawn, caption)
@@ -271,9 +272,10 @@ def costs(study):
     if macro != study.table.column('macro')[0]:
       name += f', macro network {macro}'
     columns[name] = 1000 * analysis.latencies(study.table, r.archs_nd, setting)
-  blocks, rows = [], []
+  fronts, rows = {}, []
   for name, cost_n in columns.items():
     front_n = analysis.pareto_front(cost_n, r.test_n)
+    fronts[name] = cost_n, front_n
     both_n = np.isfinite(cost_n) & ~np.isnan(r.test_n)
     found = analysis.rank_correlation(
       cost_n[both_n], r.test_n[both_n], repeats=study.repeats
@@ -286,16 +288,17 @@ def costs(study):
         words.correlation(found),
       )
     )
-    drawn = plots.pareto(
-      cost_n,
-      r.test_n,
-      front_n,
-      name,
-      [space.names(arch) for arch in r.archs_nd],
-      title=f'{r.recipe}, mean test {study.metric}',
-      metric=study.metric,
+  names_n = [space.names(arch) for arch in r.archs_nd]
+  # What follows from the cell in one figure, what was measured in its own.
+  blocks, counted = [], list(columns)[:2]
+  for one in counted, *([name] for name in list(columns)[2:]):
+    costs = {name: fronts[name] for name in one}
+    said = plots.findings.fronts(costs, r.test_n, study.metric)
+    drawn = plots.paretos(
+      costs, r.test_n, names_n, title=said, metric=study.metric
     )
-    blocks.append(page.figure(drawn, f'Test {study.metric} against {name}.'))
+    caption = f'Mean test {study.metric} against {words.listed(one)}.'
+    blocks.append(page.figure(drawn, f'{r.recipe}: {caption}'))
   missing = 'No latency was measured; experiments/latency.py does that.'
   return page.Section(
     'Error rates and what they cost',

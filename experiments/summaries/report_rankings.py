@@ -52,7 +52,7 @@ def validation(study):
         'is lower for that reason alone.'
       ),
       page.figure(
-        plots.correlations(drawn, title='Validation with test, mean of seeds'),
+        plots.correlations(drawn, title=plots.findings.agreements(drawn)),
         f'Rank correlations of mean validation {study.decides} and test '
         f'{study.metric}, with intervals.',
       ),
@@ -63,10 +63,14 @@ def validation(study):
           f'validation {study.decides}',
           f'test {study.metric}',
           share,
-          f'{r.recipe}, mean of seeds',
+          plots.findings.agree(
+            f'validation {study.decides}',
+            f'test {study.metric}',
+            drawn[f'{r.recipe}, all'],
+          ),
         ),
-        f'Validation {study.decides} and test {study.metric} of every cell, '
-        'and their ranks.',
+        f'{r.recipe}: validation {study.decides} and test {study.metric} of '
+        'every cell, means of seeds, and their ranks.',
       ),
       *blocks,
     ],
@@ -127,9 +131,10 @@ def seeds(study):
         plots.seed_ranges(
           study.main.test_ns,
           f'test {study.metric}',
-          f'{study.main.recipe}, runs of each cell',
+          plots.findings.seeds(study.main.test_ns, study.metric),
         ),
-        f'Lowest to highest test {study.metric} among the seeds of each cell.',
+        f'{study.main.recipe}: lowest to highest test {study.metric} among '
+        'the seeds of each cell.',
       ),
     ],
   )
@@ -231,7 +236,11 @@ def budgets(study):
           full.val_n,
           f'validation {study.decides}, {r.recipe}',
           f'validation {study.decides}, {full.recipe}',
-          title=pair,
+          title=plots.findings.agree(
+            f'recipe {r.recipe}',
+            f'recipe {full.recipe}',
+            drawn[f'{pair}, means, all'],
+          ),
         ),
         f'Mean validation {study.decides} of every cell after {r.epochs} and '
         f'after {full.epochs} epochs, and their ranks.',
@@ -246,11 +255,9 @@ def budgets(study):
         *said,
       ),
       page.figure(
-        plots.correlations(
-          drawn, ceiling, f'Validation {study.decides} between budgets'
-        ),
-        'Rank correlations between budgets; the line is one seed with another '
-        f'at {full.recipe}.',
+        plots.correlations(drawn, ceiling, plots.findings.agreements(drawn)),
+        f'Rank correlations of validation {study.decides} between budgets; '
+        f'the line is one seed with another at {full.recipe}.',
       ),
       *figures,
       page.table(('recipes', 'runs', 'correlation'), rows),

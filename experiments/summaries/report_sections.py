@@ -102,7 +102,7 @@ def overview(study):
   head = (
     'recipe', 'epochs', 'cells', 'runs', 'failed', 'ended', 'cells ranked',
   )  # fmt: skip
-  drawn = plots.search_space(space, f'Cells of {space.name}')
+  drawn = plots.search_space(space, plots.findings.space(space))
   return page.Section(
     'What this is',
     [
@@ -145,10 +145,11 @@ def _missing(study):
 
 def distributions(study):
   """The paper's Figure 3."""
+  test_by_name = {r.recipe: r.test_n for r in study.found}
   drawn = plots.distributions(
-    {f'{r.recipe}, test': r.test_n for r in study.found},
+    test_by_name,
     f'test {study.metric}',
-    title=f'Mean test {study.metric} of the cells',
+    title=plots.findings.distributions(test_by_name, f'test {study.metric}'),
   )
   rows = []
   for r in study.found:
@@ -207,6 +208,9 @@ def searches(found, repeats=1000, metric='PER'):
     for name, m in means.items()
   ]
   said = _against_random(found)
+  reached = {
+    name: np.array(one['test_per_at_budget']) for name, one in found.items()
+  }
   head = (
     'searcher', 'searches', f'mean test {metric}', '25 %', 'median', '75 %',
     'seconds',
@@ -222,12 +226,9 @@ def searches(found, repeats=1000, metric='PER'):
       page.table(head, rows),
       page.figure(
         plots.distributions(
-          {
-            name: np.array(one['test_per_at_budget'])
-            for name, one in found.items()
-          },
+          reached,
           f'test {metric} when the budget is spent',
-          'Searches',
+          plots.findings.distributions(reached, f'test {metric}', 'searches'),
           'searches',
         ),
         f'Histogram of the searches, and share of them at or below a {metric}.',

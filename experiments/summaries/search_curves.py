@@ -52,12 +52,12 @@ def record(cost_k, test_rk, verdict, since, about):
       [None if np.isnan(v) else round(float(v), DIGITS) for v in test_k]
       for test_k in test_rk
     ],
-    'against_random': None if verdict is None else _plain(verdict),
+    'against_random': None if verdict is None else plain(verdict),
     'better_from': since,
   }
 
 
-def _plain(verdict):
+def plain(verdict):
   """Returns a Verdict as JSON can have it: None for NaN."""
   return {
     name: None if isinstance(value, float) and math.isnan(value) else value

@@ -139,36 +139,36 @@ def judged(study):
   )
 
 
-def finding(study, found):
-  """Returns what was found, in one sentence."""
-  by = {
-    lies: [name for name, v in found.verdicts.items() if v.lies == lies]
-    for lies in ('below', 'above', 'unknown')
-  }
-  random = f'random search of {study.budget} models'
-  if not found.verdicts:
-    return f'Test {study.metric} of {random}'
-  if len(by['unknown']) == len(found.verdicts):
-    return f'Too few repeats to tell any searcher from {random}'
-  points = sorted(
-    -100 * found.verdicts[name].difference for name in by['below']
-  )
-  if not points:
-    return f'Nothing is better than {random}; {_visible(found)}'
-  low, high = f'{points[0]:.2g}', f'{points[-1]:.2g}'
+def finding(verdicts, random, metric):
+  """Returns what was found, in one sentence.
+
+  Args:
+    verdicts: `{name: analysis.Verdict}` of searchers or methods.
+    random: what they were held against, as 'random search of 150 models'.
+    metric: what the error rate on test is called.
+  """
+  if not verdicts:
+    return f'Test {metric} of {random}'
+  if all(v.lies == 'unknown' for v in verdicts.values()):
+    return f'Too few repeats to tell anything from {random}'
+  names = [name for name, v in verdicts.items() if v.lies == 'below']
+  names.sort(key=lambda name: verdicts[name].difference)
+  if not names:
+    return f'Nothing is significantly better than {random}; {visible(verdicts)}'
+  least, most = names[-1], names[0]
+  low, high = (f'{-100 * verdicts[n].difference:.2g}' for n in (least, most))
   span = low if low == high else f'{low} to {high}'
-  names = sorted(by['below'], key=lambda n: found.verdicts[n].difference)
   who = search_curves.listed(names)
   if len(names) > 4:
-    who = f'{len(names)} of {len(found.verdicts)} searchers'
+    who = f'{len(names)} of {len(verdicts)} searchers'
   verb = 'beats' if len(names) == 1 else 'beat'
-  text = f'{who} {verb} {random}, by {span} points of {study.metric}'
+  text = f'{who} {verb} {random}, by {span} points of {metric}'
   return text[0].upper() + text[1:].replace('_', ' ')
 
 
-def _visible(found):
+def visible(verdicts):
   """Says which improvement would have been seen."""
-  seen = [100 * v.visible for v in found.verdicts.values() if v.visible > 0]
+  seen = [100 * v.visible for v in verdicts.values() if v.visible > 0]
   if not seen:
     return 'nothing can be said of small differences'
   low, high = f'{min(seen):.2g}', f'{max(seen):.2g}'
@@ -259,12 +259,17 @@ def write(study, out):
       f'{study.metric} of any run: '
       f'{study.scape.test_cr[_runs(study.scape)].min():.2%}'
     )
-  said = finding(study, found)
+  said = _said(study, found)
   CONSOLE.print(said)
-  if found.verdicts and _visible(found) not in said:
-    CONSOLE.print(_visible(found))
+  if found.verdicts and visible(found.verdicts) not in said:
+    CONSOLE.print(visible(found.verdicts))
   draw(study, found, out)
   CONSOLE.print(f'figures in {out}')
+
+
+def _said(study, found):
+  random = f'random search of {study.budget} models'
+  return finding(found.verdicts, random, study.metric)
 
 
 def points(verdict):
@@ -289,7 +294,7 @@ def draw(study, found, out):
       reference_k,
       oracle=found.oracle,
       exact=found.expected_k is not None,
-      title=finding(study, found),
+      title=_said(study, found),
       metric=study.metric,
     ),
     out / 'search.png',
@@ -301,11 +306,13 @@ def draw(study, found, out):
     )
     for name, trace in study.traces.items()
   }
+  what = f'validation {val}, mean of the newest {WINDOW}'
   plots.save(
     plots.search_curves(
       newest,
-      ylabel=f'validation {val}, mean of the newest {WINDOW}',
+      ylabel=what,
       log_cost=True,
+      title=plots.findings.newest(newest, what),
     ),
     out / f'validation_{_in_files(val)}_of_newest.png',
   )

@@ -1,7 +1,9 @@
 """What a finished table shows: best and worst cells, what separates them."""
 
+import shlex
+
 import numpy as np
-from common.console import CONSOLE, REMEDIES, SILENT
+from common.console import CONSOLE, REMEDIES, SILENT, print_next
 from rich.table import Table
 
 from nasjax import analysis, plots, spaces
@@ -43,10 +45,12 @@ def print_extremes(table, count=3, metric=None):
   middle, last = len(rows) // 2, len(rows) - 1
   chosen += [n for n in (middle, *range(last - 1, last + 1)) if n not in chosen]
   view = Table(title=f'{len(rows)} cells by test {name}, mean of their seeds')
+  status_r = np.asarray(table.column('status'))
+  some = bool((status_r == 'diverged').any())
   for column in (
     'rank', 'cell', 'seeds', f'valid\n{table.metric}',
     f'test\n{name}' + '\nWER' * worded,
-    'S/D/I %', 'params', 'MMACs', 'diverged',
+    'S/D/I %', 'params', 'MMACs', *['diverged'] * some,
   ):  # fmt: skip
     left = column == 'cell'
     view.add_column(column, justify='left' if left else 'right', no_wrap=left)
@@ -58,20 +62,19 @@ def print_extremes(table, count=3, metric=None):
   )
   test_r = table.errors(metric)
   kinds_rk = _kinds(table)
-  status_r = table.column('status')
   for n in (n for n in chosen if n >= 0):
     r = rows[n]
     arch = table.row_archs[r[0]]
     view.add_row(
       str(n + 1),
-      f'{table.space.names(arch)}\n{table.space.nested(arch)}',
+      table.space.names(arch, '\n'),
       str(len(r)),
       _per(best_r[r].mean()) if np.isfinite(best_r[r]).all() else '--',
       _per(test_r[r].mean()) + f'\n{_per(wer_r[r].mean())}' * worded,
       '/'.join(_percent(share) for share in kinds_rk[r].mean(0)),
       f'{table.column("params")[r[0]]:,}',
       f'{table.column("macs")[r[0]] / 1e6:,.1f}',
-      str(int((np.asarray(status_r)[r] == 'diverged').sum())),
+      *[str(int((status_r[r] == 'diverged').sum()))] * some,
     )
   CONSOLE.print(view)
 
@@ -150,24 +153,19 @@ def draw(table, out, metric=None):
 
   (out / 'figures').mkdir(exist_ok=True)
 
-  def save(figure, stem):
+  def save(figure, stem, dpi=150):
     paths.append(out / 'figures' / f'{stem}.png')
-    plots.save(figure, paths[-1])
+    plots.save(figure, paths[-1], dpi)
 
   groups = ['networks'] * len(archs_rd)
   if isinstance(space, spaces.Chain):
     path_r = space.has_skip_paths(archs_rd)
-    groups = np.where(path_r, 'with a path of skips', 'without')
+    groups = list(np.where(path_r, 'with a path of skips', 'without'))
   labels = [space.names(arch) for arch in archs_rd]
+  runs = table.curves('val_per'), labels, groups
+  said = plots.findings.learning(*runs, table.metric)
   save(
-    plots.learning_curves(
-      table.curves('val_per'),
-      labels,
-      list(groups),
-      f'Validation {table.metric} by epoch',
-      table.metric,
-    ),
-    'learning_curves',
+    plots.learning_curves(*runs, said, table.metric), 'learning_curves'
   )
   rows = [r for r in _cells(table, metric) if np.isfinite(test_r[r]).all()]
   if rows:
@@ -176,25 +174,20 @@ def draw(table, out, metric=None):
       [test_r[r].std(ddof=1) if len(r) > 1 else np.nan for r in rows]
     )
     names_n = [labels[r[0]] for r in rows]
+    costs = {}
     for column, label in (
       ('params', 'parameters'),
       ('macs', 'multiply-accumulates for 200 frames'),
     ):
       cost_n = np.array([table.column(column)[r[0]] for r in rows], float)
-      front_n = analysis.pareto_front(cost_n, per_n)
-      save(
-        plots.pareto(
-          cost_n,
-          per_n,
-          front_n,
-          label,
-          names_n,
-          sd_n,
-          f'Test {name} and {label}',
-          name,
-        ),
-        f'{in_files}_{column}',
-      )
+      costs[label] = cost_n, analysis.pareto_front(cost_n, per_n)
+    said = plots.findings.fronts(costs, per_n, name)
+    save(
+      plots.paretos(costs, per_n, names_n, sd_n, said, name),
+      f'{in_files}_costs',
+    )
+    best = f'Lowest test {name}, {per_n[0]:.2%}: {names_n[0]}'
+    save(plots.cell(space, archs_rd[rows[0][0]], best), 'best_cell', dpi=100)
   return paths
 
 
@@ -207,3 +200,21 @@ def write(table, out, metric=None):
   CONSOLE.print(f'table: {out / "table"}, {len(table)} rows')
   for path in paths:
     CONSOLE.print(f'figure: {path}')
+  print_next(next_steps(table, out))
+
+
+def next_steps(table, out):
+  """Returns commands by what they are good for, once OUT has a table."""
+  out = shlex.quote(str(out))
+  found = {
+    'all analyses, as one page': f'python experiments/report.py --table={out}',
+    'what the best network hears': (
+      f'python experiments/transcribe.py --run={out} audio.wav'
+    ),
+  }
+  cells = len(table.archs)
+  if cells > 1:
+    found['searches in this table'] = (
+      f'python experiments/search.py --table={out} --budget={-(-cells // 3)}'
+    )
+  return found

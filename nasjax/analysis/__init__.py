@@ -35,7 +35,7 @@ from nasjax.analysis.contents import (
 )
 from nasjax.analysis.decisions import Decision, Part, decisions, explained
 from nasjax.analysis.fronts import pareto_front
-from nasjax.analysis.leaders import Best, best
+from nasjax.analysis.leaders import Best, best, expected_best
 from nasjax.analysis.separation import (
   Group,
   Separation,
@@ -102,6 +102,7 @@ __all__ = [
   'correlation_matrix',
   'counts',
   'decisions',
+  'expected_best',
   'explained',
   'judge',
   'kendall_correlation',

@@ -26,6 +26,34 @@ class Best(NamedTuple):
   seed_sd: float
 
 
+def expected_best(val_n, test_n, count):
+  """Returns the expected test error of the best by validation of some drawn.
+
+  Exact: of the cells `count` different ones are drawn, any as likely as any
+  other. Of several of one validation error any may be taken.
+
+  Args:
+    val_n, test_n: error rates of all cells.
+    count: how many are drawn, at most as many as there are.
+
+  Raises:
+    ValueError: an error rate is NaN, or there are not so many cells.
+  """
+  val_n, test_n = (np.asarray(x_n, np.float64) for x_n in (val_n, test_n))
+  if not 1 <= count <= len(val_n):
+    raise ValueError(f'{count} of {len(val_n)} cells; want 1 to all')
+  if np.isnan(val_n).any() or np.isnan(test_n).any():
+    raise ValueError('an error rate is NaN; count what failed as 1.0')
+  _, group_n = np.unique(val_n, return_inverse=True)
+  cells_v = np.bincount(group_n)
+  mean_v = np.bincount(group_n, test_n) / cells_v
+  # As many are no better; the chance that all that are drawn are among them.
+  left_v = np.append(np.cumsum(cells_v[::-1])[::-1], 0)[:, None]
+  drawn = np.arange(count)
+  chance_v = np.prod(np.maximum(left_v - drawn, 0) / (len(val_n) - drawn), 1)
+  return float((chance_v[:-1] - chance_v[1:]) @ mean_v)
+
+
 def best(value_ns, has_ns, level=0.95):
   """Ranks cells by their mean over seeds, with an interval of Student's t.
 

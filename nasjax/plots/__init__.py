@@ -4,14 +4,15 @@ Every function takes arrays and returns a matplotlib Figure that no window and
 no global state knows of: show it in a notebook, or `save` it.
 """
 
-from nasjax.plots.costs import pareto
+from nasjax.plots import findings
+from nasjax.plots.cell_key import cell
+from nasjax.plots.comparison import Row, comparison
+from nasjax.plots.costs import pareto, paretos
 from nasjax.plots.curves import by_rate, learning_curves, search_curves
 from nasjax.plots.drawing import COLOURS, save
-from nasjax.plots.graphs import cell, cells, derived, search_space
+from nasjax.plots.graphs import cells, derived, search_space
 from nasjax.plots.makeup import composition, rankings
 from nasjax.plots.oneshot import (
-  Row,
-  comparison,
   decisions,
   entropies,
   probabilities,
@@ -40,10 +41,12 @@ __all__ = [
   'decisions',
   'derived',
   'distributions',
+  'findings',
   'entropies',
   'learning_curves',
   'log_mel',
   'pareto',
+  'paretos',
   'posteriors',
   'probabilities',
   'rankings',

@@ -12,12 +12,14 @@ def learning_curves(val_per_pe, labels_p, groups_p, title='', metric='PER'):
   """Draws validation error rates by epoch for every member.
 
   Thin lines are members, coloured by group; a thick line is the median of a
-  group over the members still running; a cross is where one stopped early. The
-  best and the worst at the end are named.
+  group over the members still running; a cross is where one stopped early.
+  Members of one name are runs of one network: those that are best and worst at
+  their best epochs, as the mean over their runs, are named with that error
+  rate. Who has stopped early is not among them.
 
   Args:
     val_per_pe: fractions; NaN after a divergence.
-    labels_p: names of the members.
+    labels_p: names of the members, the same one for runs of one network.
     groups_p: names of their groups; sorted, so that a name keeps its colour.
     title: of the figure.
     metric: what the error rate is called.
@@ -58,14 +60,13 @@ def learning_curves(val_per_pe, labels_p, groups_p, title='', metric='PER'):
       solid_capstyle='round',
       label=f'{group} ({len(curves)})',
     )
-  _name_ends(ax, epochs, 100 * val_per_pe[:, -1], labels_p)
-  drawing.per_axis(ax, 100 * val_per_pe)
+  _name_ends(ax, epochs, best_epochs(val_per_pe, labels_p))
+  drawing.per_axis(ax, 100 * val_per_pe, f'validation {metric}')
   margin = 0.5 if epochs == 1 else 0.01 * epochs
   ax.set_xlim(1 - margin, epochs + margin)
   ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
   ax.set_xlabel('epoch')
-  ax.set_ylabel(f'validation {metric}')
-  ax.set_title(title, loc='left', color=drawing.INK, fontsize=11)
+  drawing.titled(ax, title)
   if groups:
     ax.legend(
       frameon=False, fontsize=9, loc='lower left', bbox_to_anchor=(0, 0)
@@ -137,7 +138,7 @@ def search_curves(
       color=colour,
       lw=1.8,
       marker='o' if len(cost_c) == 1 else None,
-      label=f'{name} ({repeats})',
+      label=f'{name.replace("_", " ")} ({repeats})',
     )
     # The first models say little, and would take all the height.
     late_c = cost_c >= 0.02 * cost_c[-1]
@@ -165,11 +166,11 @@ def _search_axes(ax, shown, most, log_cost):
     low, high = min(shown), max(shown)
     margin = max(0.06 * (high - low), 0.02 * high, 0.01)
     ax.set_ylim(low - margin, high + margin)
-  ax.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=None))
+  ax.yaxis.set_major_formatter(ticker.FormatStrFormatter('%g%%'))
   if log_cost:
-    ax.set_xscale('log')
-    ax.xaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
-  elif most:
+    drawing.costs_axis(ax, most or None)
+    return
+  if most:
     ax.set_xlim(-0.01 * most, 1.01 * most)
   ax.set_xlabel('cost in trained models')
 
@@ -183,16 +184,35 @@ def _mark_end(ax, epoch_e, percent_e, colour, epochs):
     )
 
 
-def _name_ends(ax, epochs, percent_p, labels_p):
+def best_epochs(val_per_pe, labels_p):
+  """Returns `{name: [error rate of the best epoch of each run]}`.
+
+  Of those all of whose runs went on to the end.
+  """
+  found = {}
+  for curve, label in zip(np.asarray(val_per_pe, np.float64), labels_p):
+    ended = curve.size and not np.isnan(curve[-1])
+    found.setdefault(label, []).append(np.nanmin(curve) if ended else np.nan)
+  return {
+    label: runs for label, runs in found.items() if not np.isnan(runs).any()
+  }
+
+
+def _name_ends(ax, epochs, found):
   """Writes the names of the best and of the worst at the right."""
-  ran = np.flatnonzero(~np.isnan(percent_p))
-  if not len(ran):
+  mean = {label: float(np.mean(runs)) for label, runs in found.items()}
+  if not mean:
     return
-  order = ran[np.argsort(percent_p[ran], kind='stable')]
-  for p in dict.fromkeys((order[0], order[-1])):
+  ends = min(mean, key=mean.get), max(mean, key=mean.get)
+  for label in dict.fromkeys(ends):
+    runs = len(found[label])
+    told = f'{100 * mean[label]:.2f} %, best epoch'
+    told += f', mean of {runs} runs' * (runs > 1)
+    # A long vector stands below what it chooses.
+    name = drawing.shortened(label.replace(' [[', '\n[['), 60)
     ax.annotate(
-      f'{drawing.shortened(labels_p[p], 36)}\n{percent_p[p]:.1f} %',
-      (epochs, percent_p[p]),
+      f'{name}\n{told}',
+      (epochs, 100 * mean[label]),
       xytext=(8, 0),
       textcoords='offset points',
       va='center',

@@ -1,8 +1,10 @@
 """What all figures share: colours, axes of percent, and how one is saved."""
 
+import itertools
 import os
 import pathlib
 import secrets
+import textwrap
 
 import numpy as np
 from matplotlib import ticker
@@ -21,6 +23,8 @@ COLOURS = (
   '#555555',
 )
 INK, QUIET, GRID = '#222222', '#777777', '#E4E4E4'
+# Of what is only there to be compared with.
+BASELINE = '#888888'
 
 
 def save(fig, path, dpi=150):
@@ -83,9 +87,29 @@ def panels(width, height, rows, columns, grid=True, widths=None, sharey=False):
   return fig, axs
 
 
+# Letters of a title that stand in an inch, if they are not all wide ones.
+_LETTERS = 11
+
+
 def titled(ax, text):
-  """Gives axes a title, left as everywhere."""
+  """Gives axes a title, left as everywhere, in as many lines as it needs.
+
+  Of several panels the first has it, and it reaches over the others.
+  """
+  text = _in_lines(text, ax.figure.get_figwidth() - 1)
   ax.set_title(text, loc='left', color=INK, fontsize=11)
+
+
+def headed(fig, text):
+  """Gives a figure a title, left and in as many lines as it needs."""
+  text = _in_lines(text, fig.get_figwidth() - 0.2)
+  fig.suptitle(text, x=0.01, ha='left', color=INK, fontsize=11)
+
+
+def _in_lines(text, inches):
+  width = max(int(_LETTERS * inches), 20)
+  lines = [textwrap.wrap(line, width) for line in text.split('\n')]
+  return '\n'.join(itertools.chain.from_iterable(lines))
 
 
 def beside(ax, texts, rows, from_left=False):
@@ -128,25 +152,29 @@ def legend_below(fig):
     )
 
 
-def per_axis(ax, percent, which='y'):
+def per_axis(ax, percent, label, which='y'):
   """Makes an axis one of percent, logarithmic if it spans a factor of three.
 
   Args:
-    ax: the axes.
+    ax: the axes, which reach as far as the data do.
     percent: what is drawn there; what is not finite is left out.
+    label: of the axis, to which is added whether it is logarithmic.
     which: 'x' or 'y'.
   """
   axis = ax.xaxis if which == 'x' else ax.yaxis
+  axis.set_label_text(label)
   limits = ax.set_xlim if which == 'x' else ax.set_ylim
-  axis.set_major_formatter(ticker.PercentFormatter(decimals=None))
+  axis.set_major_formatter(ticker.FormatStrFormatter('%g%%'))
   percent = percent[np.isfinite(percent)]
   if not percent.size:
     limits(0, 100)
     return
   low, high = percent.min(), percent.max()
   if low <= 0 or high / low <= 3:
-    limits(0, max(1.08 * high, 1))
+    margin = 0.06 * (high - low) or max(0.05 * high, 0.5)
+    limits(low - margin, high + margin)
     return
+  axis.set_label_text(f'{label} (logarithmic)')
   (ax.set_xscale if which == 'x' else ax.set_yscale)('log')
   limits(low / 1.15, high * 1.15)
   marks = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100, 150, 200, 300, 500)
@@ -158,6 +186,18 @@ def per_axis(ax, percent, which='y'):
   axis.set_major_locator(ticker.FixedLocator(marks))
   axis.set_minor_locator(ticker.NullLocator())
   axis.set_major_formatter(ticker.FormatStrFormatter('%g%%'))
+
+
+def costs_axis(ax, last=None):
+  """Makes the horizontal axis one of costs, logarithmic; the last is marked."""
+  ax.set_xscale('log')
+  marks = [m * 10**e for e in range(-2, 7) for m in (1, 2, 5)]
+  if last is not None:
+    marks = [mark for mark in marks if not last / 1.2 < mark < last] + [last]
+  ax.xaxis.set_major_locator(ticker.FixedLocator(marks))
+  ax.xaxis.set_minor_locator(ticker.NullLocator())
+  ax.xaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
+  ax.set_xlabel('cost in trained models (logarithmic)')
 
 
 def shortened(text, width):

@@ -14,11 +14,6 @@ _BOX = 0.3  # half the width of an operation's box
 _SPACING = 0.055  # from frame to frame in a time-delay layer's box
 
 
-def cell(space, arch, title=''):
-  """Draws one cell; see `cells`."""
-  return cells(space, [arch], [title], columns=1)
-
-
 def cells(space, archs, titles, columns=3):
   """Draws cells: tensors from left to right, operations between, skips above.
 
@@ -49,12 +44,12 @@ def cells(space, archs, titles, columns=3):
     ax.set_axis_off()
   skip_pnm = space.skip_matrices(archs_nd)
   for ax, arch_d, skip_nm, title in zip(axs.flat, archs_nd, skip_pnm, titles):
-    _chain(ax, space)
+    tensors(ax, space)
     for n, op in enumerate(space.main_ops(arch_d)):
-      _operation(ax, n, op, _colour(space, op), through=op != 'zero')
+      operation(ax, n, op, colour_of(space, op), through=op != 'zero')
       for m in range(n + 1):
         if skip_nm[n, m]:
-          _skip(ax, m, n + 1)
+          skip(ax, m, n + 1)
     ax.set_title(title, loc='left', color=drawing.INK, fontsize=9)
   return fig
 
@@ -82,7 +77,7 @@ def derived(space, archs, labels, before=3, subsampling=3, title=''):
     fig = cells(space, archs, labels)
   else:
     fig = _chains(space, space.parse_all(archs), labels, before, subsampling)
-  fig.suptitle(title, x=0.01, ha='left', color=drawing.INK, fontsize=11)
+  drawing.headed(fig, title)
   return fig
 
 
@@ -95,14 +90,14 @@ def search_space(space, title=''):
     return _choices(space, [space.choices], [title], 1)
   fig, ax = drawing.axes(1.2 + 1.9 * (space.nodes + 0.6), 4.2, grid=False)
   ax.set_axis_off()
-  _chain(ax, space)
+  tensors(ax, space)
   names = '\n'.join(space.ops)
   half = 0.05 + 0.03 * len(space.ops)
   for n, count in enumerate(space.skips):
-    _operation(ax, n, names, drawing.COLOURS[0], True, half)
+    operation(ax, n, names, drawing.COLOURS[0], True, half)
     for m in range(count):
-      _skip(ax, m, n + 1, ls=(0, (4, 3)))
-  ax.set_title(title, loc='left', color=drawing.INK, fontsize=11)
+      skip(ax, m, n + 1, ls=(0, (4, 3)))
+  drawing.titled(ax, title)
   return fig
 
 
@@ -148,7 +143,7 @@ def _choices(space, choices, titles, columns):
   return fig
 
 
-def _chain(ax, space):
+def tensors(ax, space):
   """Draws the tensors, and makes room for what joins them."""
   for k in range(space.nodes + 1):
     ax.text(
@@ -163,10 +158,10 @@ def _chain(ax, space):
       bbox={'boxstyle': 'circle,pad=0.25', 'fc': drawing.INK, 'ec': 'white'},
     )
   ax.set_xlim(-0.35, space.nodes + 0.35)
-  ax.set_ylim(-0.55, _height(0, space.nodes) * 0.78 + 0.08)
+  ax.set_ylim(-0.55, height(0, space.nodes) * 0.78 + 0.08)
 
 
-def _operation(ax, n, text, colour, through, half=0.125):
+def operation(ax, n, text, colour, through, half=0.125):
   """Draws the edge from tensor n, and what is on it in a box of that size."""
   ax.add_patch(
     FancyArrowPatch(
@@ -206,18 +201,18 @@ def _operation(ax, n, text, colour, through, half=0.125):
   )
 
 
-def _height(m, n):
+def height(m, n):
   """Height of the control points of a skip's arc; longer ones pass above."""
   return 0.32 + 0.36 * (n - m)
 
 
-def _skip(ax, m, n, ls='-'):
+def skip(ax, m, n, ls='-', ink=drawing.INK):
   """Draws the skip from tensor m to tensor n as an arc."""
-  height = _height(m, n)
+  top = height(m, n)
   # Each tensor's arcs leave to its right and arrive at its left.
   start, end = m + 0.05, n - 0.05
   path = Path(
-    [(start, 0.14), (start + 0.12, height), (end - 0.12, height), (end, 0.14)],
+    [(start, 0.14), (start + 0.12, top), (end - 0.12, top), (end, 0.14)],
     [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4],
   )
   ax.add_patch(
@@ -225,7 +220,7 @@ def _skip(ax, m, n, ls='-'):
       path=path,
       arrowstyle='-|>',
       mutation_scale=8,
-      color=drawing.INK,
+      color=ink,
       lw=1.1,
       ls=ls,
       zorder=1,
@@ -273,7 +268,7 @@ def _chains(space, archs_nd, labels, before, subsampling):
     blocks = [CANDIDATES[name] for name in names]
     fields = receptive_fields(blocks, before, subsampling)
     layers = [
-      (name.removeprefix('tdnn_'), _colour(space, name), _shifts(*block))
+      (name.removeprefix('tdnn_'), colour_of(space, name), _shifts(*block))
       for name, block in zip(names, blocks)
     ]
     first = -((subsampling - 1) // 2)
@@ -290,7 +285,7 @@ def _shifts(context, dilation):
   return [dilation * k for k in range(-context, context + 1)]
 
 
-def _colour(space, op):
+def colour_of(space, op):
   return drawing.COLOURS[space.ops.index(op) % len(drawing.COLOURS)]
 
 

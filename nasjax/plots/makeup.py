@@ -187,7 +187,7 @@ def rankings(per_n, ranked, ylabel=None, title='', metric='PER'):
         label=f'{level.count} ({len(percent)})',
       )
     drawing.titled(ax, kind + _correlated(found.correlation))
-    drawing.per_axis(ax, percent_n)
+    drawing.per_axis(ax, percent_n, ylabel)
     ax.set_xlim(0, 100)
     ax.xaxis.set_major_formatter(ticker.PercentFormatter())
     if found.levels:
@@ -203,9 +203,9 @@ def rankings(per_n, ranked, ylabel=None, title='', metric='PER'):
     ax.set_axis_off()
   for ax in axs[-1]:
     ax.set_xlabel(f'cells of that {what[0]}, best to worst')
-  for ax in axs[:, 0]:
-    ax.set_ylabel(ylabel)
-  fig.suptitle(title, x=0.01, ha='left', color=drawing.INK, fontsize=12)
+  for ax in axs[:, 1:].flat:
+    ax.set_ylabel('')
+  drawing.headed(fig, title)
   return fig
 
 

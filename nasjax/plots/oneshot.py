@@ -1,7 +1,6 @@
 """One-shot searches: how they decide, and what their networks are worth."""
 
 import re
-from typing import NamedTuple
 
 import numpy as np
 import scipy.special
@@ -11,25 +10,6 @@ from nasjax.analysis import statistics
 from nasjax.plots import drawing
 
 _STYLES = ('-', '--', ':')
-_BASELINE = '#888888'
-
-
-class Row(NamedTuple):
-  """What one method found, in `comparison`.
-
-  Attributes:
-    name: of the method.
-    per_s: error rates, fractions, one a seed; NaN where training failed.
-    params_s: trainable parameters of the network of each seed.
-    wer_s: fractions, one a seed; None where words are not scored.
-    baseline: whether nothing was learned about architectures to find it.
-  """
-
-  name: str
-  per_s: tuple
-  params_s: tuple
-  wer_s: tuple | None = None
-  baseline: bool = False
 
 
 def decisions(result):
@@ -117,7 +97,7 @@ def probabilities(
   for ax in axs[:, 0]:
     ax.set_ylabel('probability')
   drawing.legend_below(fig)
-  fig.suptitle(title, x=0.01, ha='left', color=drawing.INK, fontsize=12)
+  drawing.headed(fig, title)
   return fig
 
 
@@ -176,66 +156,7 @@ def entropies(edges, alpha_by_edge, stage_starts=None, title=''):
     ax.legend(
       frameon=False, fontsize=8, loc='lower right', bbox_to_anchor=(1, 1)
     )
-  drawing.titled(ax, title)
-  return fig
-
-
-def comparison(rows, title='', metric='PER'):
-  """Draws the error rates of what methods found, the lowest mean on top.
-
-  Small dots are seeds, a large one their mean, a bar its 95 % interval (of
-  Student's t over the seeds of the row; none for fewer than two). Axes reach as
-  far as the dots: where two or three seeds lie far apart, the bar leaves them,
-  and the number beside it says how wide it is. Failed seeds are counted, and
-  left out of the mean.
-
-  Args:
-    rows: `Row`s: of searches, and of what they are to beat.
-    title: of the figure.
-    metric: what the first error rate is called; beside WER stands no other.
-
-  Raises:
-    ValueError: a row has not as many of one thing as of another.
-  """
-  for row in rows:
-    _check_row(row)
-  # Where all seeds failed there is no mean: such rows are the last.
-  rows = sorted(
-    rows,
-    key=lambda row: np.nan_to_num(
-      statistics.student_mean(row.per_s).value, nan=np.inf
-    ),
-  )
-  rates = [(f'test {metric}', [row.per_s for row in rows])]
-  if metric != 'WER' and any(row.wer_s is not None for row in rows):
-    rates.append(('test WER', [row.wer_s for row in rows]))
-  height = 1.3 + 0.36 * max(len(rows), 1)
-  widths = [1] * len(rates) + [0.15]
-  fig, axs = drawing.panels(
-    10.2, height, 1, len(widths), widths=widths, sharey=True
-  )
-  for ax, (label, values) in zip(axs[0], rates):
-    _draw_rates(ax, rows, values)
-    ax.set_xlabel(f'{label}, 95 % interval of the mean')
-  first, last = axs[0, 0], axs[0, -1]
-  first.set_yticks(range(len(rows)), [row.name for row in rows])
-  first.set_ylim(max(len(rows), 1) - 0.4, -0.6)
-  last.set_axis_off()
-  drawing.beside(
-    last,
-    ['parameters', *(_parameters(row.params_s) for row in rows)],
-    range(-1, len(rows)),
-    from_left=True,
-  )
-  if first.get_legend_handles_labels()[0]:
-    first.legend(
-      frameon=False,
-      fontsize=8.5,
-      ncols=2,
-      loc='lower left',
-      bbox_to_anchor=(-0.02, 1),
-    )
-  fig.suptitle(title, x=0.01, ha='left', color=drawing.INK, fontsize=12)
+  drawing.headed(fig, title)
   return fig
 
 
@@ -359,7 +280,7 @@ def _shown(edge, candidates):
 def _looks(edges, ops):
   """Returns {candidate as read: its colour and line}, one everywhere."""
   # The presence of skips leaves all colours to the operations.
-  looks = {'absent': (_BASELINE, '-'), 'present': (drawing.INK, '-')}
+  looks = {'absent': (drawing.BASELINE, '-'), 'present': (drawing.INK, '-')}
   names = [*_shown('', ops or ())]
   for edge, candidates in edges:
     names += _shown(edge, candidates)
@@ -387,78 +308,6 @@ def _epoch_axis(ax, epochs, stage_starts, margin=0.2):
     left = max(1, min(later) - max(3, (epochs - min(later) + 1) // 2))
   ax.set_xlim(left - margin, max(epochs, left) + margin)
   ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
-
-
-def _check_row(row):
-  wers = len(row.per_s) if row.wer_s is None else len(row.wer_s)
-  if not len(row.per_s) == len(row.params_s) == wers:
-    raise ValueError(
-      f'{row.name}: {len(row.per_s)} PERs, {len(row.params_s)} numbers of '
-      f'parameters, {wers} WERs; want one of each for every seed'
-    )
-
-
-def _draw_rates(ax, rows, values):
-  """Draws one error rate of all rows, and writes its means at the right."""
-  texts, shown = [], []
-  labelled = set()
-  for y, (row, value_s) in enumerate(zip(rows, values)):
-    if value_s is None:
-      texts.append('not scored')
-      continue
-    value_s = np.asarray(value_s, np.float64)
-    # Not the pooled noise of `analysis.best`: searches that find other networks
-    # each time are not equally noisy.
-    mean, low, high, _ = statistics.student_mean(value_s)
-    half = (high - low) / 2
-    percent = 100 * value_s[np.isfinite(value_s)]
-    colour = _BASELINE if row.baseline else drawing.COLOURS[0]
-    kind = 'baseline' if row.baseline else 'search'
-    ax.plot(percent, [y] * len(percent), 'o', color=colour, ms=4, alpha=0.45)
-    if not np.isnan(half):
-      ends = [100 * low, 100 * high]
-      ax.plot(ends, [y, y], color=colour, lw=2, solid_capstyle='butt')
-    if len(percent):
-      ax.plot(
-        100 * mean,
-        y,
-        'D' if row.baseline else 'o',
-        color=colour,
-        ms=8,
-        mec='white',
-        label=None if kind in labelled else kind,
-      )
-      labelled.add(kind)
-    texts.append(_rate(mean, half, len(percent), len(value_s)))
-    shown += percent.tolist()
-  low, high = (min(shown), max(shown)) if shown else (0, 100)
-  margin = max(0.08 * (high - low), 0.01 * high, 0.01)
-  ax.set_xlim(low - margin, high + margin)
-  ax.xaxis.set_major_formatter(ticker.FormatStrFormatter('%g%%'))
-  ax.xaxis.set_major_locator(ticker.MaxNLocator(5, steps=(1, 2, 5, 10)))
-  ax.grid(axis='y', visible=False)
-  drawing.beside(ax, texts, range(len(texts)))
-
-
-def _rate(mean, half, ended, seeds):
-  """Returns a mean as it is read: '12.3 ± 0.4 %, 1 failed'."""
-  if not ended:
-    return f'all {seeds} failed' if seeds else 'no seed'
-  text = f'{100 * mean:.1f}'
-  text += ' %' if np.isnan(half) else f' \u00b1 {100 * half:.1f} %'
-  return text + (f', {seeds - ended} failed' if ended < seeds else '')
-
-
-def _parameters(params_s):
-  """Returns '7.66 M', or the range over seeds whose networks differ."""
-  if not len(params_s):
-    return ''
-  text = ticker.EngFormatter(places=2)
-  low, high = text(min(params_s)), text(max(params_s))
-  if low == high:
-    return low
-  number, _, unit = low.partition(' ')
-  return f'{number if high.endswith(unit) else low}\u2013{high}'
 
 
 def _written(correlation):

@@ -28,8 +28,7 @@ def distributions(
   shown = np.concatenate([np.zeros(0), *percents.values()])
   shown = shown[np.isfinite(shown)]
   for ax in (left, right):
-    drawing.per_axis(ax, shown, 'x')
-    ax.set_xlabel(xlabel)
+    drawing.per_axis(ax, shown, xlabel, 'x')
   edges = _edges(shown, left.get_xscale() == 'log')
   for k, (name, percent_n) in enumerate(percents.items()):
     colour = drawing.COLOURS[k % len(drawing.COLOURS)]
@@ -104,9 +103,7 @@ def agreement(
         label=f'best {best_n.sum()} by {xlabel}' if colour else None,
       )
   for which, values, label in (('x', x_n, xlabel), ('y', y_n, ylabel)):
-    drawing.per_axis(left, values, which)
-    set_label = left.set_xlabel if which == 'x' else left.set_ylabel
-    set_label(label)
+    drawing.per_axis(left, values, label, which)
   ends = (max(left.get_xlim()[0], 0.01), left.get_xlim()[1])
   bounds = left.get_xlim(), left.get_ylim()
   equal = np.geomspace(*ends, 200)  # bent, where one axis is logarithmic
@@ -159,9 +156,7 @@ def correlations(found, ceiling=None, title=''):
       ax.axvspan(
         ceiling.low, ceiling.high, color=drawing.COLOURS[1], alpha=0.15, lw=0
       )
-    ax.legend(
-      frameon=False, fontsize=8, loc='lower right', bbox_to_anchor=(1, 1)
-    )
+    ax.legend(frameon=False, fontsize=8, loc='best')
   ax.set_yticks(range(len(found)), list(found))
   ax.set_ylim(len(found) - 0.4, -0.6)
   ax.set_xlim(max(-1.02, lowest - 0.05), 1.02)
@@ -204,16 +199,9 @@ def seed_ranges(value_ns, ylabel=None, title='', metric='PER'):
       marker='o' if len(rank_n) == 1 else None,
       label='mean of the seeds',
     )
-    ax.legend(
-      frameon=False,
-      fontsize=8,
-      ncols=2,
-      loc='lower right',
-      bbox_to_anchor=(1, 1),
-    )
-  drawing.per_axis(ax, value_ns)
+    ax.legend(frameon=False, fontsize=8, loc='upper left')
+  drawing.per_axis(ax, value_ns, ylabel)
   ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
   ax.set_xlabel('rank by the mean')
-  ax.set_ylabel(ylabel)
   drawing.titled(ax, title)
   return fig

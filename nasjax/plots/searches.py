@@ -1,7 +1,6 @@
 """Searches against random search: a forest plot, and how it came about."""
 
 import numpy as np
-from matplotlib import ticker
 
 from nasjax.plots import drawing
 
@@ -87,7 +86,7 @@ def search_forest(
     left.legend(
       frameon=False, fontsize=8, loc='lower right', bbox_to_anchor=(1, 1)
     )
-  fig.suptitle(title, x=0.01, ha='left', color=drawing.INK, fontsize=11)
+  drawing.headed(fig, title)
   return fig
 
 
@@ -108,12 +107,7 @@ def _axes_by_cost(ax, cost_k, mean_by_name, verdicts, reference_k):
   shown = np.clip(shown[np.isfinite(shown)], -most, most)
   margin = max(0.1 * np.ptp(shown), 0.01)
   ax.set_ylim(shown.min() - margin, shown.max() + margin)
-  ax.set_xscale('log')
   if cost_k[late_k][0] < cost_k[-1]:
     ax.set_xlim(cost_k[late_k][0], cost_k[-1])
-  marks = [m * 10**e for e in range(7) for m in (1, 2, 5)]
-  ax.xaxis.set_major_locator(ticker.FixedLocator([*marks, cost_k[-1]]))
-  ax.xaxis.set_minor_locator(ticker.NullLocator())
-  ax.xaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
-  ax.set_xlabel('cost in trained models (logarithmic)')
+  drawing.costs_axis(ax, cost_k[-1])
   ax.set_ylabel('the difference by cost, in points')

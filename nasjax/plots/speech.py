@@ -32,7 +32,7 @@ def log_mel(x_tf, frame_seconds=0.01, title=''):
   bar.ax.tick_params(labelsize=8, color=drawing.QUIET)
   ax.set_xlabel('seconds')
   ax.set_ylabel('mel filter')
-  ax.set_title(title, loc='left', color=drawing.INK, fontsize=11)
+  drawing.titled(ax, title)
   return fig
 
 
@@ -93,5 +93,5 @@ def posteriors(
   fig.supxlabel(
     note, x=0.01, ha='left', fontsize=8.5, family='monospace', color=drawing.INK
   )
-  ax.set_title(title, loc='left', color=drawing.INK, fontsize=11)
+  drawing.titled(ax, title)
   return fig

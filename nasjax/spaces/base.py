@@ -11,6 +11,7 @@ table or planning a run needs NumPy only and starts at once.
 import dataclasses
 import functools
 import itertools
+import json
 import operator
 from collections.abc import Callable, Mapping
 
@@ -289,17 +290,27 @@ class Space:
 
   # For people.
 
-  def names(self, arch):
-    """The architecture on one line: 'depth=12 kernel=31'."""
+  def names(self, arch, between=' '):
+    """The architecture as people read it: 'depth=12, kernel=31 [1,2]'.
+
+    What is chosen, and the vector, which is to be typed. All texts, tables and
+    figures have this notation and no other; `between` is what stands between
+    its halves, such as a line feed where a column is narrow.
+    """
+    vector = json.dumps(self.nested(arch), separators=(',', ':'))
+    return ', '.join(self._words(arch)) + between + vector
+
+  def _words(self, arch):
+    """What is chosen, a list of str."""
     chosen = self.names_of_choices(arch)
-    return ' '.join(f'{f}={name}' for f, name in zip(self.fields, chosen))
+    return [f'{field}={name}' for field, name in zip(self.fields, chosen)]
 
   def describe(self, arch):
     """The architecture in a few lines, for people."""
     return '\n'.join(
       (
         f'{self.names(arch)}',
-        f'  digits    {self.nested(arch)}, index {self.index(arch)}',
+        f'  place     index {self.index(arch)}',
         f'  function  {self.semantic_key(arch)}',
         f'  key       {self.key(arch)}',
       )

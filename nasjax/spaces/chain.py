@@ -156,13 +156,10 @@ class Chain(Space):
       reached_pm[:, n + 1] = through_pm.any(axis=1)
     return reached_pm[:, -1]
 
-  def names(self, arch):
-    """The architecture on one line: 'conv5:1|linear:01|zero:110'."""
-    nodes = self._split(read(self, arch))
-    return '|'.join(
-      ':'.join(filter(None, (self.ops[op], ''.join(map(str, skips)))))
-      for op, *skips in nodes
-    )
+  def _words(self, arch):
+    # Of 'conv5, linear, zero [[1,1],[0,0,1],[5,1,1,0]]' what is before the
+    # vector, which has the skips.
+    return self.main_ops(arch)
 
   def describe(self, arch):
     """The architecture in a few lines, for people."""

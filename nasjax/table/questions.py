@@ -173,7 +173,7 @@ def conflict_message(table):
   return (
     f'shards {shard[i]!r} and {shard[j]!r} have different results for '
     f'{len(table.conflicts)} trainings, the first of cell '
-    f'{table.space.nested(table.row_archs[i])}, seed '
+    f'{table.space.names(table.row_archs[i])}, seed '
     f'{table.column("seed")[i]}, recipe {table.column("recipe")[i]!r}; '
     'keep one of the two'
   )
@@ -182,7 +182,7 @@ def conflict_message(table):
 def cell_text(table, place):
   """Returns what messages call the cell at a place of the space."""
   arch = table.space.from_index(int(place))
-  return f'cell {table.space.nested(arch)}'
+  return f'cell {table.space.names(arch)}'
 
 
 def _no_cell(table, place):

@@ -197,3 +197,21 @@ def test_best_without_repeats_or_cells():
   assert np.isnan(found.half_n).all() and np.isnan(found.seed_sd)
   found = analysis.best(np.full((2, 3), NAN), np.ones((2, 3), bool))
   assert not len(found.order) and found.tied is None
+
+
+def test_the_best_of_some_drawn_is_expected_as_all_draws_say():
+  rng = np.random.default_rng(5)
+  val_n, test_n = rng.integers(0, 4, 7) / 10, rng.uniform(size=7)
+  for count in (1, 2, 3, 7):
+    found = [
+      # The first of several that are as good, in any order.
+      test_n[min(drawn, key=lambda n: val_n[n])]
+      for drawn in itertools.permutations(range(7), count)
+    ]
+    expected = analysis.expected_best(val_n, test_n, count)
+    assert expected == pytest.approx(np.mean(found))
+  for count in (0, 8):
+    with pytest.raises(ValueError, match=f'{count} of 7 cells'):
+      analysis.expected_best(val_n, test_n, count)
+  with pytest.raises(ValueError, match='NaN'):
+    analysis.expected_best([0.1, NAN], [0.1, 0.2], 1)

@@ -54,7 +54,7 @@ def test_a_character_error_rate_is_called_one(characters):
   assert 'PER' not in output
   assert json.loads((out / 'run.json').read_text())['metric'] == 'CER'
   assert {p.name for p in (out / 'figures').iterdir()} == {
-    'learning_curves.png', 'cer_params.png', 'cer_macs.png',
+    'best_cell.png', 'learning_curves.png', 'cer_costs.png',
   }  # fmt: skip
 
 
@@ -317,6 +317,6 @@ def test_summaries_by_words(worded, tmp_path, capsys):
   assert 'cells by test WER' in text and 'lowest test WER' in text
   assert search_summary.record(study)['random']['metric'] == 'WER'
   assert {p.name for p in tmp_path.rglob('*.png')} == {
-    'learning_curves.png', 'wer_params.png', 'wer_macs.png',
+    'best_cell.png', 'learning_curves.png', 'wer_costs.png',
     'search.png', 'validation_cer_of_newest.png',
   }  # fmt: skip

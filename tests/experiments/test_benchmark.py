@@ -69,13 +69,28 @@ def test_prints_plan_progress_and_cells(tiny_run):
   assert f'shard 2/2 epoch {launcher.EPOCHS}/{launcher.EPOCHS}' in output
   t = table.open(tiny_run.out)
   per_n = t.query(t.archs, 'test_per', seed='mean')
-  ranks = dict(re.findall(r'^│ +(\d+) │ ([a-z]\S+)', output, re.MULTILINE))
-  assert ranks['1'] == t.space.names(t.archs[per_n.argmin()])
-  assert ranks['3'] == t.space.names(t.archs[per_n.argmax()])
+  rows = re.findall(
+    r'^│ +(\d+) │ ([a-z].*?) +│.*\n│ +│ (\S+)', output, re.MULTILINE
+  )
+  ranks = {rank: (words, vector) for rank, words, vector in rows}
+  for rank, n in ('1', per_n.argmin()), ('3', per_n.argmax()):
+    assert '\n'.join(ranks[rank]) == t.space.names(t.archs[n], '\n')
+
+
+def test_says_what_to_do_next(tiny_run):
+  steps = tiny_run.output.rpartition('next:\n')[2].splitlines()
+  assert [step.split()[:2] for step in steps] == [
+    ['python', f'experiments/{name}.py']
+    for name in ('report', 'transcribe', 'search')
+  ]
+  for step in steps:
+    assert f'={tiny_run.out} ' in step and '  # ' in step
+  # None diverged, so that nothing is said of it.
+  assert 'diverged' not in tiny_run.output
 
 
 def test_draws_figures(tiny_run):
-  for name in ('learning_curves', 'per_params', 'per_macs'):
+  for name in ('learning_curves', 'per_costs', 'best_cell'):
     pixels = matplotlib.image.imread(tiny_run.out / 'figures' / f'{name}.png')
     assert pixels.shape[0] > 300 and pixels.shape[1] > 600
     assert pixels.std() > 0.02
@@ -209,7 +224,7 @@ def test_processes_train_the_shards_of_one_directory(tiny_run, tmp_path):
   assert status == 0, errors
   assert 'epoch 1' not in output and '3 cells by test PER' in output
   assert before and before == {path: path.stat().st_mtime_ns for path in before}
-  assert (out / 'figures' / 'per_params.png').exists()
+  assert (out / 'figures' / 'per_costs.png').exists()
   for row, other in zip(_rows(out), _rows(tiny_run.out), strict=True):
     assert row['shard'] == other['shard']
     assert schema.same_results(row, other), (row, other)

@@ -76,7 +76,7 @@ def test_figures_are_drawn(outputs, cell, count):
 def test_restores_members_and_finds_the_table_again(outputs):
   t = table.open(launcher.finished().out)
   said = re.findall(
-    r'^(best|worst): (\S+), seed \d+: PER ([\d.]+)%, in the table ([\d.]+)%$',
+    r'^(best|worst): (.+), seed \d+: PER ([\d.]+)%, in the table ([\d.]+)%$',
     outputs['hear'][0],
     re.MULTILINE,
   )

@@ -1,11 +1,13 @@
 """Tests of experiments/oneshot.py: real processes, one of them killed."""
 
+import itertools
 import json
 import signal
 import sys
 import time
 
 import numpy as np
+import planted_table
 import pytest
 import tensorflow_datasets as tfds
 import tiny_run
@@ -72,7 +74,7 @@ def test_what_is_found_is_trained_beside_the_baselines(whole):
     assert set(found['archs']) <= trained
     assert all(0 <= per <= 1 for per in found['test_per'])
   assert report['found']['largest operation']['archs'] == [
-    'conv7:1|conv7:00|conv7:000'
+    'conv7, conv7, conv7 [[3,1],[3,0,0],[3,0,0,0]]'
   ]
   names = {path.stem for path in (whole / 'figures').iterdir()}
   assert {
@@ -208,3 +210,63 @@ def test_verdicts_are_against_random_search():
   }  # fmt: skip
   found['random search of 6']['test_per'] = [nan]
   assert set(oneshot_summary.against_random(found).values()) == {'unknown'}
+  # Where its expectation is known that is what they are held against.
+  assert oneshot_summary.against_random(found, 0.45) == {
+    'gdas': 'below', 'largest': 'above', 'failed': 'unknown'
+  }  # fmt: skip
+
+
+def _record(tests, expected=None):
+  found = {
+    label: {'test_per': per, 'archs': [str(n) for n in range(len(per))]}
+    for label, per in tests.items()
+  }
+  return {
+    'found': found,
+    'metric': 'PER',
+    'searches': [{'label': label} for label in tests if 'random' not in label],
+    'table': {'expected_random': expected},
+  }
+
+
+@pytest.mark.parametrize(
+  'tests, expected, words',
+  [
+    ({'st_nas': [0.3, 0.31, 0.3]}, 0.5, 'ST-NAS beats random search of 2 net'),
+    ({'st_nas': [0.3, 0.31, 0.3]}, 0.5, ', by 20 points of PER'),
+    (
+      {'darts': [0.3, 0.31, 0.3], 'gdas': [0.2, 0.21, 0.2]},
+      0.5,
+      'GDAS and DARTS beat random search of 2 networks, by 20 to 30 points',
+    ),
+    ({'snas': [0.3, 0.4, 0.35]}, 0.36, 'Nothing is significantly better than'),
+    ({'snas': [0.6, 0.61, 0.6]}, 0.36, 'Nothing is significantly better than'),
+    ({'snas': [0.3]}, 0.5, 'Too few repeats to tell anything from random'),
+    ({'snas': [0.3, 0.31, 0.3]}, None, 'Too few repeats to tell anything'),
+  ],
+)
+def test_the_title_is_what_the_verdicts_let_be_said(tests, expected, words):
+  tests = tests | {'random search of 2': [0.5]}
+  if expected is None:
+    tests['random search of 2'] = [float('nan')]
+  assert words in oneshot_summary.said(_record(tests, expected))
+
+
+def test_the_expectation_is_that_of_all_draws_from_the_table(tmp_path):
+  archs = planted_table.SPACE.product(['linear', 'conv5'], ['s20'])[:6]
+  t = planted_table.write(tmp_path / 'table', archs).select(recipe='e40')
+  seeds = t.seeds
+  val, test = (
+    [[t.query(a, name, seed=s, epoch=e) for s in seeds] for a in archs]
+    for name, e in (('val_per', 'best'), ('test_per', None))
+  )
+  means = []
+  for drawn in itertools.permutations(range(6), 2):
+    best = min(drawn, key=lambda n: val[n][0])
+    means.append(np.mean(test[best]))
+  found = oneshot_summary.of_table(t, archs, seeds, 2)
+  assert found['expected_random'] == pytest.approx(np.mean(means))
+  np.testing.assert_allclose(found['test_per'], np.sort(np.mean(test, axis=1)))
+  # A network that may be drawn and is not there: nobody knows.
+  more = np.concatenate([archs, planted_table.SPACE.enumerate()[-1:]])
+  assert oneshot_summary.of_table(t, more, seeds, 2)['expected_random'] is None

@@ -144,7 +144,7 @@ def test_page_says_what_was_run(page):
   assert 'corpus synthetic_timit (fingerprint 5f0c)' in page.text
   assert '2 diverged, 178 ok' in page.text
   assert 'No latencies' not in page.text
-  assert len(page.pictures) == 14
+  assert len(page.pictures) == 13
 
 
 def test_every_correlation_has_its_interval_and_its_count(page):

@@ -101,6 +101,11 @@ def test_searchers_are_compared_on_a_table(rows, tmp_path):
   assert found['evolution']['against_random']['lies'] == 'unknown'
   assert 'Theirs and random (curves) beat random search of 20' in output
   assert 'oracle' in output and 'would have been seen' in output
+  next_step = output.rpartition('next:\n')[2].partition('  #')[0].split()
+  assert next_step == [
+    'python', 'experiments/report.py', f'--table={rows.path}',
+    f'--search={tmp_path / "found.json"}',
+  ]  # fmt: skip
   # What --json wrote --add reads.
   read = search_curves.read(tmp_path / 'found.json', 20, {'metric': 'PER'})
   for name, curve in read.items():

@@ -93,11 +93,11 @@ def test_the_report_of_its_table_shows_its_decisions(trained):
   text = page.read_text()
   for words in (
     '3 cells of the 6 of toy', 'Ranking by choices', 'test WER',
-    'validation LER', 'second=shift', 'first=dense second=dense',
+    'validation LER', 'second=shift', 'first=dense, second=dense [0,0]',
   ):  # fmt: skip
     assert words in text
   assert ' node ' not in text and 'skips' not in text
-  assert text.count('<img') == 10
+  assert text.count('<img') == 9
 
 
 @pytest.mark.parametrize('method', [methods.ST_NAS, methods.DARTS])
@@ -197,9 +197,11 @@ def test_launchers_train_and_search_it(tmp_path):
     f'--out={out}',
   )  # fmt: skip
   assert 'toy: 2 edges, 6 choices' in output
+  hear = 'python experiments/transcribe.py'
+  assert f'{hear} --run={out} --search=st_nas --seed=0 audio.wav' in output
   report = json.loads((out / 'report.json').read_text())
   assert report['found']['largest operation']['archs'] == [
-    'first=dense second=dense'
+    'first=dense, second=dense [0,0]'
   ]
   assert len(report['rank_correlations']) == 1
   names = {path.stem for path in (out / 'figures').iterdir()}

@@ -351,6 +351,50 @@ def test_comparison_shows_every_seed_whatever_the_intervals(tmp_path):
   assert texts(beside)[1:] == ['1.00 M', '1.00 M']
 
 
+def test_an_interval_that_leaves_the_axis_ends_in_an_arrow(tmp_path):
+  rows = [
+    plots.Row('wide', (0.2, 0.4), (1e6, 1e6)),
+    plots.Row('narrow', (0.3, 0.31), (1e6, 1e6)),
+  ]
+  left, _ = drawn(plots.comparison(rows), tmp_path)
+  arrows = {tuple(c.get_offsets()[0]) for c in left.collections}
+  order = [t.get_text() for t in left.get_yticklabels()]
+  assert arrows == {(end, order.index('wide')) for end in left.get_xlim()}
+
+
+def test_comparison_with_all_cells_and_what_chance_expects(tmp_path):
+  table_n = np.linspace(0.2, 0.7, 40)
+  rows = [
+    plots.Row('DARTS', (0.4,) * 3, (1e6,) * 3, None, False, 'aaa', (9, 9, 9)),
+    plots.Row('GDAS', (0.3, 0.3, 0.4), (1,) * 3, None, False, 'bba', (4, 4, 9)),
+    plots.Row('largest', (0.45, 0.5), (1e6, 1e6), None, True, 'c', (None,)),
+  ]  # fmt: skip
+  fig = plots.comparison(rows, 't', 'PER', table_n, 0.35, 3)
+  left, beside = drawn(fig, tmp_path)
+  strip = left.collections[0].get_offsets()
+  np.testing.assert_allclose(np.sort(strip[:, 0]), 100 * table_n)
+  assert left.get_xlim()[0] < 20 and left.get_xlim()[1] > 70
+  order = ['all 40 cells', 'GDAS', 'DARTS', 'largest']
+  assert [t.get_text() for t in left.get_yticklabels()] == order
+  assert (strip[:, 1] < -0.5).all()  # above the first row
+  (line,) = [ln for ln in left.lines if 'exact' in ln.get_label()]
+  np.testing.assert_allclose(line.get_xdata(), 35)
+  assert 'random search of 3, exact expectation 35.0 %' in line.get_label()
+  written = texts(left)
+  # One cell found three times has no interval, and says so.
+  assert '40.0 %, one cell' in written and '3\N{MULTIPLICATION SIGN}' in written
+  assert written.count('2\N{MULTIPLICATION SIGN}') == 1
+  assert not any('\N{PLUS-MINUS SIGN} 0.0' in text for text in written)
+  assert texts(beside) == ['ranks among 40', '4, 4, 9', '9, 9, 9', '--']
+  assert fig.get_suptitle() == 't'
+
+
+def test_long_titles_take_several_lines(tmp_path):
+  fig = plots.comparison(ROWS, 'many words ' * 28)
+  drawn(fig, tmp_path)
+  assert fig.get_suptitle().count('\n') == 2
+
+
 @pytest.mark.parametrize(
   'rows',
   [

@@ -137,6 +137,38 @@ def test_pareto_marks_the_front(tmp_path):
   plots.save(fig, tmp_path / 'pareto.png')
 
 
+def test_costs_stand_beside_each_other(tmp_path):
+  per_n = np.array([0.35, 0.3, 0.32, 0.4])
+  costs = {'size': np.array([1e6, 2e6, 3e6, 4e6]), 'time': np.arange(4, 0, -1)}
+  costs = {k: (c, analysis.pareto_front(c, per_n)) for k, c in costs.items()}
+  sd_n = np.array([NAN, 0.05, NAN, NAN])
+  fig = plots.paretos(costs, per_n, list('abcd'), sd_n, 'what they show')
+  axes = fig.axes
+  assert [ax.get_xlabel() for ax in axes] == ['size', 'time']
+  # The axis is where the data are, with their deviations.
+  low, high = axes[0].get_ylim()
+  assert 20 < low < 25 and 40 < high < 45 and axes[1].get_ylim() == (low, high)
+  lines = axes[0].texts[-1].get_text().splitlines()
+  assert [line.split() for line in lines] == [
+    ['1', '35.0', '%', 'a'], ['2', '30.0', '%', 'b'], ['3', '40.0', '%', 'd'],
+    ['4', '32.0', '%', 'c'],
+  ]  # fmt: skip
+  # A cell has one number in both.
+  numbers = [{t.get_text() for t in ax.texts[:3]} for ax in axes]
+  assert {'1', '2'} <= numbers[0] and numbers[1] == {'2', '3', '4'}
+  assert fig.get_suptitle() == 'what they show'
+  plots.save(fig, tmp_path / 'costs.png')
+
+
+def test_an_axis_says_whether_it_is_logarithmic():
+  for values, label in (([20, 70], 'PER (logarithmic)'), ([20, 50], 'PER')):
+    _, ax = drawing.axes(4, 3)
+    drawing.per_axis(ax, np.array(values), 'PER')
+    assert ax.get_ylabel() == label
+    low, high = ax.get_ylim()
+    assert 0.8 * values[0] < low < values[0] and values[1] < high
+
+
 @pytest.mark.parametrize(
   'cost, per',
   [

@@ -275,10 +275,40 @@ def test_cells_show_each_operation_and_each_skip(tmp_path):
     }
     ends = {(round(v[:, 0].min()), round(v[:, 0].max())) for v in arcs}
     assert ends == skips and len(arcs) == len(skips)
-  drawn(plots.cell(SPACE, archs[0], 'one'), tmp_path)
   drawn(plots.cells(SPACE, SPACE.enumerate()[:0], []), tmp_path)
   with pytest.raises(ValueError, match='4 cells, 1 titles'):
     plots.cells(SPACE, archs, ['a'])
+
+
+def test_a_cell_has_the_key_to_its_vector(tmp_path):
+  arch = [[0, 1], [5, 1, 0], [4, 1, 0, 1]]
+  fig = plots.cell(SPACE, arch)
+  (ax,) = drawn(fig, tmp_path)
+  assert fig.get_suptitle() == SPACE.names(arch)
+  texts = {t.get_text(): t for t in ax.texts}
+  for part, fields, formula, x in (
+    ('[0, 1]', '[op1, s00]', 't1 = linear(t0) + t0', 0.5),
+    ('[5, 1, 0]', '[op2, s10, s11]', 't2 = t0', 1.5),
+    ('[4, 1, 0, 1]', '[op3, s20, s21, s22]', 't3 = conv7d2(t2) + t0 + t2', 2.5),
+  ):  # fmt: skip
+    assert {texts[t].get_position()[0] for t in (part, fields, formula)} == {x}
+  assert 'op: 0 linear, 1 conv5, 2 conv5d2, 3 conv7, 4 conv7d2, 5 zero' in texts
+  # An arc a decision, those that are not there dashed; their names beside.
+  arcs = {
+    tuple(round(x) for x in patch._path_original.vertices[[0, -1], 0]): patch
+    for patch in ax.patches
+    if getattr(patch, '_path_original', None) is not None
+  }
+  there = {ends for ends, arc in arcs.items() if arc.get_linestyle() == '-'}
+  assert there == {(0, 1), (0, 2), (0, 3), (2, 3)} and len(arcs) == 6
+  assert texts['s21'].get_color() != texts['s20'].get_color()
+  fig = plots.cell(SPACE, [[5, 0], [5, 0, 0], [5, 0, 0, 0]], 'none')
+  (ax,) = drawn(fig, tmp_path)
+  assert 't3 = 0' in {t.get_text() for t in ax.texts}
+  assert fig.get_suptitle() == 'none'
+  drawn(plots.cell(spaces.ST_NAS, spaces.TDNN_D), tmp_path)
+  plain = spaces.Space('plain', {'depth': ('1', '2'), 'kernel': ('3',)})
+  drawn(plots.cell(plain, [1, 0]), tmp_path)
 
 
 def test_search_space_shows_all_operations(tmp_path):

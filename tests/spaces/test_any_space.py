@@ -32,7 +32,7 @@ def test_a_space_is_a_name_and_named_choices():
     every, [row[::-1] for row in itertools.product((0,), (0, 1), range(3))]
   )
   np.testing.assert_array_equal(SMALL.indices(every), range(6))
-  assert SMALL.names([1, 1, 0]) == 'depth=4 kernel=7 one=same'
+  assert SMALL.names([1, 1, 0]) == 'depth=4, kernel=7, one=same [1,1,0]'
   assert SMALL.names_of_choices([1, 1, 0]) == ('4', '7', 'same')
   assert SMALL.key([1, 1, 0]) == SMALL.semantic_key([1, 1, 0]) == '1 1 0'
   assert 'index 4' in SMALL.describe([1, 1, 0])

@@ -646,7 +646,9 @@ def test_mutate_checks_shape_and_type_under_jit(arch_d):
 def test_main_ops_and_names():
   arch = [[1, 1], [0, 0, 1], [5, 1, 1, 0]]
   assert NB_ASR.main_ops(arch) == ('conv5', 'linear', 'zero')
-  assert NB_ASR.names(arch) == 'conv5:1|linear:01|zero:110'
+  assert NB_ASR.names(arch) == 'conv5, linear, zero [[1,1],[0,0,1],[5,1,1,0]]'
+  words, vector = NB_ASR.names(arch, '\n').split('\n')
+  assert words == 'conv5, linear, zero' and json.loads(vector) == arch
   described = NB_ASR.describe(arch)
   for part in (NB_ASR.names(arch), NB_ASR.key(arch), 'conv5(x) + 2*x'):
     assert part in described
@@ -713,7 +715,9 @@ def test_a_chain_without_skips_is_a_space():
   assert chain.sizes == (3, 3, 3, 3)
   assert len(set(chain.keys(chain.enumerate()))) == 81
   assert chain.nested([0, 1, 2, 0]) == [[0], [1], [2], [0]]
-  assert chain.names([[0], [1], [2], [0]]) == 'narrow|wide|dilated|narrow'
+  assert chain.names([[0], [1], [2], [0]]) == (
+    'narrow, wide, dilated, narrow [[0],[1],[2],[0]]'
+  )
   assert not chain.has_skip_paths(chain.enumerate()).any()
   with pytest.raises(ValueError, match=r'position 3 \(op4\) is 3'):
     chain.parse([0, 1, 2, 3])
