@@ -15,8 +15,9 @@ search it, in an environment that has it:
 A configuration has for each decision of the space the name of its choice, the
 fidelity is `epoch`, the objectives are columns of the table, of the same names:
 those with a value an epoch, then `test_per` and others of the whole training,
-the same at every epoch. Error rates of a run that failed are 1 from there on. Every vector is there that the table answers by its function
-or published key, so cells that are one function share their runs.
+the same at every epoch. Error rates of a run that failed are 1 from there on.
+Every vector is there that the table answers by its function or published key,
+so cells that are one function share their runs.
 """
 
 import io

@@ -10,11 +10,10 @@ to 192 kHz) and beside each its transcript, a text file of the same name:
   mine/anna/0001.wav  mine/anna/0001.txt  mine/ben/0001.flac  ..
 
 `lines` is all that knows of that, and what to change for another layout. It
-gives a dict for each recording: the path, its seconds, the text, for phones a
-list of them (`phones`, then without --targets), and the speaker, whom no two
-splits are to share. Where no `split` is given, speakers are drawn for
-validation and test. `nasjax/data/manifest.py` tells the other fields. What is
-wrong with text or audio is told of all lines at once, each with its remedy.
+gives a dict for each recording: path, seconds, text, for phones a list of them
+(`phones`, then without --targets), and speaker: where no `split` is given, some
+are drawn for validation and test (`nasjax/data/manifest.py`). What is wrong
+with text or audio is told of all lines at once, with its remedy.
 """
 
 import json
@@ -42,16 +41,18 @@ def lines(folder):
 
 def main(folder):
   found, path = list(lines(folder)), folder / 'manifest.jsonl'
+  if not found:
+    sys.exit(f'own_corpus.py: {folder} has no SPEAKER/NAME.wav or .flac')
   disk.publish(path, ''.join(f'{json.dumps(x)}\n' for x in found).encode())
   problems = manifest.check(path, targets='characters')
   if problems:
     sys.exit(checks.summary(problems))
-  minutes = sum(line['duration'] for line in found) / 60
-  print(f'{path}: {len(found)} recordings, {minutes:.1f} minutes')
+  seconds = sum(line['duration'] for line in found)
+  print(f'{path}: {len(found)} recordings, {seconds / 60:.1f} minutes')
 
 
 if __name__ == '__main__':
   try:
-    main(pathlib.Path(*sys.argv[1:]))
+    main(pathlib.Path(sys.argv[1] if sys.argv[1:] else 'mine'))
   except (OSError, ValueError, soundfile.SoundFileError) as error:
     sys.exit(f'own_corpus.py: {error}')

@@ -2,9 +2,11 @@
 
   python experiments/examples/own_operation.py
   python experiments/benchmark.py --own=experiments/examples/own_operation.py \\
-    --space=light --ops=linear,light9 --skips=s00 --macro=quick --recipe=e5
+    --space=light --ops=linear,light9 --macro=quick --recipe=e5 \\
+    --synth_utterances=600 --synth_grammar=small --out=results/light
   python experiments/oneshot.py --own=experiments/examples/own_operation.py \\
-    --space=light --ops=linear,light9 --macro=quick --recipe=e5
+    --space=light --ops=linear,light9 --macro=quick --recipe=e5 \\
+    --synth_utterances=600 --synth_grammar=small --out=results/light_search
 
 `light9` weighs each channel over nine frames by itself, a depthwise
 convolution. An operation is what a node computes before clipped ReLU and
@@ -12,9 +14,7 @@ dropout: parameters, each a pair of initialiser and shape, and the function that
 applies them to x_btc (batch, time, channel). Utterances of a batch are padded
 to one length: `mask_frames` keeps what lies behind their ends from the frames
 before. All parameters count, and as multiply-accumulates of a frame the
-weights of two axes or more; where one is used more often, give `Operation` a
-function `macs`, too. In one-shot searches the operation shares its inputs with
-the others of a node; nothing is to be added for that.
+weights of two axes or more (else `Operation` takes a function `macs`).
 
 The space says which operations a cell chooses from. Its networks are those of
 NAS-Bench-ASR, with the same macro networks. A launcher learns of it by --own, a

@@ -1,7 +1,8 @@
 """A space and networks of one's own: a table of it, and searches.
 
   python experiments/benchmark.py --own=experiments/examples/own_space.py \\
-    --space=stack --random_cells=12 --recipe=e5 --out=results/stack
+    --space=stack --random_cells=12 --macro=stack_64 --recipe=e5 \\
+    --synth_utterances=600 --synth_grammar=small --out=results/stack
   python experiments/report.py --own=experiments/examples/own_space.py \\
     --table=results/stack
   python experiments/search.py --own=experiments/examples/own_space.py \\
@@ -12,9 +13,8 @@ convolutions there are, how many frames each reads, and whether an LSTM follows.
 A family says which networks run them: a linen module, which gets as `ops` the
 choice at each place, and macro networks, the numbers that no search decides.
 x_btf are features (batch, time, feature), len_b the frames of each utterance;
-what it returns, logits of each output frame and their lengths, CTC reads. What
-lies behind an utterance's end must not reach its logits: it is zeroed before
-every convolution, which is padded by as many frames whatever the batch.
+CTC reads what it returns, logits of each output frame and their lengths. What
+lies behind an utterance's end is zeroed before every convolution.
 
 Each architecture has a program of its own, in which costs are counted. With two
 more functions there are one-shot searches, too (tests/support/toy_family.py).
