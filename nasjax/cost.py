@@ -1,8 +1,11 @@
-"""Parameters and multiply-accumulates of a network, by formula."""
+"""Parameters and multiply-accumulates of a network.
+
+By the formulas of its family, or counted where that brings none.
+"""
 
 import numpy as np
 
-from nasjax.models import families
+from nasjax.models import counting, families
 
 
 def params(space, arch, macro):
@@ -24,7 +27,8 @@ def params(space, arch, macro):
     ValueError: the macro network is of another space.
   """
   families.check(space, macro)
-  return families.family(space).params(space, space.parse(arch), macro)
+  count = families.family(space).params or counting.params
+  return int(count(space, space.parse(arch), macro))
 
 
 def macs(space, arch, macro, frames=200):
@@ -49,9 +53,8 @@ def macs(space, arch, macro, frames=200):
   if frames < 1:
     raise ValueError(f'frames is {frames}; want at least 1')
   families.check(space, macro)
-  return int(
-    families.family(space).macs(space, space.parse(arch), macro, frames)
-  )
+  count = families.family(space).macs or counting.macs
+  return int(count(space, space.parse(arch), macro, frames))
 
 
 def leaves(tree):

@@ -28,6 +28,7 @@ from nasjax.models import families
 from nasjax.oneshot.supernet import Supernet
 from nasjax.spaces import SPACES
 from nasjax.storage import checkpoints
+from nasjax.table import schema
 from nasjax.training import portable, recipes
 
 
@@ -400,7 +401,7 @@ def _space(about, place):
   if about['space'] not in SPACES:
     raise ValueError(
       f'{place} is of space {about["space"]!r}, unknown here; there are '
-      f'{", ".join(SPACES)}'
+      f'{", ".join(SPACES)}; {schema.UNKNOWN_SPACE}'
     )
   return SPACES[about['space']]
 

@@ -12,8 +12,17 @@ import tempfile
 import threading
 
 from absl import app, flags, logging
+from common import own
 
 FLAGS = flags.FLAGS
+
+flags.DEFINE_multi_string(
+  'own',
+  None,
+  "A Python file of one's own, or a module, that is run first: it adds spaces, "
+  'families of networks, operations, as experiments/examples do. May be given '
+  'several times.',
+)
 
 
 def run(work, others=False):
@@ -25,6 +34,8 @@ def run(work, others=False):
   is for who sets NASJAX_TRACEBACK.
   """
   name = pathlib.Path(sys.argv[0]).name
+  # So that records of a run have it, and --help.
+  FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS['own'])
 
   def parse(argv):
     try:
@@ -57,6 +68,8 @@ def run(work, others=False):
       stream.reconfigure(errors='backslashreplace')
     _overrule(name)
     try:
+      for module in FLAGS.own or ():
+        own.load(f'--own={module}', module)
       work(*given)
     except KeyboardInterrupt:
       sys.exit(f'{name}: stopped; the same command goes on from here')
@@ -195,8 +208,8 @@ def _unforeseen(error):
 # Flags that name files and directories; `cells` and `corpus_path` may be lists.
 _PATHS = (
   'alphabet_path', 'cells', 'compilation_cache', 'corpus_path', 'data_dir',
-  'figure', 'folder', 'json', 'lexicon', 'lm', 'out', 'run', 'search', 'table',
-  'text',
+  'figure', 'folder', 'json', 'lexicon', 'lm', 'out', 'own', 'run', 'search',
+  'source', 'table', 'text',
 )  # fmt: skip
 
 

@@ -17,12 +17,15 @@ from nasjax.training import recipes
 FLAGS = flags.FLAGS
 
 # By the name of a space.
-MACROS = {name: tuple(named) for name, named in macros.BY_SPACE.items()}
-flags.DEFINE_enum('space', 'nb_asr', list(spaces.SPACES), 'The search space.')
-flags.DEFINE_enum(
+MACROS = macros.BY_SPACE
+# No enums: --own may add to them.
+flags.DEFINE_string(
+  'space', 'nb_asr', f'<{"|".join(spaces.SPACES)}>: The search space.'
+)
+flags.DEFINE_string(
   'macro',
   None,
-  macros.names(),
+  f'<{"|".join(macros.names())}>: '
   'The macro network, one of its --space; if not given '
   + ', '.join(
     f'{macros.default(spaces.SPACES[name])} ({name})' for name in MACROS
@@ -177,14 +180,21 @@ def space():
     ValueError: the macro network of the flags is of another space, or the space
       has none.
   """
+  if FLAGS.space not in spaces.SPACES:
+    raise ValueError(
+      f'--space={FLAGS.space}: there are {", ".join(spaces.SPACES)}; '
+      "--own=FILE.py brings one's own"
+    )
   usual = macros.default(spaces.SPACES[FLAGS.space])
-  fitting = MACROS[FLAGS.space]
+  fitting = tuple(MACROS[FLAGS.space])
   if FLAGS.macro is None:
     FLAGS.macro = usual
   if FLAGS.macro not in fitting:
+    *others, last = fitting
+    which = f'{", ".join(others)} or {last}' if others else last
     raise ValueError(
       f'--macro={FLAGS.macro} is no network of --space={FLAGS.space}; give '
-      f'--macro={", ".join(fitting[:-1])} or {fitting[-1]}'
+      f'--macro={which}'
     )
   if FLAGS.frontend is None:  # a flag of `corpora`
     FLAGS.frontend = corpus_flags.frontend_for(

@@ -1,11 +1,9 @@
 """Which searchers the flags name: ours, one's own, curves from elsewhere."""
 
-import importlib
-import importlib.util
 import pathlib
-import sys
 
 from absl import flags
+from common import own
 from summaries import search_curves
 
 FLAGS = flags.FLAGS
@@ -49,28 +47,7 @@ def _own(text):
     raise ValueError(
       f"{told}: want module:make or path/file.py:make, with make's name"
     )
-  try:
-    if module.endswith('.py'):
-      path = pathlib.Path(module).expanduser()
-      if not path.is_file():
-        raise ValueError(f'{told}: there is no file {module}')
-      # Its neighbours can be imported, as those of a script.
-      sys.path.append(str(path.parent))
-      spec = importlib.util.spec_from_file_location(path.stem, path)
-      held = importlib.util.module_from_spec(spec)
-      sys.modules.setdefault(path.stem, held)
-      spec.loader.exec_module(held)
-    else:
-      sys.path.append(str(pathlib.Path.cwd()))
-      held = importlib.import_module(module)
-  except ValueError as e:
-    if str(e).startswith(told):
-      raise
-    raise ValueError(f'{told}: {type(e).__name__}: {_line(e)}') from e
-  except SyntaxError as e:
-    raise ValueError(f'{told}: {e.filename}, line {e.lineno}: {e.msg}') from e
-  except Exception as e:
-    raise ValueError(f'{told}: {type(e).__name__}: {_line(e)}') from e
+  held = own.load(told, module)
   if not callable(getattr(held, make, None)):
     there = [n for n in vars(held) if not n.startswith('_')]
     raise ValueError(
@@ -81,10 +58,6 @@ def _own(text):
   if make == 'make':
     name = pathlib.Path(module).stem if module.endswith('.py') else module
   return name, getattr(held, make)
-
-
-def _line(error):
-  return ' '.join(str(error).split())
 
 
 def _counts():

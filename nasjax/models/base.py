@@ -53,13 +53,31 @@ def nothing(*_):
   return None
 
 
+def choices(space, arch):
+  """Returns the choice at each decision: an operation at each place."""
+  return space.names_of_choices(arch)
+
+
+def _no_gates(space, arch):
+  # Each architecture has a program of its own: nothing is left to tell.
+  del space, arch
+  return ()
+
+
+def _as_it_is(space, arch, params):
+  del space, arch
+  return params
+
+
 @dataclasses.dataclass(frozen=True)
 class Family:
   """The networks of some spaces.
 
   A macro network is a frozen dataclass of plain values, for JSON, with `name`,
   `features` (input channels), `outputs`, `reduction` (input frames for each of
-  the output), `output_frames(frames)` and `with_outputs(outputs)`.
+  the output), `output_frames(frames)` and `with_outputs(outputs)`;
+  `macros.Plain` has no more. Its macro networks and its `Network` make a
+  family, in which each architecture has a program of its own.
 
   Attributes:
     macros: macro networks by name, all of one class.
@@ -67,14 +85,16 @@ class Family:
       `ops` (for each place the names of its candidates) and the `Numbers`;
       called with x_btf, len_b, gates and a dropout key, it returns what the
       criterion reads: logits_btv and their lengths.
-    ops: (space, arch) -> the operation at each place of the plain network.
+    ops: (space, arch) -> the operation at each place of the plain network; the
+      choice at each decision if not given.
     signature: (space, arch) -> tuple of str, the arithmetic that each place
       needs: architectures of equal signature run in one program.
     gates: (space, arch) -> what tells `arch` apart in that program, NumPy.
     unpack: (space, arch, params) -> parameters of the plain network from those
       of a member of the program.
-    params: (space, arch, macro) -> how many there are.
-    macs: (space, arch, macro, frames) -> multiply-accumulates.
+    params: (space, arch, macro) -> how many there are; None to have them
+      counted in the network (`counting`).
+    macs: (space, arch, macro, frames) -> multiply-accumulates; likewise.
     l2: params -> the sum of squares that L2 decays.
     fits: (space, macro); raises a ValueError where they do not go together.
     supernet_gates: (space, edges, edge_e) -> gates of a supernet, from the
@@ -91,12 +111,12 @@ class Family:
 
   macros: Mapping[str, Any]
   Network: type
-  ops: Callable
-  signature: Callable
-  gates: Callable
-  unpack: Callable
-  params: Callable
-  macs: Callable
+  ops: Callable = choices
+  signature: Callable = choices
+  gates: Callable = _no_gates
+  unpack: Callable = _as_it_is
+  params: Callable | None = None
+  macs: Callable | None = None
   l2: Callable = common.conv_kernel_norm
   fits: Callable = _fits
   supernet_gates: Callable = nothing

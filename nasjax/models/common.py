@@ -15,13 +15,13 @@ def conv_kernel_norm(params):
   """Sum of squares of all convolution kernels: what L2 decays.
 
   Those are the parameters called `kernel` of modules whose name has 'conv' or
-  'tdnn' in it.
+  'tdnn' in it, as that of flax's Conv_0 has.
   """
   total = 0.0
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
     names = [entry.key for entry in path]
-    convolves = 'conv' in names[-2] or 'tdnn' in names[-2]
-    if names[-1] == 'kernel' and convolves:
+    module = names[-2].lower() if len(names) > 1 else ''
+    if names[-1] == 'kernel' and ('conv' in module or 'tdnn' in module):
       total = total + jnp.sum(jnp.square(leaf))
   return total
 

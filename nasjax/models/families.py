@@ -10,7 +10,8 @@ import functools
 import jax
 import numpy as np
 
-from nasjax import kernels
+from nasjax import kernels, spaces
+from nasjax.models import macros
 from nasjax.models.base import PLAIN, Form, Numbers
 from nasjax.models.base import Family as Family
 from nasjax.models.nb_asr import family as nb_asr
@@ -24,6 +25,27 @@ FAMILIES = {
   'st_nas_swbd': st_nas.FAMILY,
 }
 MACROS = {n: m for found in FAMILIES.values() for n, m in found.macros.items()}
+_OURS = tuple(FAMILIES)
+
+
+def add(space, family):
+  """Makes a space of one's own known to launchers, tables and searches.
+
+  Args:
+    space: `spaces.Space`; one of the same name that was added before goes.
+    family: the `Family` of its networks, perhaps one that there is already.
+
+  Raises:
+    ValueError: the name is that of a space of nasjax.
+  """
+  if space.name in _OURS:
+    raise ValueError(
+      f'space {space.name!r} is one of nasjax: {", ".join(_OURS)}; give yours '
+      'another name'
+    )
+  spaces.SPACES[space.name] = space
+  macros.BY_SPACE[space.name] = family.macros
+  FAMILIES[space.name] = family
 
 
 def family(space):

@@ -132,6 +132,38 @@ class Tdnn:
     return dataclasses.replace(self, outputs=outputs)
 
 
+@dataclasses.dataclass(frozen=True)
+class Plain:
+  """The least that a macro network is: for a family of one's own.
+
+  Attributes:
+    name: what tables call it.
+    width: channels.
+    outputs: symbols, one of which (0) is the CTC blank.
+    features: input channels.
+    reduction: input frames for each of the output.
+  """
+
+  name: str
+  width: int = 64
+  outputs: int = 48
+  features: int = 80
+  reduction: int = 4
+
+  def __post_init__(self):
+    sizes = self.width, self.outputs, self.features, self.reduction
+    if min(sizes) < 1:
+      raise ValueError(f'macro {self.name}: a size is below 1 in {self}')
+
+  def output_frames(self, frames):
+    """Frames of the output for `frames` (int or array) of the input."""
+    return -(-frames // self.reduction)
+
+  def with_outputs(self, outputs):
+    """The same network with another output alphabet."""
+    return dataclasses.replace(self, outputs=outputs)
+
+
 # 72 outputs: the phones of the Wall Street Journal and the blank.
 ST_NAS = Tdnn('st_nas')
 ST_NAS_SMALL = Tdnn('st_nas_small', width=128)

@@ -261,7 +261,7 @@ class Table:
     if name not in schema.SPACES:
       raise schema.TableError(
         f'{self.path} holds cells of space {name!r}; this nasjax knows '
-        f'{", ".join(schema.SPACES)}'
+        f'{", ".join(schema.SPACES)}; {schema.UNKNOWN_SPACE}'
       )
     return schema.SPACES[name]
 

@@ -10,6 +10,9 @@ from nasjax import spaces
 VERSION = 1
 STATUSES = ('ok', 'diverged', 'oom')
 SPACES = spaces.SPACES
+UNKNOWN_SPACE = (
+  "one's own is known once its file is imported, which launchers do with --own"
+)
 
 
 class TableError(ValueError):

@@ -1,83 +1,40 @@
 """The notebook runs from its first cell to its last on a table made here."""
 
 import base64
-import io
-import os
 import re
-import subprocess
-import sys
 
-import matplotlib.image
-import nbformat
+import notebooks
 import pytest
 import tiny_run as launcher
 
 from nasjax import table
 
-NOTEBOOK = launcher.ROOT / 'experiments' / 'notebooks' / 'benchmark.ipynb'
-
 
 @pytest.fixture(scope='module')
 def outputs(tmp_path_factory):
-  """By name of a cell, what it put out: text, and data by MIME type."""
+  """By name of a cell, what it put out on the run of the tests."""
   run = launcher.finished()
-  place = tmp_path_factory.mktemp('notebook')
-  environment = dict(
-    os.environ,
+  return notebooks.executed(
+    'benchmark',
+    tmp_path_factory.mktemp('notebook'),
     NASJAX_RUN=str(run.out),
     NASJAX_DATA_DIR=str(run.data_dir),
-    IPYTHONDIR=str(place),
-    JUPYTER_RUNTIME_DIR=str(place),
-    JAX_COMPILATION_CACHE_DIR=os.environ['NASJAX_TEST_CACHE'],
   )
-  done = subprocess.run(
-    [
-      sys.executable,
-      launcher.ROOT / 'tests' / 'support' / 'execute_notebook.py',
-      NOTEBOOK,
-      place / 'executed.ipynb',
-    ],
-    env=environment,
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
-  assert done.returncode == 0, done.stderr
-  notebook = nbformat.read(place / 'executed.ipynb', as_version=4)
-  found = {}
-  for cell in notebook.cells:
-    if cell.cell_type == 'code':
-      streams = [o for o in cell.outputs if o.output_type == 'stream']
-      assert all(o.name == 'stdout' for o in streams), streams
-      text = ''.join(o.text for o in streams)
-      found[cell.id] = text, [o.data for o in cell.outputs if 'data' in o]
-  return found
-
-
-def _pictures(outputs, cell):
-  return [
-    matplotlib.image.imread(io.BytesIO(base64.b64decode(data['image/png'])))
-    for data in outputs[cell][1]
-    if 'image/png' in data
-  ]
 
 
 @pytest.mark.parametrize(
   'cell, count', [('curves', 1), ('cost', 1), ('picture', 1), ('draw', 2)]
 )
 def test_figures_are_drawn(outputs, cell, count):
-  pictures = _pictures(outputs, cell)
-  assert len(pictures) == count
-  for pixels in pictures:
-    assert min(pixels.shape[:2]) > 300
-    assert pixels[:, :, :3].std() > 0.02
+  assert len(outputs[cell].pictures) == count
+  notebooks.assert_drawn(outputs[cell].pictures)
 
 
 def test_restores_members_and_finds_the_table_again(outputs):
   t = table.open(launcher.finished().out)
   said = re.findall(
     r'^(best|worst): (.+), seed \d+: PER ([\d.]+)%, in the table ([\d.]+)%$',
-    outputs['hear'][0],
+    outputs['hear'].text,
     re.MULTILINE,
   )
   assert [label for label, *_ in said] == ['best', 'worst']
@@ -89,14 +46,14 @@ def test_restores_members_and_finds_the_table_again(outputs):
 
 
 def test_utterance_can_be_heard(outputs):
-  players = [d['text/html'] for d in outputs['picture'][1] if 'text/html' in d]
+  players = [d['text/html'] for d in outputs['picture'].rest]
   assert len(players) == 1
   sound = re.search(r'data:audio/wav;base64,([^"]+)', players[0])
   assert base64.b64decode(sound[1])[:4] == b'RIFF'
 
 
 def test_transcripts_are_aligned_and_errors_marked(outputs):
-  text = outputs['align'][0]
+  text = outputs['align'].text
   parts = re.split(r'^(?=best|worst)', text, flags=re.MULTILINE)[1:]
   assert [part.split(':')[0] for part in parts] == ['best', 'worst']
   spoken = []
@@ -120,9 +77,15 @@ def test_transcripts_are_aligned_and_errors_marked(outputs):
   assert spoken[0] == spoken[1]
 
 
-def test_committed_notebook_has_no_outputs():
-  notebook = nbformat.read(NOTEBOOK, as_version=4)
-  nbformat.validate(notebook)
-  for cell in notebook.cells:
-    if cell.cell_type == 'code':
-      assert cell.outputs == [] and cell.execution_count is None
+def test_what_is_stored_is_of_another_run_and_of_the_same_kinds(outputs):
+  stored = notebooks.stored('benchmark')
+  assert list(stored) == list(outputs)
+  for name, output in stored.items():
+    assert outputs[name].kinds == output.kinds, name
+  # It says in both places what its networks are good for.
+  said = re.findall(
+    r'PER ([\d.]+)%, in the table ([\d.]+)%', stored['hear'].text
+  )
+  assert len(said) == 2 and all(a == b for a, b in said)
+  rates = re.findall(r'^ +([\d.]+)%', stored['open'].text, re.MULTILINE)
+  assert len(rates) == 6 and rates == sorted(rates)

@@ -1,93 +1,64 @@
-"""The notebook on a table runs, with and without searches, one seed or more."""
+"""The notebook on a table says what is stored, of any table what there is."""
 
-import base64
-import io
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
-import matplotlib.image
-import nbformat
+import notebooks
 import planted_table
 import pytest
 
 from nasjax import analysis
 
-ROOT = pathlib.Path(__file__).parents[2]
-EXECUTE = ROOT / 'tests' / 'support' / 'execute_notebook.py'
-NOTEBOOK = ROOT / 'experiments' / 'notebooks' / 'table.ipynb'
-
-
-def execute(place, path, search):
-  """Returns by name of a cell its text, and its pictures."""
-  environment = dict(
-    os.environ,
-    NASJAX_TABLE=str(path),
-    NASJAX_SEARCH=str(search),
-    IPYTHONDIR=str(place),
-    JUPYTER_RUNTIME_DIR=str(place),
-  )
-  result = place / 'executed.ipynb'
-  done = subprocess.run(
-    [sys.executable, EXECUTE, NOTEBOOK, result],
-    env=environment,
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
-  assert done.returncode == 0, done.stderr
-  texts, pictures = {}, {}
-  for cell in nbformat.read(result, as_version=4).cells:
-    if cell.cell_type == 'code':
-      streams = [o for o in cell.outputs if o.output_type == 'stream']
-      assert all(o.name == 'stdout' for o in streams), streams
-      texts[cell.id] = ''.join(o.text for o in streams)
-      pictures[cell.id] = [
-        matplotlib.image.imread(io.BytesIO(base64.b64decode(png)))
-        for o in cell.outputs
-        if (png := o.get('data', {}).get('image/png'))
-      ]
-  return texts, pictures
-
 
 @pytest.fixture(scope='module')
-def executed(tmp_path_factory):
+def fresh(tmp_path_factory):
+  """What it puts out on the table of the repository."""
   place = tmp_path_factory.mktemp('notebook')
-  t = planted_table.write(place / 'table', planted_table.cells(40), failed=2)
-  (place / 'search.json').write_text(
-    json.dumps({'random': {'test_per_at_budget': [0.25] * 20, 'seconds': 1}})
+  return notebooks.executed(
+    'table', place, NASJAX_SEARCH=str(place / 'search.json')
   )
-  return t, *execute(place, t.path, place / 'search.json')
 
 
-def test_numbers_are_those_of_the_table(executed):
-  t, texts, _ = executed
-  found = analysis.results(t, 'e40')
-  asked = t.query(t.archs[0], 'test_per', seed=1, recipe='e40')
-  assert f'test PER with seed 1: {asked:.2%}' in texts['open']
-  assert "refused: no recipe 'nonesuch'" in texts['open']
-  assert 'e40: 120 runs, 2 of them failed' in texts['best']
-  first = analysis.best(found.val_ns, found.has_ns).order[0]
-  assert t.space.names(found.archs_nd[first]) in texts['best']
-  c = analysis.by_slice(found.val_n, found.test_n)['all']
-  said = f'{c.value:6.3f} [{c.low:6.3f}, {c.high:6.3f}], {c.n} cells'
-  assert said in texts['correlations']
-  assert 'e40 with e5, seed 3:' in texts['correlations']
-  assert 'random       25.00% [25.00%, 25.00%]' in texts['search']
+def test_what_is_stored_is_what_comes_out(fresh):
+  stored = notebooks.stored('table')
+  assert list(stored) == list(fresh)
+  for name, output in stored.items():
+    assert fresh[name].text == output.text, name
+    assert fresh[name].rest == output.rest, name
+    shapes = [pixels.shape for pixels in output.pictures]
+    assert [pixels.shape for pixels in fresh[name].pictures] == shapes, name
 
 
-def test_figures_are_drawn(executed):
-  _, _, pictures = executed
-  counts = {name: len(found) for name, found in pictures.items() if found}
+def test_figures_are_drawn(fresh):
+  counts = {name: len(o.pictures) for name, o in fresh.items() if o.pictures}
   assert counts == {
     'draw': 1, 'distribution': 1, 'rankings-drawn': 2, 'composition': 2,
-    'cost': 1, 'search': 1,
+    'cost': 2,
   }  # fmt: skip
-  for pixels in (p for found in pictures.values() for p in found):
-    assert min(pixels.shape[:2]) > 300
-    assert pixels[:, :, :3].std() > 0.02
+  notebooks.assert_drawn(p for o in fresh.values() for p in o.pictures)
+
+
+def test_numbers_are_those_of_the_table(tmp_path, monkeypatch, capsys):
+  t = planted_table.write(tmp_path / 'table', planted_table.cells(40), failed=2)
+  search = tmp_path / 'search.json'
+  search.write_text(
+    json.dumps({'random': {'test_per_at_budget': [0.25] * 20, 'seconds': 1}})
+  )
+  monkeypatch.setenv('NASJAX_TABLE', str(t.path))
+  monkeypatch.setenv('NASJAX_SEARCH', str(search))
+  notebooks.run_here('table')
+  said = capsys.readouterr().out
+  found = analysis.results(t, 'e40')
+  asked = t.query(t.archs[0], 'test_per', seed=1, recipe='e40')
+  assert f'test PER with seed 1: {asked:.2%}' in said
+  assert "refused: no recipe 'nonesuch'" in said
+  assert 'e40: 120 runs, 2 of them failed' in said
+  first = analysis.best(found.val_ns, found.has_ns).order[0]
+  assert t.space.names(found.archs_nd[first]) in said
+  c = analysis.by_slice(found.val_n, found.test_n)['all']
+  correlated = f'{c.value:6.3f} [{c.low:6.3f}, {c.high:6.3f}], {c.n} cells'
+  assert correlated in said
+  assert 'e40 with e5, seed 3:' in said
+  assert 'random       25.00% [25.00%, 25.00%]' in said
 
 
 def test_a_table_of_one_seed_and_one_recipe(tmp_path, monkeypatch, capsys):
@@ -96,21 +67,8 @@ def test_a_table_of_one_seed_and_one_recipe(tmp_path, monkeypatch, capsys):
   )
   monkeypatch.setenv('NASJAX_TABLE', str(t.path))
   monkeypatch.setenv('NASJAX_SEARCH', str(tmp_path / 'search.json'))
-  # The same code, but for magic, in this process: nothing is rendered here.
-  names = {}
-  for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
-    if cell.cell_type == 'code':
-      lines = [n for n in cell.source.split('\n') if not n.startswith('%')]
-      exec('\n'.join(lines), names)
+  names = notebooks.run_here('table')
   said = capsys.readouterr().out
   assert 'One seed only' in said and 'no search.json yet' in said
   assert 'e5: 12 runs, 0 of them failed' in said
   assert names['budgets'] == {}
-
-
-def test_committed_notebook_has_no_outputs():
-  notebook = nbformat.read(NOTEBOOK, as_version=4)
-  nbformat.validate(notebook)
-  for cell in notebook.cells:
-    if cell.cell_type == 'code':
-      assert cell.outputs == [] and cell.execution_count is None

@@ -5,7 +5,6 @@ second also nothing at all. What a new family brings stands here; nothing else
 knows of it.
 """
 
-import dataclasses
 import functools
 
 import flax.linen as nn
@@ -21,22 +20,13 @@ SPACE = spaces.Space(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Macro:
-  name: str
-  width: int = 8
-  outputs: int = 6
-  features: int = 8
-  reduction: int = 2
-
-  def output_frames(self, frames):
-    return -(-frames // self.reduction)
-
-  def with_outputs(self, outputs):
-    return dataclasses.replace(self, outputs=outputs)
-
-
-MACROS = {m.name: m for m in (Macro('toy'), Macro('toy_80', 8, 49, 80, 4))}
+MACROS = {
+  m.name: m
+  for m in (
+    macros.Plain('toy', 8, 6, 8, 2),
+    macros.Plain('toy_80', 8, 49, 80, 4),
+  )
+}
 
 
 def _dense(params, x_btc, context):
@@ -64,7 +54,7 @@ def _finish(params, z_btc, context):
 
 
 class Network(nn.Module):
-  macro: Macro
+  macro: macros.Plain
   ops: tuple
   rate: float = 0.0
   conv_dropout: bool = True
@@ -111,12 +101,6 @@ class Network(nn.Module):
     return logits_btv, macro.output_frames(len_b)
 
 
-def _gates(space, arch):
-  # Each architecture has a program of its own: nothing is left to tell.
-  del space, arch
-  return ()
-
-
 def _supernet_gates(space, edges, edge_e):
   del space, edges
   return tuple(edge_e)
@@ -130,36 +114,9 @@ def _candidate(path, edges):
   return None
 
 
-def _params(space, arch, macro):
-  ops = space.names_of_choices(arch)
-  layers = sum(name != 'none' for name in ops)
-  ends = macro.features + macro.outputs
-  return macro.width * (ends + layers * macro.width)
-
-
-def _macs(space, arch, macro, frames):
-  ops = space.names_of_choices(arch)
-  layers = sum(name != 'none' for name in ops)
-  inner = macro.width * (macro.features + layers * macro.width)
-  return frames * inner + macro.output_frames(frames) * (
-    macro.width * macro.outputs
-  )
-
-
-def _unpack(space, arch, params):
-  del space, arch
-  return params
-
-
 FAMILY = families.Family(
   macros=MACROS,
   Network=Network,
-  ops=lambda space, arch: space.names_of_choices(arch),
-  signature=lambda space, arch: space.names_of_choices(arch),
-  gates=_gates,
-  unpack=_unpack,
-  params=_params,
-  macs=_macs,
   l2=functools.partial(
     jax.tree.reduce, lambda total, leaf: total + jnp.sum(leaf**2), initializer=0
   ),
@@ -170,6 +127,4 @@ FAMILY = families.Family(
 
 def register():
   """Lets launchers, tables and searches know of the family."""
-  spaces.SPACES[SPACE.name] = SPACE
-  macros.BY_SPACE[SPACE.name] = MACROS
-  families.FAMILIES[SPACE.name] = FAMILY
+  families.add(SPACE, FAMILY)

@@ -64,7 +64,7 @@ class Cell(nn.Module):
   """A directed acyclic graph of nodes, each the sum of its incoming edges.
 
   Attributes:
-    ops: candidate operations of each node's main edge, by name (`ops.OPS`).
+    ops: candidate operations of each node's main edge, by name (`ops.module`).
       One candidate makes a plain network, several a supernet.
     width: channels in and out.
     groups: of the convolutions.
@@ -117,7 +117,7 @@ class Cell(nn.Module):
     return LayerNorm(self.epsilon, self.kernels, name='norm')(xs[-1])
 
   def _op(self, n, name, site):
-    return ops_lib.OPS[name](
+    return ops_lib.module(name)(
       self.width,
       self.groups,
       self._rate(name),

@@ -1,15 +1,26 @@
 """What the networks of NB-ASR cost, by formula."""
 
 from nasjax.kernels import taps
+from nasjax.models.nb_asr import ops
 
 
 def _op_params(name, width, groups):
+  if name in ops.OWN:
+    return ops.OWN[name].count(width, groups)
   if name == 'linear':
     return width * width + width
   if name in taps.CONVOLUTIONS:
     kernel, _ = taps.CONVOLUTIONS[name]
     return kernel * width * (width // groups) + width
   return 0
+
+
+def _op_macs(name, width, groups):
+  """Multiply-accumulates of an operation in a frame."""
+  if name in ops.OWN:
+    return ops.OWN[name].products(width, groups)
+  # Without its bias, an operation uses each parameter once a frame.
+  return max(0, _op_params(name, width, groups) - width)
 
 
 def params(space, arch, macro):
@@ -36,10 +47,7 @@ def macs(space, arch, macro, frames):
   ):
     frames = -(-frames // stride)
     total += frames * macro.kernel * channels * width
-    # Without its bias, an operation uses each parameter once a frame.
-    in_cell = sum(
-      max(0, _op_params(name, width, macro.groups) - width) for name in names
-    )
+    in_cell = sum(_op_macs(name, width, macro.groups) for name in names)
     total += cells * frames * in_cell
     channels = width
   if macro.lstm:

@@ -10,7 +10,10 @@ Padding (`taps`). Every convolution zeroes the frames past an utterance's end
 before it reads them, so an utterance's output does not depend on its batch.
 """
 
+import dataclasses
 import functools
+import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -38,7 +41,7 @@ def affine(op, precision, kernels, params, x_btc, context):
   """What an operation computes before it clips and drops.
 
   Args:
-    op: one of `OPS`, but for 'conv'.
+    op: one of `OPS`, but for 'conv', or of `OWN`.
     precision: of dense products.
     kernels: 'native', 'xla', or 'twice' for what can be differentiated twice
       and takes the native convolution.
@@ -49,6 +52,8 @@ def affine(op, precision, kernels, params, x_btc, context):
   Returns:
     z_btc, affine in params and in x_btc.
   """
+  if op in OWN:
+    return OWN[op].apply(params, x_btc, context[0])
   if op == 'zero':
     return jnp.zeros_like(x_btc)
   if op == 'linear':
@@ -177,6 +182,91 @@ OPS = {
   # Any of the four convolutions, chosen by data: what populations run.
   'conv': Conv,
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+  """An operation of one's own: clipped ReLU and dropout follow it as any other.
+
+  Attributes:
+    params: (width, groups) -> its parameters by name, each a pair of an
+      initialiser of `jax.nn.initializers` and a shape.
+    apply: (params, x_btc, len_b) -> z_btc of the shape of x_btc. It is written
+      for one network, in `jax.numpy`. Frames from len_b on hold anything, and
+      must reach no other (`layers.modules.mask_frames`). Where it is affine in
+      params and in x_btc, a one-shot search runs it once, else twice.
+    macs: (width, groups) -> products with weights in a frame; if not given each
+      weight of a parameter of two axes or more counts as one.
+  """
+
+  params: Callable
+  apply: Callable
+  macs: Callable | None = None
+
+  def sizes(self, width, groups):
+    """Returns the shapes of its parameters."""
+    return [shape for _, shape in self.params(width, groups).values()]
+
+  def count(self, width, groups):
+    """Returns how many parameters it has."""
+    return sum(map(math.prod, self.sizes(width, groups)))
+
+  def products(self, width, groups):
+    """Returns its multiply-accumulates in a frame."""
+    if self.macs is not None:
+      return self.macs(width, groups)
+    shapes = self.sizes(width, groups)
+    return sum(math.prod(shape) for shape in shapes if len(shape) > 1)
+
+
+# Operations of one's own, by name.
+OWN = {}
+
+
+def add(name, operation):
+  """Lets the cells of a space of one's own have an operation.
+
+  Args:
+    name: what the space calls it. Where it has 'conv' in it, L2 reaches its
+      parameters called `kernel`, and `conv_dropout` rules its dropout.
+    operation: `Operation`.
+
+  Raises:
+    ValueError: the name is none, or that of another operation.
+  """
+  if name in OPS or not name.isidentifier():
+    raise ValueError(
+      f'operation {name!r}: want letters, digits and _, and none of '
+      f'{", ".join(OPS)}'
+    )
+  OWN[name] = operation
+
+
+def module(name):
+  """Returns the class of linen modules of an operation, see `Linear`."""
+  if name in OWN:
+    return functools.partial(Own, operation=OWN[name])
+  return OPS[name]
+
+
+class Own(nn.Module):
+  """An `Operation`, clipped ReLU, dropout."""
+
+  width: int
+  groups: int
+  rate: float
+  site: int
+  kernels: str = 'xla'
+  precision: str = 'float32'
+  operation: Operation | None = None
+
+  @nn.compact
+  def __call__(self, x_btc, len_b, place_uk, key):
+    del place_uk
+    made = self.operation.params(self.width, self.groups)
+    params = {name: self.param(name, *parts) for name, parts in made.items()}
+    y_btc = self.operation.apply(params, x_btc, len_b)
+    return clip_dropout(y_btc, key, self.site, self.rate)
 
 
 class MacroConv(nn.Module):
