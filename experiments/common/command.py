@@ -208,8 +208,8 @@ def _unforeseen(error):
 # Flags that name files and directories; `cells` and `corpus_path` may be lists.
 _PATHS = (
   'alphabet_path', 'cells', 'compilation_cache', 'corpus_path', 'data_dir',
-  'figure', 'folder', 'json', 'lexicon', 'lm', 'out', 'own', 'run', 'search',
-  'source', 'table', 'text',
+  'figure', 'folder', 'json', 'lexicon', 'lm', 'missing', 'out', 'own', 'run',
+  'search', 'source', 'table', 'text',
 )  # fmt: skip
 
 

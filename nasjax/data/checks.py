@@ -50,6 +50,8 @@ REMEDIES = {
   'digits': 'write it as it is spoken, or spell it: --digits=spell',
   'small_vocabulary': 'change --pieces, or give more transcripts',
   'unknown_phone': 'correct the transcript, or extend the alphabet',
+  'unknown_word': 'extend the lexicon: --lexicon=ONE,MORE; or '
+  '--unknown_words=spell or leave_out',
   'ctc_infeasible': 'correct the transcript or the audio, or drop this rule',
   'duplicate_id': 'give every utterance its own id',
   'duplicate_audio': 'take one of the lines out',
@@ -154,7 +156,7 @@ class Utterance(NamedTuple):
   channel: int | None = None
 
 
-_SPLITS = {
+SPLITS = {
   '': '',
   'train': 'train',
   'training': 'train',
@@ -166,7 +168,7 @@ _SPLITS = {
 }
 
 
-SPLIT_NAMES = frozenset(_SPLITS) - {''}
+SPLIT_NAMES = frozenset(SPLITS) - {''}
 
 
 def parse(
@@ -199,7 +201,7 @@ def parse(
       faults += untold
     utterances += own
     problems += faults
-  named, duplicates = _name(utterances, path)
+  named, duplicates = name(utterances, path)
   return named, problems + duplicates
 
 
@@ -293,14 +295,14 @@ def _told_split(utterances, path):
 def _split_of(path) -> str:
   """Returns the split that a file's name tells; '' if none or several."""
   words = re.split(r'[^a-z]+', path.stem.lower())
-  found = {_SPLITS[word] for word in words if word in _SPLITS} - {''}
+  found = {SPLITS[word] for word in words if word in SPLITS} - {''}
   return found.pop() if len(found) == 1 else ''
 
 
 def located(found: Problem, paths) -> Problem:
   """Says a problem of several files with the file and its own line numbers."""
   if len(paths) == 1:
-    return found
+    return found._replace(path=str(paths[0])) if found.line else found
 
   def place(number):
     index, line = divmod(number, FILE_LINES)
@@ -312,10 +314,8 @@ def located(found: Problem, paths) -> Problem:
     found.message,
   )
   path, line = place(found.line)
-  if not found.line:
-    path = found.path
-    if path not in map(str, paths):
-      path = ', '.join(map(str, paths))
+  # A problem of no line names its file, or all of them.
+  path = path if found.line else found.path
   return found._replace(path=str(path), line=line, message=message)
 
 
@@ -332,7 +332,7 @@ def _utterance(record, number, folder, targets, faults) -> Utterance:
   else:
     tokens = tuple(' '.join(text.split()))
   split = _string(record, 'split', faults)
-  if split.lower() not in _SPLITS:
+  if split.lower() not in SPLITS:
     faults.append(audio.Fault('unknown_split', f'split is {split!r}'))
   return Utterance(
     line=number,
@@ -343,7 +343,7 @@ def _utterance(record, number, folder, targets, faults) -> Utterance:
     text=text,
     tokens=tokens,
     speaker=_string(record, 'speaker', faults),
-    split=_SPLITS.get(split.lower()),
+    split=SPLITS.get(split.lower()),
     channel=_channel(record, faults),
   )
 
@@ -459,7 +459,7 @@ def _phones(record, faults: list) -> tuple[str, ...]:
   return tuple(phones)
 
 
-def _name(utterances, path) -> tuple[list[Utterance], list[Problem]]:
+def name(utterances, path) -> tuple[list[Utterance], list[Problem]]:
   """Fills in ids that are not given; finds ids and recordings given twice."""
   first, problems = {}, []
   for utterance in utterances:
@@ -529,6 +529,7 @@ class Heard(NamedTuple):
     clipped: samples beyond full scale.
     faults: what is wrong.
     samples: at 16 kHz.
+    seconds: that there are.
   """
 
   digest: str
@@ -537,6 +538,7 @@ class Heard(NamedTuple):
   clipped: int
   faults: tuple[audio.Fault, ...]
   samples: int = 0
+  seconds: float = 0.0
 
 
 def inspect(
@@ -578,6 +580,7 @@ def inspect(
     recording.clipped(),
     tuple(faults),
     samples,
+    recording.seconds,
   )
 
 

@@ -208,6 +208,8 @@ class Examined(NamedTuple):
   Attributes:
     splits: utterances of each split by its name, in order of id.
     digests: SHA-256 of each utterance's samples by its line.
+  seconds: how long each utterance lasts, by its line; 0 where it cannot be
+    read.
     symbols: training alphabet, sorted.
     problems: what keeps the corpus from being prepared, by line.
     dropped: problems of the utterances that were left out.
@@ -220,6 +222,7 @@ class Examined(NamedTuple):
 
   splits: dict[str, list[checks.Utterance]]
   digests: dict[int, str]
+  seconds: dict[int, float]
   symbols: tuple[str, ...]
   problems: list[checks.Problem]
   dropped: list[checks.Problem]
@@ -251,8 +254,10 @@ def examine(path: str | os.PathLike, options: Options) -> Examined:
     options: `Options`.
   """
   paths = _files(path)
-  path = paths if len(paths) > 1 else paths[0]
-  utterances, problems = checks.parse(path, options.targets)
+  utterances, problems = checks.parse(
+    paths if len(paths) > 1 else paths[0], options.targets
+  )
+  path = ', '.join(map(str, paths))
   return examined(paths, path, utterances, problems, options)
 
 
@@ -261,7 +266,7 @@ def examined(paths, path, utterances, problems, options: Options) -> Examined:
 
   Args:
     paths: files that their lines number, as `checks.FILE_LINES` says.
-    path: what problems are found in, as long as they are not located.
+    path: what is named for what is wrong with all of them.
     utterances: `checks.Utterance`s; those without a name of audio have none
       that could be examined.
     problems: found so far.
@@ -328,7 +333,7 @@ def examined(paths, path, utterances, problems, options: Options) -> Examined:
     if not splits[name]:
       message = f'no utterance for {name}'
       problems.append(checks.problem(path, 0, 'empty_split', message))
-  left_out = _left_out(utterances, dropped)
+  left_out = _left_out(utterances, heard, dropped)
   # A split is empty for what is wrong with its lines.
   problems, dropped = (
     [
@@ -340,6 +345,7 @@ def examined(paths, path, utterances, problems, options: Options) -> Examined:
   return Examined(
     splits=splits,
     digests={line: found.digest for line, found in heard.items()},
+    seconds={line: found.seconds for line, found in heard.items()},
     symbols=symbols,
     problems=problems,
     dropped=dropped,
@@ -442,14 +448,16 @@ def _notes(splits, heard, symbols) -> list[str]:
   return notes
 
 
-def _left_out(utterances, dropped) -> list[dict]:
+def _left_out(utterances, heard, dropped) -> list[dict]:
   """Counts what was dropped; an utterance by the first rule that it broke."""
   by_line, found = {u.line: u for u in utterances}, {}
   for line, rule in {p.line: p.rule for p in reversed(dropped)}.items():
     # Lines without a split are training lines until one is taken from them.
     key = rule, by_line[line].split or 'train'
-    count, seconds = found.get(key, (0, 0.0))
-    found[key] = count + 1, seconds + (by_line[line].seconds or 0.0)
+    declared = by_line[line].seconds
+    seconds = heard[line].seconds if declared is None else declared
+    count, before = found.get(key, (0, 0.0))
+    found[key] = count + 1, before + seconds
   return [
     {
       'rule': rule,
@@ -463,8 +471,9 @@ def _left_out(utterances, dropped) -> list[dict]:
 
 def _drop(utterances, problems, rules):
   """Separates utterances that break one of `rules`, with their problems."""
-  # Line 0 is the manifest itself.
-  lines = {p.line for p in problems if p.rule in rules and p.line}
+  # What is wrong with a whole file, or a line of no audio, cannot be dropped.
+  lines = {u.line for u in utterances}
+  lines &= {p.line for p in problems if p.rule in rules}
   kept = [u for u in utterances if u.line not in lines]
   dropped = [p for p in problems if p.line in lines]
   return kept, [p for p in problems if p.line not in lines], dropped

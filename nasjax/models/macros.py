@@ -58,6 +58,17 @@ class Cells:
         )
 
   @property
+  def layers(self):
+    """Layers with weights: one that opens a block, three a cell, and so on."""
+    blocks = len(self.filters) + 3 * sum(self.cells)
+    return blocks + (self.lstm > 0) + 1
+
+  @property
+  def channels(self):
+    """Channels of the layers, each number once."""
+    return tuple(dict.fromkeys(self.filters))
+
+  @property
   def reduction(self):
     """Input frames for each output frame."""
     product = 1
@@ -117,6 +128,16 @@ class Tdnn:
     blocks = self.before, self.after
     if min(*sizes, sum(blocks)) < 1 or min(blocks) < 0:
       raise ValueError(f'macro {self.name}: a size is below 1 in {self}')
+
+  @property
+  def layers(self):
+    """Layers with weights: blocks, what subsamples, and the output."""
+    return self.before + self.after + 2
+
+  @property
+  def channels(self):
+    """Channels of the layers."""
+    return (self.width,)
 
   @property
   def reduction(self):

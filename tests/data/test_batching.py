@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from nasjax.training import population, recipes
 from nasjax.data import batching
+from nasjax.training import population, recipes
 
 # 19 and 11 utterances in two buckets of 4 and 3: both have a remainder.
 BUCKETS = (batching.Bucket(40, 4, 9), batching.Bucket(80, 3, 12))

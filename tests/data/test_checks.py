@@ -146,6 +146,7 @@ def test_every_rule_is_tested_here():
     'duplicate_id',
     'duplicate_audio',
     'empty_split',
+    'unknown_word',  # of layouts, which have lexicons
     *checks.LENGTHS,
     # Of words and sub-words (test_word_pieces.py), and of another layout
     # (test_librispeech.py).
@@ -233,7 +234,7 @@ def test_ids_that_are_made_up_are_free(tmp_path, rows):
 def test_one_manifest_a_split(tmp_path, rows):
   paths = []
   for name in ('train', 'validation', 'test'):
-    own = [dict(r) for r in rows if checks._SPLITS[r['split']] == name]
+    own = [dict(r) for r in rows if checks.SPLITS[r['split']] == name]
     for row in own:
       del row['split']
     paths.append(tmp_path / f'my_{name[:5]}.json')

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from nasjax.data.synthetic import espeak, espeak_phones, sentences, synthesis
 from nasjax.data import phones
+from nasjax.data.synthetic import espeak, espeak_phones, sentences, synthesis
 
 
 @pytest.fixture(scope='module')

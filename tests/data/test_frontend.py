@@ -4,17 +4,15 @@ import dataclasses
 import json
 import os
 import pathlib
-import sys
 
 import numpy as np
 import pytest
 import scipy.signal
 import soundfile
 import tiny_run as launcher
+from common import corpus_flags
 
 from nasjax.data import audio, corpus, features, frontend, manifest
-
-from common import corpus_flags
 
 SPEECH = pathlib.Path(os.environ.get('NASJAX_SPEECH_DIR', ''))
 
