@@ -84,6 +84,10 @@ def lines():
   return [*_HEAD, *map(_line, rows())]
 
 
+def _millions(count):
+  return f'{float(f"{count / 1e6:.3g}"):,.12g} M'
+
+
 def _line(row):
   cells = (
     f'`{row["macro"]}`',
@@ -92,7 +96,7 @@ def _line(row):
     ', '.join(f'{width:,}' for width in row['channels']),
     row['frames_out'],
     *(
-      f'{row[key] / 1e6:.3g} M'
+      _millions(row[key])
       for key in ('params_median', 'params_most', 'macs_median', 'macs_most')
     ),
   )

@@ -11,7 +11,7 @@ PAGES = [
   *(ROOT / 'experiments').glob('*.md'),
 ]
 # Of other programs, and of shell scripts.
-OTHERS = {'all', 'flagfile', 'help', 'inplace'}
+OTHERS = {'all', 'flagfile', 'help', 'inplace', 'model', 'word_list'}
 
 
 def flags():
