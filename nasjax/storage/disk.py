@@ -7,6 +7,10 @@ import os
 import pathlib
 import secrets
 
+# What says that a file system knows no locks, or no hard links.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
+
 
 def make_directory(path):
   """Makes a directory, and its name durable, unless it is there."""
@@ -30,7 +34,7 @@ def lock(directory):
       fcntl.flock(fd, fcntl.LOCK_EX)
       locked = True
     except OSError as e:
-      if e.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+      if e.errno not in NO_LOCKS:
         raise
       locked = False
     yield locked
@@ -50,6 +54,39 @@ def publish(path, payload):
   finally:
     temporary.unlink(missing_ok=True)
   sync_directory(path.parent)
+
+
+def publish_new(path, payload):
+  """Makes a file appear as `publish` does, unless one of its name is there.
+
+  Of several writers one alone succeeds, on NFS too. Where a file system has no
+  hard links the last one does.
+
+  Returns:
+    whether it is this one's.
+  """
+  temporary = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.tmp')
+  try:
+    with temporary.open('xb') as f:
+      f.write(payload)
+      f.flush()
+      os.fsync(f.fileno())
+    try:
+      os.link(temporary, path)
+    except FileExistsError:
+      # NFS may repeat a request of which only the answer was lost.
+      if temporary.stat().st_nlink < 2:
+        return False
+    except OSError as e:
+      if e.errno not in _NO_LINKS:
+        raise
+      if os.path.lexists(path):
+        return False
+      os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+  sync_directory(path.parent)
+  return True
 
 
 def remove(path):

@@ -32,7 +32,7 @@ class Trainable(Protocol):
     """Tells whether training ended before an epoch, from the state before."""
 
 
-def run(trainable, place, epochs, about, tell, say):
+def run(trainable, place, epochs, about, tell, say, guard=lambda: None):
   """Trains, or what is left of it, with a checkpoint after every epoch.
 
   Args:
@@ -43,6 +43,7 @@ def run(trainable, place, epochs, about, tell, say):
     tell: called with an epoch, the state on the host, and whether the epoch was
       read from a checkpoint, after every epoch.
     say: called with a line of text for a checkpoint that cannot be restored.
+    guard: called before a checkpoint is saved; raises where it must not be.
 
   Returns:
     the last state on the host.
@@ -59,6 +60,7 @@ def run(trainable, place, epochs, about, tell, say):
           break
         trainable.epoch(epoch)
         host = trainable.host()
+        guard()
         with checkpoints.SAVING:
           saved.save(
             epoch,
