@@ -169,13 +169,16 @@ class Claims:
   def _first(self, names, held, noted):
     """Returns the first shard of a signature that nobody holds; holds it."""
     found, passed = None, []
+    # Holders that are dead are found at once, unless there are very many.
+    many = len(held) > _WATCHED and not self._alone
     for name, shard in names.items():
-      mine = name in self._given or name in noted and self._given_up(name)
-      if mine or name in held and not self._leases.holds(name):
+      if name in self._given or name in noted and self._given_up(name):
+        continue
+      if many and name in held:
         continue
       if table.is_committed(self._out / 'table', name):
         passed.append(shard)
-      elif self._leases.take(name, 0):
+      elif self._leases.take(name, held.get(name, 0)):
         found = shard
         break
     self._pass(passed)
