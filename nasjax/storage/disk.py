@@ -6,9 +6,12 @@ import fcntl
 import os
 import pathlib
 import secrets
+import time
 
 # What says that a file system knows no locks, or no hard links.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+# Seconds; writers hold it for milliseconds.
+PATIENCE = 60.0
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 
 
@@ -23,23 +26,32 @@ def make_directory(path):
 def lock(directory):
   """Keeps other writers out; yields whether the file system could.
 
-  Two writers of one shard could otherwise pair one's rows with the other's
-  mark. Where a file system knows no locks that shows as a damaged shard, never
-  as wrong data, so writing goes on. A killed holder leaves nothing behind.
+  A courtesy: machines may not see each other's locks, so writers must be right
+  without. A killed holder leaves nothing behind; one that was stopped is not
+  waited for longer than PATIENCE.
   """
   flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
   fd = os.open(directory / '.lock', flags, 0o666)
   try:
+    yield _locked(fd)
+  finally:
+    os.close(fd)  # which unlocks
+
+
+def _locked(fd):
+  deadline = time.monotonic() + PATIENCE
+  while True:
     try:
-      fcntl.flock(fd, fcntl.LOCK_EX)
-      locked = True
+      fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      return True
+    except BlockingIOError:
+      if time.monotonic() > deadline:
+        return False
+      time.sleep(0.002)
     except OSError as e:
       if e.errno not in NO_LOCKS:
         raise
-      locked = False
-    yield locked
-  finally:
-    os.close(fd)  # which unlocks
+      return False
 
 
 def publish(path, payload):
