@@ -138,7 +138,8 @@ def run():
     running.check_table(job, planned.plan.shards, out)
     if FLAGS.plan_only:
       planning.write(job, members, planned)
-      console.CONSOLE.print(f'{len(shards)} shards in {planned.path}')
+      told = f'{len(shards)} shards in {planned.path}'
+      console.CONSOLE.print(told, soft_wrap=True)
       return
     done = table.committed(out / 'table')
     way, reason, steps = sizes(job, shards, done, prepareds)

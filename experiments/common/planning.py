@@ -39,7 +39,10 @@ flags.DEFINE_float(
   lower_bound=0.5,
 )
 flags.DEFINE_bool(
-  'plan_only', False, 'Write OUT/shards.json, the list of shards, and stop.'
+  'plan_only',
+  False,
+  'Write OUT/shards.json, the list of shards, and stop; with --claim only where '
+  'there is none, and refuse one of other flags.',
 )
 
 
@@ -69,7 +72,7 @@ def check(out):
       there; that plan is damaged; or flags do not go together.
   """
   path = out / 'shards.json'
-  for name in ('shard', 'dry_run', 'claim'):
+  for name in ('shard', 'dry_run'):
     if FLAGS.plan_only and FLAGS[name].value:
       raise ValueError(f'--plan_only does not go with --{name}')
   if FLAGS.claim and FLAGS.shard is not None:

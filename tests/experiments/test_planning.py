@@ -131,9 +131,6 @@ def test_shards_that_are_not_there(given, tmp_path):
     given(plan_only=True, **other)
     with pytest.raises(ValueError, match='--plan_only does not go with --'):
       planning.check(tmp_path)
-  given(plan_only=True, claim=True)
-  with pytest.raises(ValueError, match='--plan_only does not go with --claim'):
-    planning.check(tmp_path)
   given(shard=['a'], claim=True)
   with pytest.raises(ValueError, match='--claim does not go with --shard'):
     planning.check(tmp_path)
