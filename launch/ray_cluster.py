@@ -13,7 +13,11 @@ cluster, the same command goes on.
 
 import argparse
 import json
+import os
+import socket
 import sys
+import threading
+import time
 
 import worker
 
@@ -24,6 +28,9 @@ MISSING = (
 )
 # Seconds after which the cluster is asked for new nodes.
 _LOOK = 5.0
+# Seconds without an answer after which the head is gone. Ray itself waits for a
+# minute, and then ends the program.
+_SILENCE = 15.0
 
 
 def _arguments():
@@ -82,7 +89,30 @@ def _start(ray, own):
     ray.init(address=own.address, logging_level='ERROR', **local)
   except (ConnectionError, ValueError, RuntimeError) as e:
     first = str(e).strip().partition('\n')[0]
-    sys.exit(f'{NAME}: no cluster at --address={own.address}: {first}')
+    sys.exit(
+      f'{NAME}: no cluster at --address={own.address}: {first}; one that asks '
+      'for a token wants RAY_AUTH_MODE=token in the environment'
+    )
+
+
+def _watch_head(address):
+  """Ends the program where the head of the cluster answers no more."""
+  host, _, port = address.rpartition(':')
+  heard = time.monotonic()
+  while time.monotonic() - heard < _SILENCE:
+    time.sleep(1)
+    try:
+      socket.create_connection((host, int(port)), timeout=5).close()
+      heard = time.monotonic()
+    except OSError:
+      pass
+  print(
+    f'{NAME}: the head of the cluster, {address}, answers no more; start it, '
+    'and the same command goes on',
+    file=sys.stderr,
+    flush=True,
+  )
+  os._exit(1)
 
 
 class Crew:
@@ -149,6 +179,8 @@ def main():
   def claim():
     claiming.run()
 
+  head = ray.get_runtime_context().gcs_address
+  threading.Thread(target=_watch_head, args=(head,), daemon=True).start()
   crew = Crew(ray, own, claim)
   try:
     crew.work()

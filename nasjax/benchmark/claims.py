@@ -246,7 +246,7 @@ class Claims:
 
   def _fail(self, shard, error):
     """Notes that a shard failed; tells whether to go on with others."""
-    if self._alone or isinstance(error, OSError):
+    if self._alone or isinstance(error, OSError) and error.errno:
       return False  # a disk, say: other shards would fail as well
     words = f'{type(error).__name__}: {" ".join(str(error).split())}'
     self._failed[shard.name] = words

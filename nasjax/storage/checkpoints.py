@@ -19,6 +19,9 @@ from orbax.checkpoint._src.path import atomicity
 
 from nasjax.programs import memory
 
+# Seconds. Orbax takes a clock that is set to another day for a disk that has
+# answered nothing since; with directories made in a thread, after 5 minutes.
+_PATIENCE = 10 * 365 * 86400
 # Two managers of one process that save at the same moment wait for each other
 # for ever (orbax 0.12.8).
 SAVING = threading.Lock()
@@ -52,7 +55,12 @@ def manager(directory):
       saved = ocp.CheckpointManager(
         path,
         options=ocp.CheckpointManagerOptions(
-          max_to_keep=1, create=True, temporary_path_class=_OwnPath
+          max_to_keep=1,
+          create=True,
+          temporary_path_class=_OwnPath,
+          async_options=ocp.AsyncOptions(
+            timeout_secs=_PATIENCE, create_directories_asynchronously=False
+          ),
         ),
       )
     with saved:

@@ -291,7 +291,7 @@ def test_a_worker_that_fails_twice_in_a_row_ends(place):
     second = queue.take(None, STOP)
     assert not queue.leave(second, RuntimeError('the chip'))
     # A disk is at fault for all shards at once.
-    assert not queue.leave(queue.take(None, STOP), OSError('full'))
+    assert not queue.leave(queue.take(None, STOP), OSError(28, 'full'))
     assert len(list((place.out / 'failures').iterdir())) == 2
 
 
