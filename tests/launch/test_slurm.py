@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import pathlib
 import re
 import signal
 import subprocess
@@ -202,13 +201,9 @@ def test_workers_of_submitit_here_make_the_table(launcher, tmp_path):
 
 def _submitted(pid):
   """Returns the process of submitit that a worker belongs to."""
-  while 'submitit.core._submit' not in _command(pid):
+  while 'submitit.core._submit' not in engines.command(pid):
     pid = engines.parent(pid)
   return pid
-
-
-def _command(pid):
-  return pathlib.Path(f'/proc/{pid}/cmdline').read_text().replace('\0', ' ')
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import tiny_run
@@ -37,22 +38,36 @@ def environment(**more):
   return os.environ | own | more
 
 
-def start(path, *flags, **options):
-  """Starts a launcher, with pipes for its output."""
-  return subprocess.Popen(
-    [sys.executable, path, *flags],
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-    **{'env': environment()} | options,
-  )
+class Launcher(subprocess.Popen):
+  """A launcher whose output nobody needs to read before its end."""
+
+  def __init__(self, path, *flags, **options):
+    self._said = [tempfile.TemporaryFile('w+') for _ in 'oe']  # noqa: SIM115
+    super().__init__(
+      [sys.executable, path, *flags],
+      stdout=self._said[0],
+      stderr=self._said[1],
+      **{'env': environment()} | options,
+    )
+
+  def end(self, seconds=600):
+    """Waits for its end; returns status, stdout and stderr."""
+    try:
+      self.wait(seconds)
+    except subprocess.TimeoutExpired:
+      self.kill()
+      raise
+    found = [self.returncode]
+    for file in self._said:
+      file.seek(0)
+      found.append(file.read())
+      file.close()
+    return tuple(found)
 
 
 def finish(path, *flags, seconds=600, **options):
   """Runs a launcher to its end; returns status, stdout and stderr."""
-  with start(path, *flags, **options) as process:
-    output, errors = process.communicate(timeout=seconds)
-  return process.returncode, output, errors
+  return Launcher(path, *flags, **options).end(seconds)
 
 
 def done(out):
@@ -116,3 +131,16 @@ def kill_some(out, process, kills, shards, whom=lambda pid, n: pid):
     killed += 1
     moments.pop(0)
   return killed
+
+
+def command(pid):
+  """Returns the command line of a process; nothing where it has ended."""
+  try:
+    text = pathlib.Path(f'/proc/{pid}/cmdline').read_text()
+  except OSError:
+    return ''
+  return text.replace('\0', ' ')
+
+
+def alive(pid):
+  return bool(command(pid))
