@@ -139,7 +139,7 @@ def run_shard(
   """
   out = pathlib.Path(out)
   place = out / 'checkpoints' / shard.name
-  done = shard.name in table.committed(out / 'table')
+  done = table.is_committed(out / 'table', shard.name)
   if not done or place.is_dir():
     # Also beside what was trained before there was such a file.
     about = _about(job, shard) | {'metric': job.metric}

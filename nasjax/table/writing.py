@@ -215,7 +215,7 @@ def check_same(standing, table):
 
 def _standing(directory, name):
   """Returns the intact Shard of a name, or None where there is none."""
-  if name not in shards.committed(directory, kind=None):
+  if not shards.is_committed(directory, name):
     return None
   try:
     return shards.load(directory, name)
