@@ -81,14 +81,15 @@ def write_record(job, builder, planned, out):
 
   Of processes that train some shards each, the first writes it.
   """
-  if FLAGS.shard and (out / 'run.json').exists():
+  if planning.beside() and (out / 'run.json').exists():
     return
   from nasjax.benchmark import running
   from nasjax.storage import disk, provenance
 
   own_flags = FLAGS.get_key_flags_for_module(sys.argv[0])
+  own = ('shard', 'claim', 'lease_seconds')  # of a process, not of the run
   record = running.describe(job) | {
-    'flags': {f.name: f.value for f in own_flags if f.name != 'shard'},
+    'flags': {f.name: f.value for f in own_flags if f.name not in own},
     'metric': job.metric,
     'members_per_shard': planned.plan.members_per_shard,
     'plan': planned.path.name,
@@ -132,6 +133,7 @@ def run(members=None, finish=None):
   planning.check(out)
   with planning.hold(out):
     most = len(FLAGS.shard or ()) or FLAGS.members_per_shard or len(members)
+    planning.check_versions(out)
     work = jobs.prepare(recipe, most, topology=FLAGS.plan_for)
     from common import console
 
@@ -143,8 +145,9 @@ def run(members=None, finish=None):
     shards = planned.chosen
     running.check_table(job, planned.plan.shards, out)
     if FLAGS.plan_only:
-      planning.write(job, planned)
-      console.CONSOLE.print(f'{len(shards)} shards in {planned.path}')
+      planning.write(job, members, planned)
+      told = f'{len(shards)} shards in {planned.path}'
+      console.CONSOLE.print(told, soft_wrap=True)
       return
     done = table.committed(out / 'table')
     way, reason, steps = sizes(job, shards, done, prepareds)
@@ -159,25 +162,30 @@ def run(members=None, finish=None):
       todo = [shard for shard in shards if shard.name not in done]
       console.print_projection(job, todo, prepareds)
       return
-    with planning.hold_shards(out):
-      train(work, planned, way, out, finish)
+    planning.write(job, members, planned)
+    with planning.leases(out) as leases:
+      planning.hold_shards(out, leases)
+      train(work, planned, way, out, leases, finish)
 
 
-def train(work, planned, way, out, finish=None):
+def train(work, planned, way, out, leases, finish=None):
   """Trains what is planned; figures are for who has all of it."""
   from common import console
   from summaries import summary
 
   from nasjax import table
-  from nasjax.benchmark import workers
+  from nasjax.benchmark import claims, workers
 
-  planning.write(work.job, planned)
   write_record(work.job, work.builder, planned, out)
-  with console.Bar(planned.chosen, work.job) as bar:
-    say = console.CONSOLE.print
-    workers.run(work.job, planned.chosen, work.prepareds, out, bar, say, *way)
-  if FLAGS.shard:
+  chosen, say = planned.chosen, console.CONSOLE.print
+  queue = claims.Claims(chosen, leases, out, say, alone=not FLAGS.claim)
+  with console.Bar(chosen, work.job) as bar:
+    workers.run(
+      work.job, chosen, work.prepareds, out, bar, say, *way, queue=queue
+    )
+  if planning.beside():
     planning.print_done(planned, table.committed(out / 'table'))
+    planning.check_failed(queue, out)
   else:
     rows = jobs.rows(work.job, table.open(out))
     (finish or summary.write)(rows, out)

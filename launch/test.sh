@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs nasjax into .venv, checks the style and runs the tests, a file at a
 # time in each of two processes. Those marked slow have a short sibling and run
-# with --all, as the first argument, only. Further arguments go to pytest.
+# with --all, as the first argument, only; those marked reliability, which kill
+# workers by dozens, with --reliability. Further arguments go to pytest.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 # Optional requirements: without them the tests of what needs them are skipped.
@@ -19,6 +20,11 @@ done
 .venv/bin/ruff check .
 if [[ "${1-}" == --all ]]; then
   shift
+  set -- -m 'not reliability' "$@"
+elif [[ "${1-}" == --reliability ]]; then
+  shift
+  # One at a time: they time processes.
+  exec .venv/bin/python -m pytest -m reliability "$@"
 else
   set -- -m 'not slow' "$@"
 fi

@@ -49,6 +49,7 @@ _LONGEST = (
   'search/test_learned', 'experiments/test_accelerators',
   'kernels/test_conv_kernels', 'training/test_mesh', 'oneshot/test_planted',
   'benchmark/test_workers', 'benchmark/test_killed_runs',
+  'benchmark/test_claims', 'launch/test_slurm', 'launch/test_ray_cluster',
   'training/test_ctc_crf_training', 'models/test_st_nas',
   'models/test_network', 'training/test_population',
   'search/test_algorithms', 'benchmark/test_sizing', 'spaces/test_any_space',

@@ -4,7 +4,6 @@ The plan follows from flags alone, and is the same whoever makes it. What stands
 in OUT goes on as it began.
 """
 
-import contextlib
 import json
 from typing import NamedTuple
 
@@ -27,7 +26,23 @@ flags.DEFINE_list(
   'processes that train others there. All shards, and alone, if not given.',
 )
 flags.DEFINE_bool(
-  'plan_only', False, 'Write OUT/shards.json, the list of shards, and stop.'
+  'claim',
+  False,
+  'Take shards of the plan, one after the other, beside any processes that do '
+  'the same on machines that share --out, until all are done.',
+)
+flags.DEFINE_float(
+  'lease_seconds',
+  90.0,
+  'How long a process may give no sign of life before others take over the '
+  'shards that it trains. Longer than --out caches attributes (acregmax).',
+  lower_bound=0.5,
+)
+flags.DEFINE_bool(
+  'plan_only',
+  False,
+  'Write OUT/shards.json, the list of shards, and stop; with --claim only where '
+  'there is none, and refuse one of other flags.',
 )
 
 
@@ -60,6 +75,8 @@ def check(out):
   for name in ('shard', 'dry_run'):
     if FLAGS.plan_only and FLAGS[name].value:
       raise ValueError(f'--plan_only does not go with --{name}')
+  if FLAGS.claim and FLAGS.shard is not None:
+    raise ValueError('--claim does not go with --shard: it takes any shard')
   if FLAGS.shard is None:
     return
   if not FLAGS.shard:
@@ -71,23 +88,48 @@ def check(out):
     shards.check_names(path, [shard['name'] for shard in plain], FLAGS.shard)
 
 
+def beside():
+  """Tells whether other processes may train other shards of the directory."""
+  return FLAGS.claim or bool(FLAGS.shard)
+
+
 def hold(out):
-  """Holds a directory: against all others, or where --shard is given some."""
-  return command.shared(out) if FLAGS.shard else command.exclusive(out)
+  """Holds a directory: against all others, or where they may stand beside.
+
+  A courtesy between processes that see each other's locks; leases keep those
+  apart that do not.
+  """
+  return command.shared(out) if beside() else command.exclusive(out)
 
 
-def hold_shards(out):
-  """Holds the shards of --shard, if it is given."""
-  if not FLAGS.shard:
-    return contextlib.nullcontext()
-  return command.shards_of(out, sorted(set(FLAGS.shard)))
+def leases(out):
+  """Returns the `Leases` of a directory."""
+  from nasjax.storage import leases as leases_lib
+
+  return leases_lib.Leases(out / 'leases', FLAGS.lease_seconds)
+
+
+def hold_shards(out, held):
+  """Takes the shards of --shard, if it is given.
+
+  Args:
+    out: directory of the run.
+    held: its `Leases`.
+
+  Raises:
+    ValueError: another process trains one of them, and lives.
+  """
+  for name in sorted(set(FLAGS.shard or ())):
+    if not held.wait(name):
+      who = held.who(name) or 'another process'
+      raise ValueError(f'--shard={name}: {who} is training it in {out}')
 
 
 def plan(job, members, out, devices):
   """Returns what OUT/shards.json says, or shall say; writes nothing.
 
-  Without --shard a plan of other flags is replaced: a table may have the rows
-  of several.
+  Without --shard or --claim a plan of other flags is replaced: a table may have
+  the rows of several.
 
   Args:
     job: `running.Job`.
@@ -100,8 +142,8 @@ def plan(job, members, out, devices):
     Planned.
 
   Raises:
-    ValueError: the file is damaged or, with --shard, the plan of other flags;
-      or a shard is not in it.
+    ValueError: the file is damaged or, with --shard or --claim, the plan of
+      other flags; or a shard is not in it.
   """
   from nasjax.benchmark import shards
 
@@ -113,7 +155,7 @@ def plan(job, members, out, devices):
       found = shards.read(path, job, members, number)
       return _chosen(found, source or path, path, False)
     except shards.OtherPlanError:
-      if FLAGS.shard:
+      if beside():
         raise
     if not number:
       number = shards.contents(path)['members_per_shard']
@@ -157,12 +199,18 @@ def _before_plans(path):
     return False
 
 
-def write(job, planned):
-  """Writes the plan, unless it is there."""
+def write(job, members, planned):
+  """Writes the plan, unless it is there.
+
+  Raises:
+    ValueError: another process has just begun with other flags.
+  """
   from nasjax.benchmark import shards
 
-  if planned.new:
-    shards.write(planned.path, job, planned.plan)
+  if planned.new and not shards.write(
+    planned.path, job, planned.plan, replace=not beside()
+  ):
+    shards.read(planned.path, job, members, planned.plan.members_per_shard)
 
 
 def print_todo(planned, done):
@@ -189,5 +237,49 @@ def print_done(planned, done):
   count = sum(shard.name in done for shard in shards)
   CONSOLE.print(
     f'{count} of {len(shards)} shards are done; the same command without '
-    '--shard draws the figures'
+    f'--{"claim" if FLAGS.claim else "shard"} draws the figures'
   )
+
+
+def check_failed(queue, out):
+  """Raises ValueError where shards of a `claims.Claims` have failed."""
+  failed = queue.failed
+  if failed:
+    name = min(failed)
+    raise ValueError(
+      f'{len(failed)} shards failed, such as {name}: {failed[name]}; '
+      f'{out / "failures"} has them all; the same command tries them again'
+    )
+
+
+# What results depend on beyond TRAINING_VERSION, be it by rounding.
+_VERSIONS = ('nasjax', 'jax', 'flax')
+
+
+def check_versions(out):
+  """Refuses other versions of the code beside those that began a run.
+
+  Raises:
+    ValueError: naming them.
+  """
+  path = out / 'run.json'
+  if not beside() or not path.exists():
+    return
+  import importlib.metadata
+
+  from nasjax import __version__
+
+  begun = command.noted(path, 'versions', 'its versions; give another --out')
+  own = {'nasjax': __version__}
+  own |= {n: importlib.metadata.version(n) for n in _VERSIONS if n not in own}
+  others = [
+    f'{name} {begun.get(name)}, not {own[name]}'
+    for name in _VERSIONS
+    if begun.get(name) != own[name]
+  ]
+  if others:
+    raise ValueError(
+      f'{out} was begun with other versions ({", ".join(others)}); take those, '
+      'or give the command once without --claim and --shard, which goes on '
+      'with these'
+    )

@@ -107,6 +107,7 @@ def run_shard(
   say=print,
   together=None,
   checkpoint=True,
+  guard=lambda: None,
 ):
   """Trains a shard, or what is left of it, and writes its rows.
 
@@ -127,6 +128,8 @@ def run_shard(
     together: members that one program trains, while the others wait on the
       devices; all that fit if not given.
     checkpoint: as in `Trainer`; where memory runs out, it is.
+    guard: called before anything of the shard is written; raises where it has
+      become another process's.
 
   Returns:
     True if there was anything to do.
@@ -136,7 +139,7 @@ def run_shard(
   """
   out = pathlib.Path(out)
   place = out / 'checkpoints' / shard.name
-  done = shard.name in table.committed(out / 'table')
+  done = table.is_committed(out / 'table', shard.name)
   if not done or place.is_dir():
     # Also beside what was trained before there was such a file.
     about = _about(job, shard) | {'metric': job.metric}
@@ -159,7 +162,7 @@ def run_shard(
     try:
       group = min(size, together or size)
       parts = Parts(job, shard, prepared, group, size, checkpoint)
-      state, scores = _train(job, shard, parts, out, tell, say)
+      state, scores = _train(job, shard, parts, out, tell, say, guard)
       break
     except (MemoryError, RuntimeError) as e:
       if not memory.exhausted(e):
@@ -181,6 +184,7 @@ def run_shard(
     job, shard, state, loss_p, per_p, 'ok' if size else 'oom', kind
   )
   meta = rows.meta(job, shard, prepared, size, found, *errors)
+  guard()
   table.write_shard(out / 'table', shard.name, found, meta)
   return True
 
@@ -231,7 +235,7 @@ def _last_epoch(out, shard):
     return saved.latest_step() or 0
 
 
-def _train(job, shard, parts, out, tell, say):
+def _train(job, shard, parts, out, tell, say, guard):
   """Returns the last state of a shard, and what `Parts.test` does."""
 
   def on_epoch(epoch, host, resumed):
@@ -240,7 +244,8 @@ def _train(job, shard, parts, out, tell, say):
   place = out / 'checkpoints' / shard.name
   about = _about(job, shard)
   epochs = job.recipe.epochs
-  return loop.run(parts, place, epochs, about, on_epoch, say), parts.test()
+  last = loop.run(parts, place, epochs, about, on_epoch, say, guard)
+  return last, parts.test()
 
 
 def _progress(shard, epoch, state, resumed, emitted_p):

@@ -239,8 +239,18 @@ def _name(job, members, **more):
 # The file.
 
 
-def write(path, job, found):
-  """Writes a `Plan`, whole or not at all; a shard a line."""
+def write(path, job, found, replace=True):
+  """Writes a `Plan`, whole or not at all; a shard a line.
+
+  Args:
+    path: of the file.
+    job: `Job`.
+    found: `Plan`.
+    replace: whether to write over one that is there.
+
+  Returns:
+    whether it was written.
+  """
   head = {
     'format': FORMAT,
     'training_version': TRAINING_VERSION,
@@ -249,7 +259,10 @@ def write(path, job, found):
   }
   lines = ',\n'.join(f'  {json.dumps(_plain(s))}' for s in found.shards)
   text = f'{json.dumps(head, indent=1)[:-2]},\n "shards": [\n{lines}\n ]\n}}\n'
+  if not replace:
+    return disk.publish_new(path, text.encode())
   disk.publish(path, text.encode())
+  return True
 
 
 def _plain(shard):
@@ -335,9 +348,10 @@ def read(path, job, members, members_per_shard=None):
   found = contents(path)
   others = _others(job, members, members_per_shard, found)
   if others:
+    told = ''.join(f'{words}; ' for words in others.values() if words)
     raise OtherPlanError(
-      f'{path} is the plan of another run ({", ".join(others)}); give the '
-      'flags and the corpus that it was made from, or another --out'
+      f'{path} is the plan of another run ({", ".join(others)}); {told}'
+      'give the flags and the corpus that it was made from, or another --out'
     )
   shards = _shards(job, [_members(plain) for plain in found['shards']])
   # Names are hashes of the rest: a file that somebody changed shows.
@@ -351,26 +365,52 @@ class OtherPlanError(ValueError):
 
 
 def _others(job, members, members_per_shard, found):
-  """Returns in words what is other in the contents of a file."""
+  """Returns what is other in the contents of a file, and in which way."""
   own = json.loads(json.dumps(describe(job)))
-  others = [
-    key.replace('_', ' ')
+  others = {
+    key.replace('_', ' '): _difference(key, found['run'].get(key), own[key])
     for key in own
     # The corpus is told by its fingerprint; its name is for people.
     if key != 'corpus' and own[key] != found['run'].get(key)
-  ]
+  }
   wanted = {
     (tuple(job.space.parse(arch).tolist()), int(seed)) for arch, seed in members
   }
   planned = [member for s in found['shards'] for member in _members(s)]
   if wanted != set(planned) or len(planned) != len(set(planned)):
-    others.append('cells or seeds')
+    others['cells or seeds'] = _other_members(wanted, set(planned), job)
   number = found['members_per_shard']
   if members_per_shard and number != members_per_shard:
-    others.append(f'{number} members a shard, not {members_per_shard}')
-  if found['training_version'] != TRAINING_VERSION:
-    others.append('another version of the training')
+    others[f'{number} members a shard, not {members_per_shard}'] = ''
+  version = found['training_version']
+  if version != TRAINING_VERSION:
+    words = f'training version {version!r}, not {TRAINING_VERSION}'
+    others['another version of the training'] = words
   return others
+
+
+def _other_members(wanted, planned, job):
+  """Returns in words which members are more or fewer than were planned."""
+  told = []
+  for found, words in (planned - wanted, 'missing'), (wanted - planned, 'new'):
+    if found:
+      arch, seed = min(found)
+      first = f'{job.space.names(np.array(arch, np.int8))} (seed {seed})'
+      told.append(f'{len(found)} networks are {words}, such as {first}')
+  return ', '.join(told)
+
+
+def _difference(name, old, new):
+  """Returns in words what of a value is other than it was."""
+  name = name.replace('_', ' ')
+  if not (isinstance(old, dict) and isinstance(new, dict)):
+    return f'{name} {old!r}, not {new!r}'
+  parts = [
+    f'{key} {old.get(key)!r}, not {new.get(key)!r}'
+    for key in sorted(old.keys() | new.keys())
+    if old.get(key) != new.get(key)
+  ]
+  return f'{name}: {"; ".join(parts)}'
 
 
 def named(path, shards, names):

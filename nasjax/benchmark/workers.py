@@ -16,21 +16,50 @@ class _Stopped(Exception):
 
 
 class _Queue:
-  """Hands out shards, those of one signature to one worker if it can."""
+  """Hands out shards, those of one signature to one worker if it can.
+
+  What `claims.Claims` is where other processes take shards, too.
+  """
 
   def __init__(self, shards):
+    self._lock, self._shards = threading.Lock(), shards
     self._left, self._workers = {}, {}
     for shard in shards:
       self._left.setdefault(shard.signature, []).append(shard)
       self._workers[shard.signature] = 0
 
-  def take(self, last):
+  def take(self, last, stop):
     """Returns the next shard, or None.
 
     Args:
       last: signature of the worker's last shard, whose programs it has
         compiled; None at first.
+      stop: not asked, for there is nothing to wait for.
     """
+    del stop
+    with self._lock:
+      return self._take(last)
+
+  def free(self):
+    """Returns the shards that nobody trains."""
+    return self._shards
+
+  def gone(self):
+    """Returns the shards that other processes have done."""
+    return ()
+
+  def guard(self, shard):
+    """Returns what raises where a shard has become another process's."""
+    return lambda: None
+
+  def finish(self, shard):
+    """Takes a shard back that is done."""
+
+  def leave(self, shard, error=None):
+    """Takes one back that is not; tells whether to go on with others."""
+    return False
+
+  def _take(self, last):
     left = [kind for kind, shards in self._left.items() if shards]
     if not left:
       return None
@@ -55,6 +84,7 @@ def run(
   together=None,
   checkpoint=True,
   fitting=None,
+  queue=None,
 ):
   """Trains shards, or what is left of them, and writes their rows.
 
@@ -70,13 +100,17 @@ def run(
     together, checkpoint: as in `running.run_shard`.
     fitting: members of a shard whose states the devices of a worker hold, as
       far as is known; all if not given.
+    queue: who hands out the shards, such as `claims.Claims`; all of them are
+      this process's if not given.
 
   Raises:
     whatever a worker raised first. The others end after their epoch.
   """
-  queue = _Queue(shards)
+  queue = queue or _Queue(shards)
   devices = prepareds[0].mesh.shape['member']
-  at_once = attempts.learnt(out, shards, devices, say)
+  free = queue.free()
+  looked_at = {shard.name for shard in free}
+  at_once = attempts.learnt(out, free, devices, say)
   for shard in shards:
     least = min(fitting or shard.size, at_once.get(shard.signature, shard.size))
     if least < shard.size:
@@ -101,17 +135,31 @@ def run(
     last = None
     try:
       while not stop.is_set():
+        shard = queue.take(last, stop)
         with lock:
-          shard = queue.take(last)
+          for other in queue.gone():
+            watch.finish(other, skipped=True)
           if shard is None:
             return
           watch.begin(shard)
+          if shard.name not in looked_at:  # its holder may have been killed
+            at_once.update(attempts.learnt(out, [shard], devices, say))
         last = shard.signature
-        done = running.run_shard(
-          *(job, shard, prepared, out, on_epoch, at_once, say),
-          together,
-          checkpoint,
-        )
+        try:
+          done = running.run_shard(
+            *(job, shard, prepared, out, on_epoch, at_once, say),
+            together,
+            checkpoint,
+            queue.guard(shard),
+          )
+        except _Stopped:
+          queue.leave(shard)
+          raise
+        except Exception as e:
+          if not queue.leave(shard, e):
+            raise
+          continue
+        queue.finish(shard)
         with lock:
           watch.finish(shard, skipped=not done)
     except _Stopped:

@@ -9,26 +9,59 @@ a link with a plain name wherever a path has more than letters and digits.
 import contextlib
 import pathlib
 import re
+import secrets
+import shutil
 import tempfile
 import threading
 
 import orbax.checkpoint as ocp
+from orbax.checkpoint._src.path import atomicity
 
 from nasjax.programs import memory
 
+# Seconds. Orbax takes a clock that is set to another day for a disk that has
+# answered nothing since; with directories made in a thread, after 5 minutes.
+_PATIENCE = 10 * 365 * 86400
 # Two managers of one process that save at the same moment wait for each other
 # for ever (orbax 0.12.8).
 SAVING = threading.Lock()
+
+
+class _OwnPath(atomicity.AtomicRenameTemporaryPath):
+  """Where a checkpoint is written: nobody else writes there.
+
+  Orbax gives all who save an epoch the same directory, into which one that was
+  stopped, and wakes when another has gone on, would write.
+  """
+
+  @classmethod
+  def from_final(cls, final_path, **options):
+    name = f'{final_path.name}{atomicity.TMP_DIR_SUFFIX}{secrets.token_hex(4)}'
+    return cls(final_path.parent / name, final_path, **options)
+
+
+def _clear(path):
+  """Removes what is half written: it is of who was killed, or has lost it."""
+  for left in path.glob(f'*{atomicity.TMP_DIR_SUFFIX}*'):
+    shutil.rmtree(left, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def manager(directory):
   """Yields a manager of orbax checkpoints that keeps the last one."""
   with _plain(pathlib.Path(directory).absolute()) as path:
+    _clear(path)
     with SAVING:
       saved = ocp.CheckpointManager(
         path,
-        options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True),
+        options=ocp.CheckpointManagerOptions(
+          max_to_keep=1,
+          create=True,
+          temporary_path_class=_OwnPath,
+          async_options=ocp.AsyncOptions(
+            timeout_secs=_PATIENCE, create_directories_asynchronously=False
+          ),
+        ),
       )
     with saved:
       yield saved

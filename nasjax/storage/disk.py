@@ -6,6 +6,13 @@ import fcntl
 import os
 import pathlib
 import secrets
+import time
+
+# What says that a file system knows no locks, or no hard links.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+# Seconds; writers hold it for milliseconds.
+PATIENCE = 60.0
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 
 
 def make_directory(path):
@@ -19,23 +26,32 @@ def make_directory(path):
 def lock(directory):
   """Keeps other writers out; yields whether the file system could.
 
-  Two writers of one shard could otherwise pair one's rows with the other's
-  mark. Where a file system knows no locks that shows as a damaged shard, never
-  as wrong data, so writing goes on. A killed holder leaves nothing behind.
+  A courtesy: machines may not see each other's locks, so writers must be right
+  without. A killed holder leaves nothing behind; one that was stopped is not
+  waited for longer than PATIENCE.
   """
   flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
   fd = os.open(directory / '.lock', flags, 0o666)
   try:
-    try:
-      fcntl.flock(fd, fcntl.LOCK_EX)
-      locked = True
-    except OSError as e:
-      if e.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-        raise
-      locked = False
-    yield locked
+    yield _locked(fd)
   finally:
     os.close(fd)  # which unlocks
+
+
+def _locked(fd):
+  deadline = time.monotonic() + PATIENCE
+  while True:
+    try:
+      fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      return True
+    except BlockingIOError:
+      if time.monotonic() > deadline:
+        return False
+      time.sleep(0.002)
+    except OSError as e:
+      if e.errno not in NO_LOCKS:
+        raise
+      return False
 
 
 def publish(path, payload):
@@ -50,6 +66,39 @@ def publish(path, payload):
   finally:
     temporary.unlink(missing_ok=True)
   sync_directory(path.parent)
+
+
+def publish_new(path, payload):
+  """Makes a file appear as `publish` does, unless one of its name is there.
+
+  Of several writers one alone succeeds, on NFS too. Where a file system has no
+  hard links the last one does.
+
+  Returns:
+    whether it is this one's.
+  """
+  temporary = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.tmp')
+  try:
+    with temporary.open('xb') as f:
+      f.write(payload)
+      f.flush()
+      os.fsync(f.fileno())
+    try:
+      os.link(temporary, path)
+    except FileExistsError:
+      # NFS may repeat a request of which only the answer was lost.
+      if temporary.stat().st_nlink < 2:
+        return False
+    except OSError as e:
+      if e.errno not in _NO_LINKS:
+        raise
+      if os.path.lexists(path):
+        return False
+      os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+  sync_directory(path.parent)
+  return True
 
 
 def remove(path):

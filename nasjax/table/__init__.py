@@ -26,7 +26,14 @@ from nasjax.table.schema import (
   SchemaError,
   TableError,
 )
-from nasjax.table.shards import Report, Shard, committed, load, verify
+from nasjax.table.shards import (
+  Report,
+  Shard,
+  committed,
+  is_committed,
+  load,
+  verify,
+)
 from nasjax.table.writing import repair, write_shard
 
 __all__ = [
@@ -45,6 +52,7 @@ __all__ = [
   'Table',
   'TableError',
   'committed',
+  'is_committed',
   'load',
   'merge',
   'open',

@@ -105,6 +105,11 @@ def committed(directory, kind=schema.RUNS):
   return tuple(sorted(n for n in names if kind in (None, schema.kind_of(n))))
 
 
+def is_committed(directory, name):
+  """Tells whether a shard has a commit mark, without a look at the others."""
+  return os.path.lexists(find_mark(directory, name))
+
+
 def uncommitted(directory):
   """Returns the names of Parquet files without a commit mark, sorted."""
   names = {

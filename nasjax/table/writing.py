@@ -80,11 +80,12 @@ def put(directory, shard, payload, table):
   Returns:
     The Shard that stands.
   """
-  mark = shards.mark_bytes(shard)
+  shards.mark_bytes(shard)  # raises where there can be none
   disk.make_directory(directory)
   with disk.lock(directory) as locked:
     if locked:
       tidy(directory)
+    marked = shards.is_committed(directory, shard.name)
     standing = _standing(directory, shard.name)
     if standing is not None:
       check_same(standing, table)
@@ -93,11 +94,32 @@ def put(directory, shard, payload, table):
     if locked:  # then whoever left these is dead
       disk.clear(shard.path.parent, f'.{shard.name}.')
       disk.clear(shard.path.parent, f'._{shard.name}.')
-    # A mark that stands is of a damaged shard, and must not vouch for new rows.
-    disk.remove(shards.find_mark(directory, shard.name))
-    disk.publish(shard.path, payload)
-    disk.publish(shards.mark_path(shard.path), mark)
+    if marked:  # but damaged; the mark must not vouch for new rows
+      disk.remove(shards.find_mark(directory, shard.name))
+      disk.remove(shard.path)
+    # Neither step trusts the lock: machines may not see each other's, and who
+    # was stopped here goes on later.
+    if not disk.publish_new(shard.path, payload):
+      shard = _adopted(shard, payload, table)
+    disk.publish(shards.mark_path(shard.path), shards.mark_bytes(shard))
   return shard
+
+
+def _adopted(shard, payload, table):
+  """Returns the Shard of rows that another writer has left, without a mark.
+
+  Where they are the same results they stand, for their writer may be about to
+  vouch for them; others are replaced.
+  """
+  raw = shard.path.read_bytes()
+  digest = hashlib.sha256(raw).hexdigest()
+  found = shard._replace(sha256=digest, size=len(raw))
+  try:
+    check_same(found, table)
+  except (schema.DamagedShardError, schema.ConflictError):
+    disk.publish(shard.path, payload)
+    return shard
+  return found
 
 
 def repair(path):
@@ -193,7 +215,7 @@ def check_same(standing, table):
 
 def _standing(directory, name):
   """Returns the intact Shard of a name, or None where there is none."""
-  if name not in shards.committed(directory, kind=None):
+  if not shards.is_committed(directory, name):
     return None
   try:
     return shards.load(directory, name)

@@ -53,7 +53,7 @@ class Trainable(Protocol):
     """Tells whether training ended before an epoch, from the state before."""
 
 
-def run(trainable, place, epochs, about, tell, say):
+def run(trainable, place, epochs, about, tell, say, guard=lambda: None):
   """Trains, or what is left of it, with a checkpoint after every epoch.
 
   Within an epoch that takes longer than MIDWAY_SECONDS there are further ones,
@@ -67,13 +67,14 @@ def run(trainable, place, epochs, about, tell, say):
     tell: called with an epoch, the state on the host, and whether the epoch was
       read from a checkpoint, after every epoch.
     say: called with a line of text for a checkpoint that cannot be restored.
+    guard: called before a checkpoint is saved; raises where it must not be.
 
   Returns:
     the last state on the host.
   """
   with (
     checkpoints.manager(place) as saved,
-    _Midway(place, trainable, about) as midway,
+    _Midway(place, trainable, about, guard) as midway,
   ):
     done, host, _ = checkpoints.restore(saved, place, trainable.target(), say)
     within, since = midway.restore(done + 1, say)
@@ -89,6 +90,7 @@ def run(trainable, place, epochs, about, tell, say):
           break
         trainable.epoch(epoch, since, midway.pause(epoch))
         host, since = trainable.host(), None
+        guard()
         _save(saved, epoch, host, about)
       tell(epoch, host, epoch <= done)
     saved.wait_until_finished()
@@ -112,9 +114,9 @@ class _Midway:
     place: their directory, made when it is needed.
   """
 
-  def __init__(self, place, trainable, about):
+  def __init__(self, place, trainable, about, guard):
     self.place = pathlib.Path(place) / 'midway'
-    self._trainable, self._about = trainable, about
+    self._trainable, self._about, self._guard = trainable, about, guard
     self._open, self._saved, self._last = contextlib.ExitStack(), None, 0.0
 
   def __enter__(self):
@@ -146,6 +148,7 @@ class _Midway:
     def pause(point):
       if time.monotonic() - self._last < MIDWAY_SECONDS:
         return
+      self._guard()
       saved = self._manager()
       _save(
         saved,

@@ -31,7 +31,7 @@ def killed(tmp_path_factory):
       # Nothing is there yet.
       ['file', 3],
       # The first checkpoint is half written.
-      ['path', f'{first}/1.orbax-checkpoint-tmp/default'],
+      ['path', '/default'],
       ['epoch', 0, 2, moment()],
       # All epochs are done; then the rows are there, but not their mark.
       ['path', '/table/'],
@@ -95,7 +95,8 @@ def test_the_interesting_moments_were_met(killed):
   chosen = ends['chosen']
   assert chosen[0]['epochs'] == [] and chosen[0]['leftovers'] == []
   # Killed before there was a whole checkpoint: begun again.
-  assert chosen[1]['leftovers'] == ['1.orbax-checkpoint-tmp']
+  (left,) = chosen[1]['leftovers']
+  assert left.startswith('1.orbax-checkpoint-tmp')
   assert chosen[2]['epochs'][0] == [0, 1, False]
   # Killed between the last epoch and the rows: no epoch is trained again.
   assert chosen[4]['epochs'] == [[0, n, True] for n in range(1, 6)]

@@ -237,11 +237,11 @@ def _taken(shards, turns):
   queue, last = workers._Queue(shards), dict.fromkeys(turns)
   took = {worker: [] for worker in last}
   for worker in turns:
-    shard = queue.take(last[worker])
+    shard = queue.take(last[worker], None)
     if shard is not None:
       took[worker].append(shard.name)
       last[worker] = shard.signature
-  assert queue.take(None) is None and queue.take(('a',)) is None
+  assert queue.take(None, None) is queue.take(('a',), None) is None
   return took
 
 

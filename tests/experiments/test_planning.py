@@ -7,12 +7,10 @@ import types
 
 import pytest
 import tiny_corpus
-from common import (
-  command,
-  planning,
-)
+from common import planning
 
 from nasjax.benchmark import shards
+from nasjax.storage import provenance
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -26,7 +24,8 @@ def given(monkeypatch):
   """Returns a function that sets the flags of planning."""
 
   none = {'members_per_shard': None, 'shard': None}
-  none |= {'plan_only': False, 'dry_run': False}
+  none |= {'plan_only': False, 'dry_run': False, 'claim': False}
+  none |= {'lease_seconds': 0.6}
 
   def give(**values):
     monkeypatch.setattr(planning, 'FLAGS', _Flags(**none | values))
@@ -45,7 +44,7 @@ class _Flags(types.SimpleNamespace):
 def _plan(out, job=JOB, members=MEMBERS, devices=1, write=True):
   planned = planning.plan(job, members, out, devices)
   if write:
-    planning.write(job, planned)
+    planning.write(job, members, planned)
   return planned
 
 
@@ -132,21 +131,68 @@ def test_shards_that_are_not_there(given, tmp_path):
     given(plan_only=True, **other)
     with pytest.raises(ValueError, match='--plan_only does not go with --'):
       planning.check(tmp_path)
+  given(shard=['a'], claim=True)
+  with pytest.raises(ValueError, match='--claim does not go with --shard'):
+    planning.check(tmp_path)
 
 
-def test_a_shard_of_other_flags_is_refused(given, tmp_path):
+@pytest.mark.parametrize('way', ['shard', 'claim'])
+def test_other_flags_are_refused_and_named(given, tmp_path, monkeypatch, way):
   before = _plan(tmp_path)
   content = (tmp_path / 'shards.json').read_bytes()
-  given(shard=[before.plan.shards[0].name])
-  other = dataclasses.replace(JOB, corpus_fingerprint='f')
-  with pytest.raises(ValueError, match='is the plan of another run .corpus f'):
-    _plan(tmp_path, other)
-  with pytest.raises(ValueError, match='is the plan of another run .cells or'):
+  beside = {'shard': [before.plan.shards[0].name]}
+  if way == 'claim':
+    beside = {'claim': True}
+  given(**beside)
+  for other, told in [
+    ({'corpus_fingerprint': 'f'}, "corpus fingerprint 'tiny-.*', not 'f'"),
+    ({'recipe': tiny_corpus.variant(lr=0.5)}, 'recipe: lr 0.02, not 0.5'),
+  ]:
+    with pytest.raises(ValueError, match=f'plan of another run .*{told};'):
+      _plan(tmp_path, dataclasses.replace(JOB, **other))
+  told = r'run .cells or seeds.; 1 networks are missing, such as .*\(seed 0\);'
+  with pytest.raises(ValueError, match=told):
     _plan(tmp_path, members=MEMBERS[1:])
-  given(members_per_shard=5, shard=[before.plan.shards[0].name])
+  given(members_per_shard=5, **beside)
   with pytest.raises(ValueError, match='8 members a shard, not 5'):
     _plan(tmp_path)
+  given(**beside)
+  monkeypatch.setattr(shards, 'TRAINING_VERSION', 99)
+  with pytest.raises(ValueError, match='training version 2, not 99'):
+    _plan(tmp_path)
   assert (tmp_path / 'shards.json').read_bytes() == content
+
+
+def test_who_begins_at_once_with_other_flags_is_refused(given, tmp_path):
+  """Neither has found a plan; the second does not write over the first's."""
+  given(claim=True)
+  other = dataclasses.replace(JOB, recipe=tiny_corpus.variant(lr=0.5))
+  one, two = _plan(tmp_path, write=False), _plan(tmp_path, other, write=False)
+  planning.write(JOB, MEMBERS, one)
+  content = (tmp_path / 'shards.json').read_bytes()
+  with pytest.raises(ValueError, match='recipe: lr 0.02, not 0.5'):
+    planning.write(other, MEMBERS, two)
+  assert (tmp_path / 'shards.json').read_bytes() == content
+
+
+def test_other_versions_of_the_code_are_refused(given, tmp_path):
+  versions = provenance.versions()
+  record = tmp_path / 'run.json'
+  given(claim=True)
+  planning.check_versions(tmp_path)  # nobody has begun
+  record.write_text(json.dumps({'versions': versions}))
+  planning.check_versions(tmp_path)
+  for name in ('nasjax', 'jax', 'flax'):
+    record.write_text(json.dumps({'versions': versions | {name: '0.0.7'}}))
+    told = f'other versions .{name} 0.0.7, not {versions[name]}.'
+    with pytest.raises(ValueError, match=told):
+      planning.check_versions(tmp_path)
+  given()
+  planning.check_versions(tmp_path)  # alone, it goes on with its own
+  given(shard=['a'])
+  record.write_text('{}')
+  with pytest.raises(ValueError, match='does not tell its versions'):
+    planning.check_versions(tmp_path)
 
 
 def test_a_damaged_plan_is_refused_by_all(given, tmp_path):
@@ -186,39 +232,47 @@ def test_what_would_be_done_is_said(given, tmp_path, monkeypatch):
 
 def test_some_shards_are_trained_beside_others(given, tmp_path):
   given(shard=['a', 'b', 'a'])
-  with planning.hold(tmp_path), planning.hold_shards(tmp_path):
-    with planning.hold(tmp_path), command.shards_of(tmp_path, ['c']):
-      pass
-    with (
-      pytest.raises(ValueError, match='--shard=b: another process is train'),
-      command.shards_of(tmp_path, ['c', 'b']),
-    ):
-      pass
-    # What it had taken before is free again.
-    with command.shards_of(tmp_path, ['c']):
-      pass
+  with planning.hold(tmp_path), planning.leases(tmp_path) as one:
+    planning.hold_shards(tmp_path, one)
+    with planning.hold(tmp_path), planning.leases(tmp_path) as other:
+      given(shard=['c', 'b'])
+      told = '--shard=c: process [0-9]+ on .* is training it in '
+      with planning.leases(tmp_path) as third:
+        assert third.take('c')
+        with pytest.raises(ValueError, match=told.replace('=c', '=b')):
+          planning.hold_shards(tmp_path, other)
+      # What is free again can be had.
+      given(shard=['c'])
+      planning.hold_shards(tmp_path, other)
+      with (
+        planning.leases(tmp_path) as third,
+        pytest.raises(ValueError, match=told),
+      ):
+        planning.hold_shards(tmp_path, third)
     given()
     with (
       pytest.raises(ValueError, match='another run is writing there'),
       planning.hold(tmp_path),
     ):
       pass
-  with planning.hold(tmp_path), planning.hold_shards(tmp_path):
-    given(shard=['a'])
-    with (
-      pytest.raises(ValueError, match='a run that wants it alone is writing'),
-      planning.hold(tmp_path),
-    ):
-      pass
-  with planning.hold(tmp_path), planning.hold_shards(tmp_path):
+  with planning.hold(tmp_path):
+    for beside in {'shard': ['a']}, {'claim': True}:
+      given(**beside)
+      with (
+        pytest.raises(ValueError, match='a run that wants it alone is writing'),
+        planning.hold(tmp_path),
+      ):
+        pass
+      given()
+  with planning.hold(tmp_path):
     pass
 
 
 def test_who_makes_the_same_plan_agrees(given, tmp_path):
   """Two processes that find no file write the same bytes."""
   one, other = (_plan(tmp_path, write=False) for _ in range(2))
-  planning.write(JOB, one)
+  planning.write(JOB, MEMBERS, one)
   content = (tmp_path / 'shards.json').read_bytes()
-  planning.write(JOB, other)
+  planning.write(JOB, MEMBERS, other)
   assert (tmp_path / 'shards.json').read_bytes() == content
   assert shards.read(tmp_path / 'shards.json', JOB, MEMBERS) == one.plan

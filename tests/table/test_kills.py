@@ -38,7 +38,7 @@ def write_and_die(directory, at):
   calls = 0
   def count(event, args):
     nonlocal calls
-    if event in ('open', 'os.rename', 'os.remove', 'os.fsync'):
+    if event in ('open', 'os.link', 'os.rename', 'os.remove', 'os.fsync'):
       if str(directory) in str(args[0]) or event == 'os.fsync':
         calls += 1
         if calls == at:
