@@ -195,7 +195,7 @@ def _unforeseen(error):
 # Flags that name files and directories; `cells` and `corpus_path` may be lists.
 _PATHS = (
   'alphabet_path', 'cells', 'compilation_cache', 'corpus_path', 'data_dir',
-  'figure', 'folder', 'json', 'out', 'run', 'search', 'table',
+  'figure', 'folder', 'html', 'json', 'out', 'run', 'search', 'table',
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ epoch, and its rows appear whole.
   OUT/checkpoints/<shard>/<epoch>/      orbax: states, and of which members
   OUT/checkpoints/<shard>/portable.npz  what they need to hear and to speak
   OUT/attempts/<shard>.json             how many members stand on the devices
+  OUT/errors/<shard>.txt                what it failed of
 """
 
 import gc
@@ -17,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nasjax import kernels, table
-from nasjax.benchmark import attempts, rows
+from nasjax.benchmark import attempts, failures, rows
 from nasjax.benchmark.shards import Job as Job
 from nasjax.benchmark.shards import Shard as Shard
 from nasjax.benchmark.shards import describe as describe
@@ -133,8 +134,18 @@ def run_shard(
 
   Raises:
     TooLargeError: memory ran out where it once was enough.
+    whatever training raised; it is in OUT/errors/ then (`failures`).
   """
-  out = pathlib.Path(out)
+  with failures.noted(out, shard.name):
+    return _run_shard(
+      *(job, shard, prepared, pathlib.Path(out), on_epoch),
+      *(at_once, say, together, checkpoint),
+    )
+
+
+def _run_shard(
+  job, shard, prepared, out, on_epoch, at_once, say, together, checkpoint
+):
   place = out / 'checkpoints' / shard.name
   done = shard.name in table.committed(out / 'table')
   if not done or place.is_dir():

@@ -11,8 +11,8 @@ import threading
 from nasjax.benchmark import attempts, running
 
 
-class _Stopped(Exception):
-  """Another worker failed."""
+class _Stopped(BaseException):
+  """Another worker failed; no error of this one's shard."""
 
 
 class _Queue:
