@@ -71,30 +71,37 @@ def check_table(job, shards, out):
   directory = pathlib.Path(out) / 'table'
   if not table.committed(directory):
     return
-  written = table.open(directory).to_arrow().to_pylist()
-  planned = {member for shard in shards for member in shard.members}
-  names = {shard.name for shard in shards}
-  for row in written:
-    if row['recipe'] == job.recipe.name and (
-      row['recipe_json'] != rows.recipe_json(job)
-    ):
-      raise ValueError(
-        f'{directory} has rows of another recipe named {job.recipe.name!r}; '
-        'take another recipe name or another directory'
-      )
-    same = (
-      row['space'] == job.space.name
-      and row['recipe'] == job.recipe.name
-      and row['macro'] == job.macro.name
-      and row['corpus_fingerprint'] == job.corpus_fingerprint
-      and row['shard'] not in names
+  written = table.open(directory)
+  # Columns, not rows: a table may have more of them than fit as Python's.
+  columns = {
+    name: written.column(name)
+    for name in ('recipe', 'recipe_json', 'space', 'macro', 'shard', 'seed')
+    + ('corpus_fingerprint',)
+  }
+  named_r = columns['recipe'] == job.recipe.name
+  if (columns['recipe_json'][named_r] != rows.recipe_json(job)).any():
+    raise ValueError(
+      f'{directory} has rows of another recipe named {job.recipe.name!r}; '
+      'take another recipe name or another directory'
     )
-    if same and (tuple(row['arch']), row['seed']) in planned:
+  names = {shard.name for shard in shards}
+  same_r = named_r & (columns['space'] == job.space.name)
+  same_r &= columns['macro'] == job.macro.name
+  same_r &= columns['corpus_fingerprint'] == job.corpus_fingerprint
+  same_r &= [name not in names for name in columns['shard']]
+  if not same_r.any():
+    return
+  planned = {member for shard in shards for member in shard.members}
+  archs = written.select(space=job.space.name).row_archs
+  place_r = np.cumsum(columns['space'] == job.space.name) - 1
+  for r in np.nonzero(same_r)[0]:
+    arch, seed = archs[place_r[r]], int(columns['seed'][r])
+    if (tuple(arch.tolist()), seed) in planned:
       raise ValueError(
-        f'{directory} has {job.space.names(np.array(row["arch"], np.int8))} '
-        f'with seed {row["seed"]} already, trained in another grouping '
-        f'(shard {row["shard"]}); give the cells, seeds, population size of '
-        'that run, or another directory'
+        f'{directory} has {job.space.names(arch)} '
+        f'with seed {seed} already, trained in another grouping '
+        f'(shard {columns["shard"][r]}); give the cells, seeds, population '
+        'size of that run, or another directory'
       )
 
 
@@ -147,7 +154,7 @@ def _run_shard(
   job, shard, prepared, out, on_epoch, at_once, say, together, checkpoint
 ):
   place = out / 'checkpoints' / shard.name
-  done = shard.name in table.committed(out / 'table')
+  done = table.has(out / 'table', shard.name)
   if not done or place.is_dir():
     # Also beside what was trained before there was such a file.
     about = _about(job, shard) | {'metric': job.metric}

@@ -2,7 +2,15 @@
 
 import pathlib
 
-from nasjax.table import questions, reader, schema, shards, writing
+from nasjax.table import (
+  compaction,
+  contents,
+  questions,
+  reader,
+  schema,
+  shards,
+  writing,
+)
 
 
 def merge(paths, out):
@@ -27,8 +35,10 @@ def merge(paths, out):
   tables = [reader.open_table(path) for path in paths]
   if not tables:
     raise schema.TableError('no tables to merge; give at least one')
-  names = shards.committed(out, kind=None)
-  standing = [shards.load(out, name) for name in names]
+  standing, problems = contents.load_all(out)
+  for error in problems.values():
+    raise error
+  names = {shard.name for shard in standing}
   by_name = {shard.name: shard for shard in standing}
   for shard in (s for t in tables for s in t.shards + t.latency_shards):
     other = by_name.setdefault(shard.name, shard)
@@ -36,15 +46,33 @@ def merge(paths, out):
       writing.check_same(other, shards.read(shard))
   runs = (s for s in by_name.values() if schema.kind_of(s.name) is schema.RUNS)
   _check_conflicts(reader.Table(out, tuple(runs)))
-  for shard in by_name.values():
-    if shard.name not in names:
-      writing.put(
-        out,
-        shard._replace(path=shards.rows_path(out, shard.name)),
-        shard.path.read_bytes(),
-        shards.read(shard),
-      )
+  new = [shard for shard in by_name.values() if shard.name not in names]
+  _copy(new, out)
   return reader.open_table(out)
+
+
+def _copy(new, out):
+  """Copies Shards that are not in a table into it."""
+  of_pack = {}
+  for shard in new:
+    if shard.packed:
+      of_pack.setdefault(shard.path, []).append(shard)
+      continue
+    writing.put(
+      out,
+      shard._replace(path=shards.rows_path(out, shard.name)),
+      shard.path.read_bytes(),
+      shards.read(shard),
+    )
+  for path, found in of_pack.items():
+    whole = contents.members(path.parent, path.stem)
+    if len(whole) == len(found):
+      compaction.copy_pack(path, out)
+      continue
+    for shard in found:
+      alone, payload = compaction.own_file(shard)
+      alone = alone._replace(path=shards.rows_path(out, shard.name))
+      writing.put(out, alone, payload, shards.read(shard))
 
 
 def _check_conflicts(table):

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from nasjax.table import columns as columns_lib
+from nasjax.table import contents, questions, reductions, schema, shards
 from nasjax.table import index as index_lib
 from nasjax.table import latency as latency_lib
-from nasjax.table import questions, reductions, schema, shards
 
 # Cell, seed and recipe say which row is meant only where these are all alike.
 CONTEXT = ('space', 'macro', 'corpus', 'corpus_fingerprint')
@@ -37,22 +37,21 @@ def open_table(path, verify=True):
     TableError: there is no table.
   """
   directory = shards.locate(path)
-  names = shards.committed(directory)
-  if not names:
-    waiting = shards.uncommitted(directory)
+  found = contents.load_all(directory, digest=verify)
+  for name in sorted(found.problems):
+    raise found.problems[name]
+  runs, latencies = (
+    tuple(s for s in found.shards if schema.kind_of(s.name) is kind)
+    for kind in (schema.RUNS, schema.LATENCY)
+  )
+  if not runs:
+    waiting = contents.uncommitted(directory)
     raise schema.TableError(
       f'{directory} has no committed shard'
       + (f' (uncommitted: {", ".join(waiting)})' if waiting else '')
       + '; run the generator of the table, again if it was stopped'
     )
-  latency_names = shards.committed(directory, schema.LATENCY)
-  return Table(
-    directory,
-    tuple(shards.load(directory, name, verify) for name in names),
-    latency_shards=tuple(
-      shards.load(directory, name, verify) for name in latency_names
-    ),
-  )
+  return Table(directory, runs, latency_shards=latencies)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -252,7 +251,7 @@ class Table:
   @property
   def uncommitted(self):
     """Names of Parquet files in the directory that no mark has committed."""
-    return shards.uncommitted(self.path)
+    return contents.uncommitted(self.path)
 
   @functools.cached_property
   def space(self):
@@ -269,7 +268,7 @@ class Table:
 
   def to_arrow(self):
     """Returns all rows and columns as a pyarrow Table."""
-    whole = pa.concat_tables([shards.read(shard) for shard in self.shards])
+    whole = columns_lib.whole(self.shards)
     return whole if self.rows is None else whole.take(pa.array(self.rows))
 
   def to_pandas(self):
