@@ -194,8 +194,9 @@ def _unforeseen(error):
 
 # Flags that name files and directories; `cells` and `corpus_path` may be lists.
 _PATHS = (
-  'alphabet_path', 'cells', 'compilation_cache', 'corpus_path', 'data_dir',
-  'figure', 'folder', 'html', 'json', 'out', 'run', 'search', 'table',
+  'alphabet_path', 'cells', 'check', 'compilation_cache', 'corpus_path',
+  'data_dir',
+  'figure', 'folder', 'html', 'json', 'out', 'run', 'search', 'table', 'unpack',
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from nasjax.table.latency import Setting
 from nasjax.table.merging import merge
 from nasjax.table.reader import Table
 from nasjax.table.reader import open_table as open
+from nasjax.table.releasing import check_release, release, unpack
 from nasjax.table.repairing import repair
 from nasjax.table.schema import (
   CURVES,
@@ -47,6 +48,7 @@ __all__ = [
   'Shard',
   'Table',
   'TableError',
+  'check_release',
   'committed',
   'compact',
   'has',
@@ -54,7 +56,9 @@ __all__ = [
   'load_all',
   'merge',
   'open',
+  'release',
   'repair',
+  'unpack',
   'verify',
   'write_shard',
 ]

@@ -75,7 +75,7 @@ def finish(directory):
       continue
     if names <= {s.name for s in contents.load_all(directory).shards}:
       path.unlink()
-      copy_of(path).unlink(missing_ok=True)
+      contents.copy_of(path).unlink(missing_ok=True)
   disk.sync_directory(directory)
 
 
@@ -126,7 +126,7 @@ def with_mark(directory, pack):
   """
   rows = shards.rows_path(directory, pack)
   try:
-    disk.publish(shards.mark_path(rows), copy_of(rows).read_bytes())
+    disk.publish(shards.mark_path(rows), contents.copy_of(rows).read_bytes())
     contents.load_pack(directory, pack)
   except (OSError, schema.TableError):
     return False
@@ -186,7 +186,7 @@ def write_pack(directory, group, table):
     )
   disk.make_directory(shards.mark_path(rows).parent)
   # Twice, for a mark that is lost would take thousands of trainings with it.
-  for path in (copy_of(rows), shards.mark_path(rows)):
+  for path in (contents.copy_of(rows), shards.mark_path(rows)):
     disk.publish(path, mark)
   return name
 
@@ -204,14 +204,9 @@ def copy_pack(rows, directory):
     disk.make_directory(shards.mark_path(new).parent)
     disk.publish(new, rows.read_bytes())
     mark = shards.mark_path(rows).read_bytes()
-    for path in (copy_of(new), shards.mark_path(new)):
+    for path in (contents.copy_of(new), shards.mark_path(new)):
       disk.publish(path, mark)
   contents.load_pack(directory, rows.stem)
-
-
-def copy_of(rows):
-  """Returns where a second mark of a pack goes."""
-  return shards.mark_path(rows).with_suffix('.copy')
 
 
 def _common(group):

@@ -110,6 +110,11 @@ def packs(directory):
   return tuple(sorted(n[: -len('.json')] for n in names if n[0] != '.'))
 
 
+def copy_of(rows):
+  """Returns where a second mark of a pack goes."""
+  return shards.mark_path(rows).with_suffix('.copy')
+
+
 def folders(directory):
   """Returns the directories in which files of a table may lie."""
   place = pathlib.Path(directory) / shards.PACKS

@@ -23,7 +23,8 @@ def open_table(path, verify=True):
 
   Args:
     path: a directory of shards, or a run's directory, which has them in
-      `table/`.
+      `table/`; or the archive of a release, which is checked and unpacked into
+      a temporary directory.
     verify: whether to compare the SHA-256 of every shard. Sizes, versions,
       schemas and numbers of rows are checked in any case, and so is the
       checksum of each column when it is read.
@@ -36,6 +37,12 @@ def open_table(path, verify=True):
     SchemaError: a shard is of another version or schema.
     TableError: there is no table.
   """
+  path = pathlib.Path(path)
+  if path.is_file():
+    from nasjax.table import releasing  # which opens what it has unpacked
+
+    if releasing.is_release(path):
+      return releasing.unpacked(path)
   directory = shards.locate(path)
   found = contents.load_all(directory, digest=verify)
   for name in sorted(found.problems):

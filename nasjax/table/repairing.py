@@ -68,7 +68,7 @@ def _quarantine(directory, name):
   mark = shards.find_mark(directory, name)
   files = [mark, shards.rows_of(mark)]
   if name.startswith(shards.PACK_PREFIX):
-    files = [*reversed(files), compaction.copy_of(files[1])]
+    files = [*reversed(files), contents.copy_of(files[1])]
   for source in files:
     if os.path.lexists(source):
       os.replace(source, aside / f'{name}.{tag}{source.suffix}.damaged')
