@@ -194,7 +194,8 @@ def _unforeseen(error):
 
 # Flags that name files and directories; `cells` and `corpus_path` may be lists.
 _PATHS = (
-  'alphabet_path', 'cells', 'check', 'compilation_cache', 'corpus_path',
+  'alphabet_path', 'cells', 'check', 'compare', 'compilation_cache',
+  'corpus_path',
   'data_dir',
   'figure', 'folder', 'html', 'json', 'out', 'run', 'search', 'table', 'unpack',
 )  # fmt: skip

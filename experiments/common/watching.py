@@ -202,7 +202,7 @@ class Watch:
       took.append(0.0 if math.isnan(seconds) else float(seconds))
     ended = dict(zip(rows.column('shard'), rows.column('created')))
     for name, (fates, took) in by_name.items():
-      at = _seconds(ended[name])
+      at = seconds_of(ended[name])
       self._done[name] = Done(
         len(fates),
         fates.count('diverged'),
@@ -297,7 +297,8 @@ def _speed(done, running, epochs):
   return sum(speeds) or None
 
 
-def _seconds(text):
+def seconds_of(text):
+  """Returns a time as a row has it, ISO 8601, in seconds since 1970."""
   return datetime.datetime.fromisoformat(text).timestamp()
 
 
