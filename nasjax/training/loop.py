@@ -5,8 +5,6 @@ Killed at any moment, what is trained goes on from its last epoch.
 
 from typing import Any, Protocol
 
-import orbax.checkpoint as ocp
-
 from nasjax.storage import checkpoints
 
 
@@ -37,7 +35,8 @@ def run(trainable, place, epochs, about, tell, say):
 
   Args:
     trainable: `Trainable`.
-    place: directory of its checkpoints, of which the last is kept.
+    place: directory of its checkpoints. Two are kept while it is trained, so
+      that one can be damaged, and the last in the end.
     epochs: the most there can be.
     about: dict of plain values that a checkpoint says of itself.
     tell: called with an epoch, the state on the host, and whether the epoch was
@@ -47,7 +46,8 @@ def run(trainable, place, epochs, about, tell, say):
   Returns:
     the last state on the host.
   """
-  with checkpoints.manager(place) as saved:
+  with checkpoints.manager(place, keep=2, say=say) as saved:
+    saver = checkpoints.Saver(saved, place)
     done, host, _ = checkpoints.restore(saved, place, trainable.target(), say)
     if done:
       trainable.resume(host)
@@ -59,12 +59,7 @@ def run(trainable, place, epochs, about, tell, say):
           break
         trainable.epoch(epoch)
         host = trainable.host()
-        with checkpoints.SAVING:
-          saved.save(
-            epoch,
-            args=ocp.args.StandardSave(checkpoints.by_field(host)),
-            custom_metadata=about,
-          )
+        saver.save(epoch, host, about)
       tell(epoch, host, epoch <= done)
-    saved.wait_until_finished()
+    saver.finish()
   return host
