@@ -7,6 +7,7 @@ directory, on any machine, sees the run.
   OUT/table/                      those that are done
   OUT/attempts/<shard>.json       that somebody began one, and when
   OUT/checkpoints/<shard>/<n>/    epochs it has behind it, and since when
+  OUT/leases/<shard>.<n>          who trains one that several processes may
   OUT/errors/<shard>.txt          what it failed of
 """
 
@@ -51,6 +52,7 @@ class Running(NamedTuple):
     begun: when this attempt began, seconds since 1970.
     before: epochs that were saved when it began.
     saved: when the last epoch was.
+    worker: who trains it, in words; None where nobody says.
   """
 
   shard: str
@@ -61,6 +63,7 @@ class Running(NamedTuple):
   begun: float
   before: int
   saved: float
+  worker: str | None = None
 
 
 class Watch:
@@ -138,6 +141,7 @@ class Watch:
           'epoch': r.epoch,
           'epochs': r.epochs,
           'quiet_seconds': round(r.quiet, 1),
+          'worker': r.worker,
         }
         for r in running
       ],
@@ -177,22 +181,21 @@ class Watch:
       for n in table.committed(directory)
       if n in members_of and n not in self._done
     ]
-    found = []
-    for name in names:
-      try:
-        found.append(table.load(directory, name, digest=False))
-      except table.TableError as e:
-        damaged.append(
-          {
-            'shard': name,
-            'file': str(directory / f'{name}.parquet'),
-            'time': None,
-            'error': str(e),
-          }
-        )
+    if not names:
+      return damaged
+    found, problems = table.load_all(directory, digest=False, names=names)
+    for name, error in problems.items():
+      damaged.append(
+        {
+          'shard': name,
+          'file': str(directory / f'{name}.parquet'),
+          'time': None,
+          'error': str(error),
+        }
+      )
     if not found:
       return damaged
-    rows = table.Table(directory, tuple(found))
+    rows = table.Table(directory, found)
     rows.read(('shard', 'status', 'seconds', 'created'))
     columns = (rows.column(n) for n in ('shard', 'status', 'seconds'))
     by_name = {}
@@ -214,7 +217,7 @@ class Watch:
 
   def _running(self, members_of, epochs, done, epoch_of, now):
     """Returns what is Running, the latest sign of life first."""
-    found = []
+    found, leases = [], self._leases()
     for path in _listed(self._out / 'attempts'):
       name = path.stem
       if path.suffix != '.json' or name not in members_of or name in done:
@@ -229,10 +232,14 @@ class Watch:
         continue  # the shard was left meanwhile
       epoch, saved = epoch_of.get(name, (0, 0.0))
       saved = max(begun, saved)
+      worker, beat = leases.get(name, (None, saved))
+      if beat is None:
+        continue
+      quiet = max(0.0, now - max(saved, beat))
       found.append(
         Running(
           *(name, members_of[name], epoch, epochs),
-          *(max(0.0, now - saved), begun, before, saved),
+          *(quiet, begun, before, saved, worker),
         )
       )
     usual = [
@@ -248,6 +255,26 @@ class Watch:
       return shard.quiet < max(_LEAST, _PATIENCE * own)
 
     return sorted(filter(alive, found), key=lambda r: r.quiet)
+
+  def _leases(self):
+    """Returns by shard who holds it, and when he last said so; or two Nones."""
+    newest = {}
+    for path in _listed(self._out / 'leases'):
+      name, _, number = path.name.rpartition('.')
+      if number.isdecimal() and int(number) > newest.get(name, (0, None))[0]:
+        newest[name] = int(number), path
+    found = {}
+    for name, (_, path) in newest.items():
+      try:
+        first, _, rest = path.read_text(errors='replace').partition('\n')
+        beat = path.stat().st_mtime
+        holder = json.loads(rest)
+        worker = f'process {holder["pid"]} on {holder["host"]}'
+      except (OSError, ValueError, KeyError, TypeError):
+        continue  # it has just been made, or is gone
+      held = first.startswith('held')
+      found[name] = (worker, beat) if held else (None, None)
+    return found
 
   def _epochs_saved(self, names):
     """Returns by shard its last epoch, and when it was saved."""

@@ -14,6 +14,7 @@ from summaries import report_page
 
 # Of the shards in training, on a screen.
 _SHOWN = 12
+_HEAD = ('shard', 'networks', 'epoch', 'last sign of life', 'worker')
 
 
 def _facts(status):
@@ -73,7 +74,7 @@ def screen(status):
   parts = [Text(f'{status["time"]}  {title(status)}'), facts]
   if status['running']:
     view = Table(title='in training', title_justify='left')
-    for name in ('shard', 'networks', 'epoch', 'last sign of life'):
+    for name in _HEAD:
       view.add_column(name, justify='left' if name == 'shard' else 'right')
     for one in status['running'][:_SHOWN]:
       view.add_row(*_row(one))
@@ -93,6 +94,7 @@ def _row(one):
     str(one['members']),
     f'{one["epoch"]}/{one["epochs"]}',
     f'{duration(one["quiet_seconds"])} ago',
+    one['worker'] or '',
   )
 
 
@@ -123,10 +125,9 @@ def page(status, refresh=None):
     )
   ]
   if status['running']:
-    head = ('shard', 'networks', 'epoch', 'last sign of life')
     rows = [_row(one) for one in status['running']]
     sections.append(
-      report_page.Section('In training', [report_page.table(head, rows)])
+      report_page.Section('In training', [report_page.table(_HEAD, rows)])
     )
   if status['errors']:
     blocks = [

@@ -154,7 +154,7 @@ def _run_shard(
   job, shard, prepared, out, on_epoch, at_once, say, together, checkpoint
 ):
   place = out / 'checkpoints' / shard.name
-  done = table.has(out / 'table', shard.name)
+  done = table.is_committed(out / 'table', shard.name)
   if not done or place.is_dir():
     # Also beside what was trained before there was such a file.
     about = _about(job, shard) | {'metric': job.metric}

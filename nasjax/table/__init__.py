@@ -11,7 +11,14 @@ runs. `pandas.read_parquet` and others open the directory as it is.
 """
 
 from nasjax.table.compaction import compact
-from nasjax.table.contents import Report, committed, has, load, load_all, verify
+from nasjax.table.contents import (
+  Report,
+  committed,
+  is_committed,
+  load,
+  load_all,
+  verify,
+)
 from nasjax.table.latency import Setting
 from nasjax.table.merging import merge
 from nasjax.table.reader import Table
@@ -51,7 +58,7 @@ __all__ = [
   'check_release',
   'committed',
   'compact',
-  'has',
+  'is_committed',
   'load',
   'load_all',
   'merge',

@@ -41,8 +41,9 @@ def compact(path, pack_rows=PACK_ROWS):
   with disk.lock(directory) as locked:
     if not locked:
       raise schema.TableError(
-        f'{directory} is on a file system without locks, which compacting '
-        'needs; copy the table to another one, and compact it there'
+        f'the lock of {directory} cannot be had, which compacting needs: its '
+        'file system knows no locks, or a writer that was stopped holds it; '
+        'copy the table elsewhere, and compact it there'
       )
     writing.tidy(directory)
     finish(directory)

@@ -81,7 +81,7 @@ def committed(directory, kind=schema.RUNS):
   return tuple(sorted(n for n in names if kind in (None, schema.kind_of(n))))
 
 
-def has(directory, name):
+def is_committed(directory, name):
   """Tells whether a shard has a commit mark, without listing the table."""
   directory = pathlib.Path(directory)
   mark = shards.find_mark(directory, name)
@@ -160,6 +160,7 @@ def load_all(directory, kind=None, digest=True, names=None):
     names: those that are wanted; all if not given.
   """
   directory = pathlib.Path(directory)
+  names = None if names is None else frozenset(names)
   while True:
     # In this order: what is no longer in the one is in the other.
     marks, there = shards.marks(directory), packs(directory)
@@ -175,7 +176,9 @@ def load_all(directory, kind=None, digest=True, names=None):
     for mark in marks:
       name = shards.name_of(mark)
       wanted = kind in (None, schema.kind_of(name))
-      if name in found or not wanted or (names and name not in names):
+      if (
+        name in found or not wanted or (names is not None and name not in names)
+      ):
         continue
       try:
         found[name] = shards.load(directory, name, digest)
@@ -188,7 +191,6 @@ def load_all(directory, kind=None, digest=True, names=None):
   for name in found:
     problems.pop(name, None)
   if names is not None:
-    names = frozenset(names)
     found = {n: shard for n, shard in found.items() if n in names}
     problems = {n: e for n, e in problems.items() if n in names}
   return Whole(tuple(found[n] for n in sorted(found)), problems)

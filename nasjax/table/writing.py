@@ -220,7 +220,7 @@ def check_same(standing, table):
 
 def _standing(directory, name):
   """Returns the intact Shard of a name, or None where there is none."""
-  if not contents.has(directory, name):
+  if not contents.is_committed(directory, name):
     return None
   try:
     return contents.load(directory, name)

@@ -107,6 +107,21 @@ def test_before_any_is_done_the_epochs_tell_the_speed(run):
   assert seen['members_per_second'] == pytest.approx(1 / 50)
 
 
+def test_leases_tell_who_is_at_work(run):
+  leases = run / 'leases'
+  leases.mkdir()
+  text = 'held 0000000003\n{"pid": 12, "host": "ada", "seconds": 90}\n'
+  for name, words, when in (
+    ('s3.1', text, NOW - 900), ('s3.2', text, NOW - 4),
+    ('s2.1', text.replace('held', 'free'), NOW - 1), ('s0.1', text, NOW),
+  ):  # fmt: skip
+    (leases / name).write_text(words)
+    os.utime(leases / name, (when, when))
+  (only,) = watching.Watch(run).look(now=NOW)['running']
+  assert only['shard'] == 's3' and only['worker'] == 'process 12 on ada'
+  assert only['quiet_seconds'] == 4
+
+
 def test_errors_come_with_their_files_and_go(run):
   with pytest.raises(OSError), failures.noted(run, 's4'):
     raise OSError('no space left\non that device')

@@ -115,7 +115,7 @@ def test_a_packed_shard_is_written_no_second_time(small):
     table.ConflictError, match="shard 'a' of .* with other results"
   ):
     table.write_shard(small, 'a', [row(CELLS[9], 1)])
-  assert table.has(small, 'a') and not table.has(small, 'z')
+  assert table.is_committed(small, 'a') and not table.is_committed(small, 'z')
   assert table.load(small, 'c').rows == 2
   with pytest.raises(table.TableError, match='begins the names of packs'):
     table.write_shard(small, 'packed-a', [row(CELLS[9], 1)])
