@@ -37,6 +37,13 @@ flags.DEFINE_integer(
   'alone.',
   lower_bound=1,
 )
+flags.DEFINE_integer(
+  'checkpoint_every',
+  1,
+  'Epochs between two that are saved. A run that is killed loses at most so '
+  'many; a disk that many devices share has less to take.',
+  lower_bound=1,
+)
 flags.DEFINE_string(
   'plan_for',
   None,
@@ -167,7 +174,10 @@ def train(work, planned, way, out):
   write_record(work.job, work.builder, planned, out)
   with console.Bar(planned.chosen, work.job) as bar:
     say = console.CONSOLE.print
-    workers.run(work.job, planned.chosen, work.prepareds, out, bar, say, *way)
+    workers.run(
+      *(work.job, planned.chosen, work.prepareds, out, bar, say, *way),
+      every=FLAGS.checkpoint_every,
+    )
   if FLAGS.shard:
     planning.print_done(planned, table.committed(out / 'table'))
   else:

@@ -115,6 +115,7 @@ def run_shard(
   say=print,
   together=None,
   checkpoint=True,
+  every=1,
 ):
   """Trains a shard, or what is left of it, and writes its rows.
 
@@ -135,6 +136,7 @@ def run_shard(
     together: members that one program trains, while the others wait on the
       devices; all that fit if not given.
     checkpoint: as in `Trainer`; where memory runs out, it is.
+    every: epochs between two that are saved.
 
   Returns:
     True if there was anything to do.
@@ -146,12 +148,12 @@ def run_shard(
   with failures.noted(out, shard.name):
     return _run_shard(
       *(job, shard, prepared, pathlib.Path(out), on_epoch),
-      *(at_once, say, together, checkpoint),
+      *(at_once, say, together, checkpoint, every),
     )
 
 
 def _run_shard(
-  job, shard, prepared, out, on_epoch, at_once, say, together, checkpoint
+  job, shard, prepared, out, on_epoch, at_once, say, together, checkpoint, every
 ):
   place = out / 'checkpoints' / shard.name
   done = table.is_committed(out / 'table', shard.name)
@@ -177,7 +179,7 @@ def _run_shard(
     try:
       group = min(size, together or size)
       parts = Parts(job, shard, prepared, group, size, checkpoint)
-      state, scores = _train(job, shard, parts, out, tell, say)
+      state, scores = _train(job, shard, parts, out, tell, say, every)
       break
     except (MemoryError, RuntimeError) as e:
       if not memory.exhausted(e):
@@ -249,7 +251,7 @@ def _last_epoch(out, shard):
     return saved.latest_step() or 0
 
 
-def _train(job, shard, parts, out, tell, say):
+def _train(job, shard, parts, out, tell, say, every):
   """Returns the last state of a shard, and what `Parts.test` does."""
 
   def on_epoch(epoch, host, resumed):
@@ -258,7 +260,8 @@ def _train(job, shard, parts, out, tell, say):
   place = out / 'checkpoints' / shard.name
   about = _about(job, shard)
   epochs = job.recipe.epochs
-  return loop.run(parts, place, epochs, about, on_epoch, say), parts.test()
+  last = loop.run(parts, place, epochs, about, on_epoch, say, every)
+  return last, parts.test()
 
 
 def _progress(shard, epoch, state, resumed, emitted_p):

@@ -55,6 +55,7 @@ def run(
   together=None,
   checkpoint=True,
   fitting=None,
+  every=1,
 ):
   """Trains shards, or what is left of them, and writes their rows.
 
@@ -67,7 +68,7 @@ def run(
     watch: its methods `begin(shard)`, `update(progress)` after every epoch and
       `finish(shard, skipped)` are called, one at a time.
     say: called with a line of text when memory ran out.
-    together, checkpoint: as in `running.run_shard`.
+    together, checkpoint, every: as in `running.run_shard`.
     fitting: members of a shard whose states the devices of a worker hold, as
       far as is known; all if not given.
 
@@ -111,6 +112,7 @@ def run(
           *(job, shard, prepared, out, on_epoch, at_once, say),
           together,
           checkpoint,
+          every,
         )
         with lock:
           watch.finish(shard, skipped=not done)

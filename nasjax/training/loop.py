@@ -30,8 +30,8 @@ class Trainable(Protocol):
     """Tells whether training ended before an epoch, from the state before."""
 
 
-def run(trainable, place, epochs, about, tell, say):
-  """Trains, or what is left of it, with a checkpoint after every epoch.
+def run(trainable, place, epochs, about, tell, say, every=1):
+  """Trains, or what is left of it, with a checkpoint after an epoch.
 
   Args:
     trainable: `Trainable`.
@@ -42,6 +42,7 @@ def run(trainable, place, epochs, about, tell, say):
     tell: called with an epoch, the state on the host, and whether the epoch was
       read from a checkpoint, after every epoch.
     say: called with a line of text for a checkpoint that cannot be restored.
+    every: epochs between two checkpoints; the last epoch has one anyway.
 
   Returns:
     the last state on the host.
@@ -59,7 +60,9 @@ def run(trainable, place, epochs, about, tell, say):
           break
         trainable.epoch(epoch)
         host = trainable.host()
-        saver.save(epoch, host, about)
+        ends = epoch == epochs or trainable.over(host, epoch + 1)
+        if ends or epoch % every == 0:
+          saver.save(epoch, host, about)
       tell(epoch, host, epoch <= done)
     saver.finish()
   return host

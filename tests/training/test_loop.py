@@ -156,3 +156,27 @@ def test_fifty_of_fifty_flipped_bits_are_caught(tmp_path):
   # A file that is gone, or has come, is seen as well.
   (path / 'more').write_text('')
   assert checkpoints.broken(path)
+
+
+@pytest.mark.parametrize(('stop', 'saved'), [(3, 2), (4, 4), (1, 0)])
+def test_some_epochs_are_saved_and_the_last(tmp_path, whole, stop, saved):
+  def go(stop=None):
+    toy = Toy()
+    with contextlib.suppress(Stop):
+      return toy, loop.run(
+        toy, tmp_path, 5, {'of': 'toy'}, _stopper(stop), pytest.fail, every=2
+      )
+    return toy, None
+
+  go(stop)
+  toy, state = go()
+  assert toy.trained == list(range(saved + 1, 6)) and same(state, whole)
+  assert [p.name for p in tmp_path.iterdir()] == ['5']
+
+
+def _stopper(stop):
+  def tell(epoch, host, resumed):
+    if epoch == stop and not resumed:
+      raise Stop
+
+  return tell
