@@ -37,6 +37,13 @@ flags.DEFINE_integer(
   'alone.',
   lower_bound=1,
 )
+flags.DEFINE_integer(
+  'checkpoint_every',
+  1,
+  'Epochs between two that are saved. A run that is killed loses at most so '
+  'many; a disk that many devices share has less to take.',
+  lower_bound=1,
+)
 flags.DEFINE_string(
   'plan_for',
   None,
@@ -181,7 +188,9 @@ def train(work, planned, way, out, leases, finish=None):
   queue = claims.Claims(chosen, leases, out, say, alone=not FLAGS.claim)
   with console.Bar(chosen, work.job) as bar:
     workers.run(
-      work.job, chosen, work.prepareds, out, bar, say, *way, queue=queue
+      *(work.job, chosen, work.prepareds, out, bar, say, *way),
+      queue=queue,
+      every=FLAGS.checkpoint_every,
     )
   if planning.beside():
     planning.print_done(planned, table.committed(out / 'table'))

@@ -207,9 +207,10 @@ def _unforeseen(error):
 
 # Flags that name files and directories; `cells` and `corpus_path` may be lists.
 _PATHS = (
-  'alphabet_path', 'cells', 'compilation_cache', 'corpus_path', 'data_dir',
-  'figure', 'folder', 'json', 'lexicon', 'lm', 'missing', 'out', 'own', 'run',
-  'search', 'source', 'table', 'text',
+  'alphabet_path', 'cells', 'check', 'compare', 'compilation_cache',
+  'corpus_path', 'data_dir', 'figure', 'folder', 'html', 'json', 'lexicon',
+  'lm', 'missing', 'out', 'own', 'run', 'search', 'source', 'table', 'text',
+  'unpack',
 )  # fmt: skip
 
 

@@ -41,8 +41,8 @@ flags.DEFINE_float(
 flags.DEFINE_bool(
   'plan_only',
   False,
-  'Write OUT/shards.json, the list of shards, and stop; with --claim only where '
-  'there is none, and refuse one of other flags.',
+  'Write OUT/shards.json, the list of shards, and stop; with --claim only '
+  'where there is none, and refuse one of other flags.',
 )
 
 

@@ -54,15 +54,22 @@ def figure(fig, caption, dpi=110):
   )
 
 
-def page(title, sections):
-  """Returns the whole page, as text."""
+def page(title, sections, refresh=None):
+  """Returns the whole page, as text.
+
+  Args:
+    title: of the page.
+    sections: list of Section.
+    refresh: seconds after which a browser reads it again; never if not given.
+  """
+  again = f'<meta http-equiv="refresh" content="{refresh}">' if refresh else ''
   body = ''.join(
     f'<section><h2>{html.escape(s.title)}</h2>{"".join(s.blocks)}</section>\n'
     for s in sections
   )
   return (
     '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width">'
+    f'<meta name="viewport" content="width=device-width">{again}'
     f'<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n'
     f'<body><h1>{html.escape(title)}</h1>\n{body}</body></html>\n'
   )

@@ -8,6 +8,7 @@ epoch, and its rows appear whole.
   OUT/checkpoints/<shard>/<epoch>/      orbax: states, and of which members
   OUT/checkpoints/<shard>/portable.npz  what they need to hear and to speak
   OUT/attempts/<shard>.json             how many members stand on the devices
+  OUT/errors/<shard>.txt                what it failed of
 """
 
 import gc
@@ -17,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nasjax import kernels, table
-from nasjax.benchmark import attempts, rows
+from nasjax.benchmark import attempts, failures, rows
 from nasjax.benchmark.shards import Job as Job
 from nasjax.benchmark.shards import Shard as Shard
 from nasjax.benchmark.shards import describe as describe
@@ -70,30 +71,37 @@ def check_table(job, shards, out):
   directory = pathlib.Path(out) / 'table'
   if not table.committed(directory):
     return
-  written = table.open(directory).to_arrow().to_pylist()
-  planned = {member for shard in shards for member in shard.members}
-  names = {shard.name for shard in shards}
-  for row in written:
-    if row['recipe'] == job.recipe.name and (
-      row['recipe_json'] != rows.recipe_json(job)
-    ):
-      raise ValueError(
-        f'{directory} has rows of another recipe named {job.recipe.name!r}; '
-        'take another recipe name or another directory'
-      )
-    same = (
-      row['space'] == job.space.name
-      and row['recipe'] == job.recipe.name
-      and row['macro'] == job.macro.name
-      and row['corpus_fingerprint'] == job.corpus_fingerprint
-      and row['shard'] not in names
+  written = table.open(directory)
+  # Columns, not rows: a table may have more of them than fit as Python's.
+  columns = {
+    name: written.column(name)
+    for name in ('recipe', 'recipe_json', 'space', 'macro', 'shard', 'seed')
+    + ('corpus_fingerprint',)
+  }
+  named_r = columns['recipe'] == job.recipe.name
+  if (columns['recipe_json'][named_r] != rows.recipe_json(job)).any():
+    raise ValueError(
+      f'{directory} has rows of another recipe named {job.recipe.name!r}; '
+      'take another recipe name or another directory'
     )
-    if same and (tuple(row['arch']), row['seed']) in planned:
+  names = {shard.name for shard in shards}
+  same_r = named_r & (columns['space'] == job.space.name)
+  same_r &= columns['macro'] == job.macro.name
+  same_r &= columns['corpus_fingerprint'] == job.corpus_fingerprint
+  same_r &= [name not in names for name in columns['shard']]
+  if not same_r.any():
+    return
+  planned = {member for shard in shards for member in shard.members}
+  archs = written.select(space=job.space.name).row_archs
+  place_r = np.cumsum(columns['space'] == job.space.name) - 1
+  for r in np.nonzero(same_r)[0]:
+    arch, seed = archs[place_r[r]], int(columns['seed'][r])
+    if (tuple(arch.tolist()), seed) in planned:
       raise ValueError(
-        f'{directory} has {job.space.names(np.array(row["arch"], np.int8))} '
-        f'with seed {row["seed"]} already, trained in another grouping '
-        f'(shard {row["shard"]}); give the cells, seeds, population size of '
-        'that run, or another directory'
+        f'{directory} has {job.space.names(arch)} '
+        f'with seed {seed} already, trained in another grouping '
+        f'(shard {columns["shard"][r]}); give the cells, seeds, population '
+        'size of that run, or another directory'
       )
 
 
@@ -108,6 +116,7 @@ def run_shard(
   together=None,
   checkpoint=True,
   guard=lambda: None,
+  every=1,
 ):
   """Trains a shard, or what is left of it, and writes its rows.
 
@@ -130,14 +139,35 @@ def run_shard(
     checkpoint: as in `Trainer`; where memory runs out, it is.
     guard: called before anything of the shard is written; raises where it has
       become another process's.
+    every: epochs between two that are saved.
 
   Returns:
     True if there was anything to do.
 
   Raises:
     TooLargeError: memory ran out where it once was enough.
+    whatever training raised; it is in OUT/errors/ then (`failures`).
   """
-  out = pathlib.Path(out)
+  with failures.noted(out, shard.name):
+    return _run_shard(
+      *(job, shard, prepared, pathlib.Path(out), on_epoch),
+      *(at_once, say, together, checkpoint, guard, every),
+    )
+
+
+def _run_shard(
+  job,
+  shard,
+  prepared,
+  out,
+  on_epoch,
+  at_once,
+  say,
+  together,
+  checkpoint,
+  guard,
+  every,
+):
   place = out / 'checkpoints' / shard.name
   done = table.is_committed(out / 'table', shard.name)
   if not done or place.is_dir():
@@ -162,7 +192,7 @@ def run_shard(
     try:
       group = min(size, together or size)
       parts = Parts(job, shard, prepared, group, size, checkpoint)
-      state, scores = _train(job, shard, parts, out, tell, say, guard)
+      state, scores = _train(job, shard, parts, out, tell, say, guard, every)
       break
     except (MemoryError, RuntimeError) as e:
       if not memory.exhausted(e):
@@ -235,7 +265,7 @@ def _last_epoch(out, shard):
     return saved.latest_step() or 0
 
 
-def _train(job, shard, parts, out, tell, say, guard):
+def _train(job, shard, parts, out, tell, say, guard, every):
   """Returns the last state of a shard, and what `Parts.test` does."""
 
   def on_epoch(epoch, host, resumed):
@@ -244,7 +274,9 @@ def _train(job, shard, parts, out, tell, say, guard):
   place = out / 'checkpoints' / shard.name
   about = _about(job, shard)
   epochs = job.recipe.epochs
-  last = loop.run(parts, place, epochs, about, on_epoch, say, guard)
+  last = loop.run(
+    parts, place, epochs, about, on_epoch, say, guard, every
+  )
   return last, parts.test()
 
 

@@ -11,8 +11,8 @@ import threading
 from nasjax.benchmark import attempts, running
 
 
-class _Stopped(Exception):
-  """Another worker failed."""
+class _Stopped(BaseException):
+  """Another worker failed; no error of this one's shard."""
 
 
 class _Queue:
@@ -85,6 +85,7 @@ def run(
   checkpoint=True,
   fitting=None,
   queue=None,
+  every=1,
 ):
   """Trains shards, or what is left of them, and writes their rows.
 
@@ -97,7 +98,7 @@ def run(
     watch: its methods `begin(shard)`, `update(progress)` after every epoch and
       `finish(shard, skipped)` are called, one at a time.
     say: called with a line of text when memory ran out.
-    together, checkpoint: as in `running.run_shard`.
+    together, checkpoint, every: as in `running.run_shard`.
     fitting: members of a shard whose states the devices of a worker hold, as
       far as is known; all if not given.
     queue: who hands out the shards, such as `claims.Claims`; all of them are
@@ -151,6 +152,7 @@ def run(
             together,
             checkpoint,
             queue.guard(shard),
+            every,
           )
         except _Stopped:
           queue.leave(shard)

@@ -4,9 +4,15 @@ orbax looks for the parts of a checkpoint with a glob whose directory it does
 not escape (0.12.8): below a path with brackets it finds none and commits
 nothing, below one with `*` or `?` it may find those of others. So it is handed
 a link with a plain name wherever a path has more than letters and digits.
+
+Nor does it notice a bit that changed in a file of numbers, and one in a file of
+its own words keeps it from looking at any checkpoint there (0.12.8). So each
+gets a seal, the digests of its files, and is held against it before orbax sees
+it. The newest has none yet where a process was killed.
 """
 
 import contextlib
+import hashlib
 import pathlib
 import re
 import secrets
@@ -18,6 +24,9 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint._src.path import atomicity
 
 from nasjax.programs import memory
+from nasjax.storage import disk
+
+SEAL = 'nasjax.sha256'
 
 # Seconds. Orbax takes a clock that is set to another day for a disk that has
 # answered nothing since; with directories made in a thread, after 5 minutes.
@@ -47,24 +56,147 @@ def _clear(path):
 
 
 @contextlib.contextmanager
-def manager(directory):
-  """Yields a manager of orbax checkpoints that keeps the last one."""
-  with _plain(pathlib.Path(directory).absolute()) as path:
+def manager(directory, keep=1, say=print):
+  """Yields a manager of orbax checkpoints.
+
+  What is not as its seal says is set aside first.
+
+  Args:
+    directory: where they are.
+    keep: so many stay, the last ones.
+    say: called with a line of text for each that is set aside.
+  """
+  directory = pathlib.Path(directory).absolute()
+  for path in _steps(directory):
+    if reason := broken(path):
+      _say_aside(path, reason, say)
+  options = ocp.CheckpointManagerOptions(
+    max_to_keep=keep,
+    create=True,
+    temporary_path_class=_OwnPath,
+    async_options=ocp.AsyncOptions(
+      timeout_secs=_PATIENCE, create_directories_asynchronously=False
+    ),
+  )
+  with _plain(directory) as path:
     _clear(path)
     with SAVING:
-      saved = ocp.CheckpointManager(
-        path,
-        options=ocp.CheckpointManagerOptions(
-          max_to_keep=1,
-          create=True,
-          temporary_path_class=_OwnPath,
-          async_options=ocp.AsyncOptions(
-            timeout_secs=_PATIENCE, create_directories_asynchronously=False
-          ),
-        ),
-      )
+      try:
+        saved = ocp.CheckpointManager(path, options=options)
+      except Exception as e:  # orbax may raise anything here
+        loose = [p for p in _steps(directory) if not (p / SEAL).exists()]
+        if memory.exhausted(e) or not loose:
+          raise
+        for one in loose:
+          _say_aside(one, _reason(e), say)
+        saved = ocp.CheckpointManager(path, options=options)
     with saved:
       yield saved
+
+
+def _steps(directory):
+  """Returns the paths of the checkpoints in a directory, by their epoch."""
+  if not directory.is_dir():
+    return []
+  found = [p for p in directory.iterdir() if p.name.isdecimal() and p.is_dir()]
+  return sorted(found, key=lambda path: int(path.name))
+
+
+def seal(path):
+  """Writes down the digests of a checkpoint that is whole, unless it has them.
+
+  Args:
+    path: of the checkpoint, a directory.
+  """
+  if path.is_dir() and not (path / SEAL).exists():
+    disk.publish(path / SEAL, _digests(path).encode())
+
+
+def broken(path):
+  """Returns in what a checkpoint is not as its seal says; None if it is.
+
+  None, too, where it has no seal.
+  """
+  try:
+    wanted = (path / SEAL).read_text()
+  except FileNotFoundError:
+    return None
+  except (OSError, UnicodeError) as e:
+    return _reason(e)
+  if _digests(path) == wanted:
+    return None
+  return 'its files do not have the digests that were written down'
+
+
+def _digests(path):
+  lines = []
+  for file in sorted(path.rglob('*')):
+    if file.is_file() and not file.name.startswith((SEAL, f'.{SEAL}')):
+      with file.open('rb') as f:
+        digest = hashlib.file_digest(f, 'sha256').hexdigest()
+      lines.append(f'{digest}  {file.relative_to(path)}\n')
+  return ''.join(lines)
+
+
+class Saver:
+  """Saves the states of a training, one after another, and seals them.
+
+  Digests are computed beside the training. A state whose saving failed is
+  heard of when the next one is saved, an epoch later.
+  """
+
+  def __init__(self, saved, directory):
+    """
+    Args:
+      saved: of `manager`, which keeps two or more.
+      directory: that of the manager.
+    """
+    self._saved, self._directory = saved, pathlib.Path(directory)
+    self._last, self._thread = None, None
+
+  def save(self, epoch, state, about):
+    """Begins to save a state; the one before is on the disk by then.
+
+    Args:
+      epoch: of the state.
+      state: a pytree, or a NamedTuple (`by_field`).
+      about: dict of plain values that is saved with it.
+
+    Raises:
+      whatever was raised when the one before was saved.
+    """
+    self._join()
+    with SAVING:
+      self._saved.save(
+        epoch,
+        args=ocp.args.StandardSave(by_field(state)),
+        custom_metadata=about,
+      )
+    if self._last is not None:
+      self._thread = threading.Thread(target=self._seal, args=(self._last,))
+      self._thread.start()
+    self._last = epoch
+
+  def finish(self):
+    """Waits for the last one, and lets none but that stay."""
+    self._join()
+    self._saved.wait_until_finished()
+    steps = sorted(self._saved.all_steps())
+    for step in steps[-1:]:
+      self._seal(step)
+    for step in steps[:-1]:
+      with SAVING:
+        self._saved.delete(step)
+
+  def _seal(self, epoch):
+    # Without one, a checkpoint is what orbax makes of it.
+    with contextlib.suppress(OSError):
+      seal(self._directory / str(epoch))
+
+  def _join(self):
+    if self._thread is not None:
+      self._thread.join()
+      self._thread = None
 
 
 @contextlib.contextmanager
@@ -108,6 +240,8 @@ def last(directory):
       if epoch is None:
         raise ValueError(none)
       try:
+        if reason := broken(directory / str(epoch)):
+          raise ValueError(reason)
         with SAVING:
           state = saved.restore(epoch, args=ocp.args.StandardRestore())
         return epoch, state, saved.metadata(epoch).custom_metadata
@@ -118,10 +252,9 @@ def last(directory):
         if saved.latest_step() not in (epoch, None):
           # Who trains has saved the next epoch, and removed this one.
           return last(directory)
-        reason = ' '.join(str(e).split())[:200] or type(e).__name__
         raise ValueError(
           f'the checkpoint of epoch {epoch} in {directory} cannot be restored '
-          f'({reason}); copy it anew from where it is whole, or train the '
+          f'({_reason(e)}); copy it anew from where it is whole, or train the '
           'network again in another directory'
         ) from e
 
@@ -169,14 +302,26 @@ def restore(saved, directory, target, say):
     except Exception as e:  # files may hold anything, and orbax raise anything
       if memory.exhausted(e):
         raise
-      reason = ' '.join(str(e).split())[:200] or type(e).__name__
-    aside = _set_aside(pathlib.Path(directory) / str(epoch))
+      reason = _reason(e)
+    _say_aside(pathlib.Path(directory) / str(epoch), reason, say)
     saved.reload()
-    say(
-      f'the checkpoint of epoch {epoch} in {directory} cannot be restored; it '
-      f'is {aside.name} now and counts as absent ({reason})'
-    )
   return 0, None, None
+
+
+def _say_aside(path, reason, say):
+  """Sets a checkpoint aside, and says so."""
+  aside = _set_aside(path)
+  left = [p.name for p in _steps(path.parent) if int(p.name) < int(path.name)]
+  instead = f'that of epoch {left[-1]} is next' if left else 'there is no other'
+  say(
+    f'the checkpoint of epoch {path.name} in {path.parent} cannot be restored; '
+    f'it is {aside.name} now and counts as absent, {instead} ({reason})'
+  )
+
+
+def _reason(error):
+  """Returns what an error says in one line."""
+  return ' '.join(str(error).split())[:200] or type(error).__name__
 
 
 def _set_aside(path):

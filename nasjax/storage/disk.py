@@ -56,10 +56,17 @@ def _locked(fd):
 
 def publish(path, payload):
   """Makes a file appear at once, with all of its bytes on disk."""
+  with publishing(path) as f:
+    f.write(payload)
+
+
+@contextlib.contextmanager
+def publishing(path):
+  """Yields a binary file that appears at once when the block has ended."""
   temporary = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.tmp')
   try:
     with temporary.open('xb') as f:
-      f.write(payload)
+      yield f
       f.flush()
       os.fsync(f.fileno())
     os.replace(temporary, path)

@@ -10,10 +10,21 @@ Shards whose names begin with `latency-` hold measured latencies, all others
 runs. `pandas.read_parquet` and others open the directory as it is.
 """
 
+from nasjax.table.compaction import compact
+from nasjax.table.contents import (
+  Report,
+  committed,
+  is_committed,
+  load,
+  load_all,
+  verify,
+)
 from nasjax.table.latency import Setting
 from nasjax.table.merging import merge
 from nasjax.table.reader import Table
 from nasjax.table.reader import open_table as open
+from nasjax.table.releasing import check_release, release, unpack
+from nasjax.table.repairing import repair
 from nasjax.table.schema import (
   CURVES,
   LATENCY_SCHEMA,
@@ -26,15 +37,8 @@ from nasjax.table.schema import (
   SchemaError,
   TableError,
 )
-from nasjax.table.shards import (
-  Report,
-  Shard,
-  committed,
-  is_committed,
-  load,
-  verify,
-)
-from nasjax.table.writing import repair, write_shard
+from nasjax.table.shards import Shard
+from nasjax.table.writing import write_shard
 
 __all__ = [
   'CURVES',
@@ -51,12 +55,17 @@ __all__ = [
   'Shard',
   'Table',
   'TableError',
+  'check_release',
   'committed',
+  'compact',
   'is_committed',
   'load',
+  'load_all',
   'merge',
   'open',
+  'release',
   'repair',
+  'unpack',
   'verify',
   'write_shard',
 ]

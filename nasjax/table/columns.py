@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from nasjax.table import schema, shards
+from nasjax.table import contents, schema, shards
 
 # Bytes of a column of lists that are not kept in memory.
 LARGE = 1 << 20
@@ -107,20 +107,42 @@ def read(shards_, names, rows=None):
     names: of the columns.
     rows: which rows are wanted; None for all.
   """
+  return _wherever(shards_, lambda now: _read(now, names, rows))
+
+
+def whole(shards_):
+  """Returns all columns of Shards as an Arrow table."""
+  return _wherever(shards_, shards.read_all)
+
+
+def _wherever(shards_, read_them):
+  """Calls a function with Shards; again, where some have been packed since."""
+  while True:
+    try:
+      return read_them(shards_)
+    except schema.DamagedShardError:
+      now = contents.moved(shards_)
+      if now is shards_:
+        raise
+      shards_ = now
+
+
+def _read(shards_, names, rows):
   fields = [schema.kind_of(shards_[0].name).schema.field(n) for n in names]
+  files, order = shards.files_of(shards_)
+  if order is not None:
+    rows = order if rows is None else order[rows]
   with contextlib.ExitStack() as stack:
     count = sum(shard.rows for shard in shards_)
     sinks = [_sink(field, count, stack) for field in fields]
     first, held = 0, 0
-    for shard in shards_:
-      start = first
-      for arrays in shards.batches(shard, fields):
+    for number, (path, spans) in enumerate(files.items(), 1):
+      for arrays in shards.batches(path, spans, fields):
         for sink, array in zip(sinks, arrays):
-          sink.add(start, array)
-        start += len(array)
-      first += shard.rows
-      held += shard.rows
-      if held >= shards.BATCH_ROWS or shard is shards_[-1]:
+          sink.add(first, array)
+        first += len(array)
+        held += len(array)
+      if held >= shards.BATCH_ROWS or number == len(files):
         # What decompression took; Arrow would keep it for the next time.
         held, array, arrays = 0, None, None
         pa.default_memory_pool().release_unused()

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from nasjax.table import columns as columns_lib
+from nasjax.table import contents, questions, reductions, schema, shards
 from nasjax.table import index as index_lib
 from nasjax.table import latency as latency_lib
-from nasjax.table import questions, reductions, schema, shards
 
 # Cell, seed and recipe say which row is meant only where these are all alike.
 CONTEXT = ('space', 'macro', 'corpus', 'corpus_fingerprint')
@@ -23,7 +23,8 @@ def open_table(path, verify=True):
 
   Args:
     path: a directory of shards, or a run's directory, which has them in
-      `table/`.
+      `table/`; or the archive of a release, which is checked and unpacked into
+      a temporary directory.
     verify: whether to compare the SHA-256 of every shard. Sizes, versions,
       schemas and numbers of rows are checked in any case, and so is the
       checksum of each column when it is read.
@@ -36,23 +37,28 @@ def open_table(path, verify=True):
     SchemaError: a shard is of another version or schema.
     TableError: there is no table.
   """
+  path = pathlib.Path(path)
+  if path.is_file():
+    from nasjax.table import releasing  # which opens what it has unpacked
+
+    if releasing.is_release(path):
+      return releasing.unpacked(path)
   directory = shards.locate(path)
-  names = shards.committed(directory)
-  if not names:
-    waiting = shards.uncommitted(directory)
+  found = contents.load_all(directory, digest=verify)
+  for name in sorted(found.problems):
+    raise found.problems[name]
+  runs, latencies = (
+    tuple(s for s in found.shards if schema.kind_of(s.name) is kind)
+    for kind in (schema.RUNS, schema.LATENCY)
+  )
+  if not runs:
+    waiting = contents.uncommitted(directory)
     raise schema.TableError(
       f'{directory} has no committed shard'
       + (f' (uncommitted: {", ".join(waiting)})' if waiting else '')
       + '; run the generator of the table, again if it was stopped'
     )
-  latency_names = shards.committed(directory, schema.LATENCY)
-  return Table(
-    directory,
-    tuple(shards.load(directory, name, verify) for name in names),
-    latency_shards=tuple(
-      shards.load(directory, name, verify) for name in latency_names
-    ),
-  )
+  return Table(directory, runs, latency_shards=latencies)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -252,7 +258,7 @@ class Table:
   @property
   def uncommitted(self):
     """Names of Parquet files in the directory that no mark has committed."""
-    return shards.uncommitted(self.path)
+    return contents.uncommitted(self.path)
 
   @functools.cached_property
   def space(self):
@@ -269,7 +275,7 @@ class Table:
 
   def to_arrow(self):
     """Returns all rows and columns as a pyarrow Table."""
-    whole = pa.concat_tables([shards.read(shard) for shard in self.shards])
+    whole = columns_lib.whole(self.shards)
     return whole if self.rows is None else whole.take(pa.array(self.rows))
 
   def to_pandas(self):

@@ -12,6 +12,8 @@ runs. Latencies, whose columns are others, therefore lie in `_latency/`, and end
 in `.pq`, for DuckDB reads every `.parquet` below a folder. Older tables have
 marks `<name>.json` and latencies among the runs; they are read, and the next
 writer moves both (see `writing.tidy`).
+
+Many small shards may stand in one large file instead, a pack: see `contents`.
 """
 
 import contextlib
@@ -20,17 +22,17 @@ import json
 import os
 import pathlib
 import stat
-import time
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nasjax.storage import disk
 from nasjax.table import schema
 
 FORMAT = 'nasjax-table'
 LATENCIES, LATENCY_SUFFIX = '_latency', '.pq'
+PACKS, PACK_PREFIX = '_packed', 'packed-'
 # Refused unread beyond these, whatever a file says of itself.
 MAX_MARK_BYTES = 16 << 20
 MAX_ROWS = 10_000_000
@@ -48,30 +50,12 @@ class Shard(NamedTuple):
   size: int  # bytes
   rows: int
   meta: dict
-
-
-class Report(NamedTuple):
-  """What `verify` found.
-
-  Attributes:
-    shards: the intact ones.
-    problems: by shard name, the error of each that is not.
-    uncommitted: names of Parquet files without a commit mark.
-    leftovers: names of files that a killed writer left.
-    size: bytes of the intact shards, all of them digested.
-    seconds: wall time.
-  """
-
-  shards: tuple[Shard, ...]
-  problems: dict[str, schema.TableError]
-  uncommitted: tuple[str, ...]
-  leftovers: tuple[str, ...]
-  size: int
-  seconds: float
+  first: int = 0  # row of the file where it begins, if it stands in a pack
 
   @property
-  def mb_per_s(self):
-    return self.size / 1e6 / max(self.seconds, 1e-9)
+  def packed(self):
+    """Whether it stands in a pack; digest and size are those it once had."""
+    return self.path.stem != self.name
 
 
 def locate(path):
@@ -91,38 +75,30 @@ def locate(path):
   return inner
 
 
-def committed(directory, kind=schema.RUNS):
-  """Returns the names of the shards that have a commit mark, sorted.
-
-  There are none where there is no such directory. That a mark is there does not
-  say that its shard is intact: see `load`.
-
-  Args:
-    directory: the table.
-    kind: `schema.RUNS` or `schema.LATENCY`; None for both.
-  """
-  names = {name_of(p) for p in marks(directory)}
-  return tuple(sorted(n for n in names if kind in (None, schema.kind_of(n))))
-
-
-def is_committed(directory, name):
-  """Tells whether a shard has a commit mark, without a look at the others."""
-  return os.path.lexists(find_mark(directory, name))
-
-
-def uncommitted(directory):
-  """Returns the names of Parquet files without a commit mark, sorted."""
-  names = {
-    p.stem
-    for suffix in ('.parquet', LATENCY_SUFFIX)
-    for p in _visible(directory, suffix)
-  }
-  return tuple(sorted(names.difference(committed(directory, kind=None))))
-
-
 def marks(directory):
-  """Returns the paths of the commit marks of a table, in no order."""
-  return [p for p in _visible(directory, '.json') if _is_mark(p)]
+  """Returns the paths of the commit marks of a table, in no order.
+
+  Beside rows of its name any JSON file is a mark, however damaged; alone, one
+  that names the format.
+  """
+  found = []
+  for place in folders(directory):
+    # One listing: a look at each file takes a second where there are 100,000.
+    names = listed(place)
+    for name in names:
+      if name.endswith('.json') and not name.startswith('.'):
+        path = place / name
+        if rows_of(path).name in names or _names_format(path):
+          found.append(path)
+  return found
+
+
+def listed(directory):
+  """Returns the names in a directory, a set; none where there is none."""
+  try:
+    return set(os.listdir(directory))
+  except (FileNotFoundError, NotADirectoryError):
+    return set()
 
 
 def folders(directory):
@@ -144,12 +120,17 @@ def rows_path(directory, name):
 
 def mark_path(rows):
   """Returns where the commit mark of a file of rows goes."""
+  if rows.name.startswith(PACK_PREFIX):
+    # Apart, so that whoever looks for a shard need not list all of a table.
+    return rows.parent / PACKS / f'{rows.stem}.json'
   return rows.with_name(f'_{rows.stem}.json')
 
 
 def rows_of(mark):
   """Returns the path of the rows that a commit mark is of."""
   name = name_of(mark)
+  if mark.parent.name == PACKS:
+    return mark.parent.parent / f'{name}.parquet'
   if mark.name.startswith('_') and schema.kind_of(name) is schema.LATENCY:
     return mark.with_name(f'{name}{LATENCY_SUFFIX}')
   return mark.with_name(f'{name}.parquet')
@@ -184,70 +165,142 @@ def load(directory, name, digest=True):
     DamagedShardError: a file is missing, a link, or not what was committed.
     SchemaError: the files are whole, but of another version or schema.
   """
-  shard = _read_mark(pathlib.Path(directory), name)
+  shard = read_mark(directory, name)
+  check(shard, digest)
+  return shard
+
+
+def check(shard, digest=True):
+  """Checks the rows' file of a Shard that is as its mark says; see `load`."""
   size = _plain_file(shard.path).st_size
   if size != shard.size:
-    raise _damaged(shard.path, f'has {size} bytes, {shard.size} committed')
+    raise damaged(shard.path, f'has {size} bytes, {shard.size} committed')
   if digest:
     with shard.path.open('rb') as f:
       found = hashlib.file_digest(f, 'sha256').hexdigest()
     if found != shard.sha256:
-      raise _damaged(
+      raise damaged(
         shard.path, f'has SHA-256 {found}, {shard.sha256} committed'
       )
   _check_parquet(shard)
-  return shard
 
 
 def read(shard):
   """Returns the Arrow table of a Shard."""
   try:
     with _parquet(shard.path) as f:
-      return f.read(use_threads=False)
+      if not shard.packed:
+        return f.read(use_threads=False)
+      groups, first = _groups_of(f.metadata, shard.first, shard.rows)
+      rows = f.read_row_groups(groups, use_threads=False)
+      return rows.slice(first, shard.rows)
   except (pa.ArrowException, OSError) as e:
-    raise _damaged(shard.path, f'cannot be read: {e}') from e
+    raise damaged(shard.path, f'cannot be read: {e}') from e
 
 
-def batches(shard, fields):
-  """Yields some columns of a Shard as Arrow arrays, some thousand rows each.
+def _groups_of(footer, first, rows):
+  """Returns the row groups that hold rows, and where in them these begin."""
+  groups, at, skipped = [], 0, 0
+  for g in range(footer.num_row_groups):
+    there = footer.row_group(g).num_rows
+    if at + there <= first:
+      skipped += there
+    elif at < first + rows:
+      groups.append(g)
+    at += there
+  return groups, first - skipped
+
+
+def files_of(shards_):
+  """Returns which rows of which files Shards are, and how these are ordered.
 
   Args:
-    shard: a Shard.
+    shards_: Shards in the order in which their rows are wanted.
+
+  Returns:
+    dict from paths to lists of (first, stop), rising, none touching the next;
+    and of each wanted row its place among those of the files, one file after
+    another; None where it is its own.
+  """
+  parts, wanted = {}, 0
+  for shard in shards_:
+    span = (shard.first, shard.first + shard.rows, wanted)
+    parts.setdefault(shard.path, []).append(span)
+    wanted += shard.rows
+  files, order_w, place, moved = {}, [], 0, False
+  for path, spans in parts.items():
+    spans.sort()
+    merged = files[path] = []
+    for first, stop, at in spans:
+      if merged and merged[-1][1] == first:
+        merged[-1] = (merged[-1][0], stop)
+      else:
+        merged.append((first, stop))
+      moved |= at != place
+      order_w.append((at, place, stop - first))
+      place += stop - first
+  if not moved:
+    return files, None
+  order = np.empty(wanted, np.int64)
+  for at, place, rows in order_w:
+    order[at : at + rows] = np.arange(place, place + rows)
+  return files, order
+
+
+def read_all(shards_):
+  """Returns the Arrow table of Shards, in their order."""
+  files, order = files_of(shards_)
+  parts = []
+  for path, spans in files.items():
+    try:
+      with _parquet(path) as f:
+        whole = f.read(use_threads=False)
+    except (pa.ArrowException, OSError) as e:
+      raise damaged(path, f'cannot be read: {e}') from e
+    parts += [whole.slice(first, stop - first) for first, stop in spans]
+  table = pa.concat_tables(parts)
+  return table if order is None else table.take(pa.array(order))
+
+
+def rows_in(path):
+  """Returns how many rows a Parquet file declares."""
+  try:
+    with _parquet(path) as f:
+      return f.metadata.num_rows
+  except (pa.ArrowException, OSError) as e:
+    raise damaged(path, f'is no Parquet file: {e}') from e
+
+
+def batches(path, spans, fields):
+  """Yields columns of a file as Arrow arrays, some thousand rows each.
+
+  Args:
+    path: of the Parquet file.
+    spans: (first, stop), the rows that are wanted, in order; of a shard that
+      has the file to itself all, and there must be no more.
     fields: of the columns; strings come as codes and a dictionary.
   """
   names = [field.name for field in fields]
   texts = [f.name for f in fields if pa.types.is_string(f.type)]
-  rows = 0
+  rows, last = 0, spans[-1][1]
+  whole = len(spans) == 1 and spans[0][0] == 0
   try:
-    with _parquet(shard.path, texts) as f:
+    with _parquet(path, texts) as f:
       for batch in f.iter_batches(BATCH_ROWS, columns=names, use_threads=False):
-        rows += batch.num_rows
-        if rows <= shard.rows:
+        begin, rows = rows, rows + batch.num_rows
+        if whole and rows <= last:
           yield [batch.column(name) for name in names]
+          continue
+        for first, stop in spans:
+          low, high = max(first, begin), min(stop, rows)
+          if low < high:
+            part = batch.slice(low - begin, high - low)
+            yield [part.column(name) for name in names]
   except (pa.ArrowException, OSError) as e:
-    raise _damaged(shard.path, f'cannot be read: {e}') from e
-  if rows != shard.rows:
-    raise _damaged(shard.path, f'has {rows} rows, {shard.rows} committed')
-
-
-def verify(path):
-  """Checks every shard, digests included, and returns a Report."""
-  start = time.perf_counter()
-  directory = locate(path)
-  good, problems = [], {}
-  for name in committed(directory, kind=None):
-    try:
-      good.append(load(directory, name))
-    except schema.TableError as e:
-      problems[name] = e
-  return Report(
-    tuple(good),
-    problems,
-    uncommitted(directory),
-    tuple(n for place in folders(directory) for n in disk.leftovers(place)),
-    sum(shard.size for shard in good),
-    time.perf_counter() - start,
-  )
+    raise damaged(path, f'cannot be read: {e}') from e
+  packed = path.name.startswith(PACK_PREFIX)
+  if rows < last or (rows > last and not packed):
+    raise damaged(path, f'has {rows} rows, {last} committed')
 
 
 def mark_bytes(shard):
@@ -286,49 +339,34 @@ def _canonical(content):
   return (text + '\n').encode()
 
 
-def _visible(directory, suffix):
-  """Returns the paths in a table with a suffix and without a dot ahead."""
-  if not pathlib.Path(directory).is_dir():
-    return []
-  return [
-    p
-    for place in folders(directory)
-    for p in place.iterdir()
-    if p.suffix == suffix and not p.name.startswith('.')
-  ]
+def _names_format(path):
+  """Tells a commit mark without rows from a stray JSON file."""
+  try:
+    info = path.lstat()
+    if not stat.S_ISREG(info.st_mode) or info.st_size > MAX_MARK_BYTES:
+      return False
+    return FORMAT.encode() in path.read_bytes()
+  except FileNotFoundError:
+    return False  # moved meanwhile
 
 
-def _is_mark(path):
-  """Tells a commit mark, whole or damaged, from a stray JSON file.
-
-  Beside rows of its name any JSON file is a mark, however damaged; alone, one
-  that names the format.
-  """
-  if os.path.lexists(rows_of(path)):
-    return True
-  info = path.lstat()
-  if not stat.S_ISREG(info.st_mode) or info.st_size > MAX_MARK_BYTES:
-    return False
-  return FORMAT.encode() in path.read_bytes()
-
-
-def _read_mark(directory, name):
+def read_mark(directory, name):
   """Returns the Shard that a commit mark describes."""
   path = find_mark(directory, name)
   size = _plain_file(path).st_size
   if size > MAX_MARK_BYTES:
-    raise _damaged(path, f'has {size} bytes, too many for a commit mark')
+    raise damaged(path, f'has {size} bytes, too many for a commit mark')
   raw = path.read_bytes()
   try:
     content = json.loads(raw)
     digest = content.pop('mark_sha256')
     whole = seal(content) == raw
   except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-    raise _damaged(path, f'is no commit mark ({type(e).__name__})') from e
+    raise damaged(path, f'is no commit mark ({type(e).__name__})') from e
   if not whole:
-    raise _damaged(path, f'does not have the digest it names ({digest})')
+    raise damaged(path, f'does not have the digest it names ({digest})')
   if content.get('format') != FORMAT or content.get('shard') != name:
-    raise _damaged(
+    raise damaged(
       path,
       f'is of format {content.get("format")!r}, shard {content.get("shard")!r}',
     )
@@ -348,7 +386,7 @@ def _read_mark(directory, name):
       content['meta'],
     )
   except KeyError as e:
-    raise _damaged(path, f'lacks {e}') from e
+    raise damaged(path, f'lacks {e}') from e
 
 
 def _check_parquet(shard):
@@ -361,9 +399,9 @@ def _check_parquet(shard):
         (_values(footer, c) for c in range(footer.num_columns)), default=0
       )
   except (pa.ArrowException, OSError) as e:
-    raise _damaged(shard.path, f'is no Parquet file: {e}') from e
+    raise damaged(shard.path, f'is no Parquet file: {e}') from e
   if rows != shard.rows or rows > MAX_ROWS or values > MAX_VALUES:
-    raise _damaged(
+    raise damaged(
       shard.path,
       f'declares {rows} rows and {values} values in a column; '
       f'{shard.rows} rows were committed',
@@ -420,14 +458,14 @@ def _plain_file(path):
   try:
     info = path.lstat()
   except FileNotFoundError as e:
-    raise _damaged(path, 'is missing') from e
+    raise damaged(path, 'is missing') from e
   if not stat.S_ISREG(info.st_mode):
     what = 'a link' if stat.S_ISLNK(info.st_mode) else 'no plain file'
-    raise _damaged(path, f'is {what}, which is not followed')
+    raise damaged(path, f'is {what}, which is not followed')
   return info
 
 
-def _damaged(path, what):
+def damaged(path, what):
   return schema.DamagedShardError(
     f'{path} {what}; table.repair() sets shard {name_of(path)!r} aside, '
     'then run its generator again'

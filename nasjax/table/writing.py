@@ -1,17 +1,16 @@
-"""Writing shards so that a kill never shows; setting damaged ones aside."""
+"""Writing shards so that a kill never shows."""
 
 import hashlib
 import json
 import os
 import pathlib
 import re
-import secrets
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nasjax.storage import disk
-from nasjax.table import checking, schema, shards
+from nasjax.table import checking, contents, schema, shards
 
 QUARANTINE = '_damaged'
 _OLD_QUARANTINE = 'damaged'
@@ -49,14 +48,13 @@ def write_shard(directory, name, rows, meta=None):
     raise schema.TableError(
       f'shard name {name!r}: use letters, digits, ".", "_" and "-"'
     )
+  if name.startswith(shards.PACK_PREFIX):
+    raise schema.TableError(
+      f'shard name {name!r}: {shards.PACK_PREFIX!r} begins the names of packs'
+    )
   table = checking.from_rows(rows, name)
   meta = dict(meta or {})
-  if isinstance(meta.get('metric'), str):
-    told = {key: json.dumps(meta[key]) for key in _TOLD if meta.get(key)}
-    table = table.replace_schema_metadata({'metric': meta['metric']} | told)
-  sink = pa.BufferOutputStream()
-  pq.write_table(table, sink, compression='zstd', write_page_checksum=True)
-  payload = sink.getvalue().to_pybytes()
+  payload = payload_of(table, meta)
   shard = shards.Shard(
     name,
     shards.rows_path(directory, name),
@@ -66,6 +64,30 @@ def write_shard(directory, name, rows, meta=None):
     meta,
   )
   return put(pathlib.Path(directory), shard, payload, table)
+
+
+def payload_of(table, meta, group_rows=None):
+  """Returns the bytes of the Parquet file of an Arrow table.
+
+  Args:
+    table: of rows.
+    meta: of their mark, some of which is in the file, too.
+    group_rows: rows of a row group; Arrow's choice if not given.
+  """
+  told = {}
+  if isinstance(meta.get('metric'), str):
+    told = {key: json.dumps(meta[key]) for key in _TOLD if meta.get(key)}
+    told = {'metric': meta['metric']} | told
+  table = table.replace_schema_metadata(told or None)
+  sink = pa.BufferOutputStream()
+  pq.write_table(
+    table,
+    sink,
+    row_group_size=group_rows,
+    compression='zstd',
+    write_page_checksum=True,
+  )
+  return sink.getvalue().to_pybytes()
 
 
 def put(directory, shard, payload, table):
@@ -84,8 +106,9 @@ def put(directory, shard, payload, table):
   disk.make_directory(directory)
   with disk.lock(directory) as locked:
     if locked:
-      tidy(directory)
-    marked = shards.is_committed(directory, shard.name)
+      _tidy_now_and_then(directory)
+    mark = shards.find_mark(directory, shard.name)
+    marked = os.path.lexists(mark)
     standing = _standing(directory, shard.name)
     if standing is not None:
       check_same(standing, table)
@@ -95,7 +118,7 @@ def put(directory, shard, payload, table):
       disk.clear(shard.path.parent, f'.{shard.name}.')
       disk.clear(shard.path.parent, f'._{shard.name}.')
     if marked:  # but damaged; the mark must not vouch for new rows
-      disk.remove(shards.find_mark(directory, shard.name))
+      disk.remove(mark)
       disk.remove(shard.path)
     # Neither step trusts the lock: machines may not see each other's, and who
     # was stopped here goes on later.
@@ -122,34 +145,41 @@ def _adopted(shard, payload, table):
   return found
 
 
-def repair(path):
-  """Moves damaged shards into `_damaged/`; removes what killed writers left.
+def publish(directory, shard, payload, mark=None):
+  """Makes the files of a shard appear, whatever stands there; under the lock.
 
-  Whoever generates the table then makes these shards again and no others.
-  Shards of another schema version are whole, and stay. An older table then lies
-  as `tidy` says.
-
-  Returns:
-    The names of the shards moved, sorted.
+  Args:
+    directory: the table.
+    shard: the Shard to be.
+    payload: the bytes of its Parquet file.
+    mark: those of its mark; made here if not given.
   """
-  directory = shards.locate(path)
-  with disk.lock(directory) as locked:
-    if locked:
-      tidy(directory)
-    problems = shards.verify(directory).problems
-    moved = tuple(
-      sorted(
-        name
-        for name, error in problems.items()
-        if isinstance(error, schema.DamagedShardError)
-      )
-    )
-    for name in moved:
-      _quarantine(directory, name)
-    if locked:
-      for place in shards.folders(directory):
-        disk.clear(place, '.')
-  return moved
+  mark = shards.mark_bytes(shard) if mark is None else mark
+  rows = shards.rows_path(directory, shard.name)
+  # A mark that stands is of a damaged shard, and must not vouch for new rows.
+  disk.remove(shards.find_mark(directory, shard.name))
+  disk.publish(rows, payload)
+  disk.publish(shards.mark_path(rows), mark)
+
+
+# By device and inode of a table, how many writes may pass before it is tidied.
+_REST = {}
+
+
+def _tidy_now_and_then(directory):
+  """Tidies, and clears what killed writers left; the lock must be held.
+
+  It lists the table: where that is large, not before every write.
+  """
+  info = directory.stat()
+  place = info.st_dev, info.st_ino
+  _REST[place] = _REST.get(place, 0) - 1
+  if _REST[place] > 0:
+    return
+  tidy(directory)
+  for folder in contents.folders(directory):
+    disk.clear(folder, '.')
+  _REST[place] = len(shards.listed(directory)) // 64
 
 
 def tidy(directory):
@@ -205,31 +235,23 @@ def check_same(standing, table):
   if differing:
     row = differing[0]
     rest = [n for n in kind.identity if n not in ('space', 'arch')]
+    where, remedy = standing.path, 'Remove it to write it anew'
+    if standing.packed:
+      where = f'shard {standing.name!r} of {standing.path}'
+      remedy = 'Give the new ones another table'
     raise schema.ConflictError(
-      f'{standing.path} stands with other results for {len(differing)} rows, '
+      f'{where} stands with other results for {len(differing)} rows, '
       f'the first of cell {row["arch"]}, '
-      f'{", ".join(f"{n} {row[n]!r}" for n in rest)}; it was kept. Remove it '
-      'to write it anew'
+      f'{", ".join(f"{n} {row[n]!r}" for n in rest)}; it was kept. '
+      f'{remedy}'
     )
 
 
 def _standing(directory, name):
   """Returns the intact Shard of a name, or None where there is none."""
-  if not shards.is_committed(directory, name):
+  if not contents.is_committed(directory, name):
     return None
   try:
-    return shards.load(directory, name)
+    return contents.load(directory, name)
   except schema.DamagedShardError:
     return None
-
-
-def _quarantine(directory, name):
-  """Moves both files of a shard away, the commit mark first."""
-  aside = directory / QUARANTINE
-  aside.mkdir(exist_ok=True)
-  tag = secrets.token_hex(4)
-  mark = shards.find_mark(directory, name)
-  for source in (mark, shards.rows_of(mark)):
-    if os.path.lexists(source):
-      os.replace(source, aside / f'{name}.{tag}{source.suffix}.damaged')
-      disk.sync_directory(source.parent)

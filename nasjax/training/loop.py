@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import orbax.checkpoint as ocp
-
 from nasjax.storage import checkpoints
 
 # What a killed process loses at most, where epochs are long.
@@ -53,31 +51,36 @@ class Trainable(Protocol):
     """Tells whether training ended before an epoch, from the state before."""
 
 
-def run(trainable, place, epochs, about, tell, say, guard=lambda: None):
-  """Trains, or what is left of it, with a checkpoint after every epoch.
+def run(
+  trainable, place, epochs, about, tell, say, guard=lambda: None, every=1
+):
+  """Trains, or what is left of it, with a checkpoint after an epoch.
 
   Within an epoch that takes longer than MIDWAY_SECONDS there are further ones,
   in `place`/midway, where `Trainable.epoch` pauses.
 
   Args:
     trainable: `Trainable`.
-    place: directory of its checkpoints, of which the last is kept.
+    place: directory of its checkpoints. Two are kept while it is trained, so
+      that one can be damaged, and the last in the end.
     epochs: the most there can be.
     about: dict of plain values that a checkpoint says of itself.
     tell: called with an epoch, the state on the host, and whether the epoch was
       read from a checkpoint, after every epoch.
     say: called with a line of text for a checkpoint that cannot be restored.
     guard: called before a checkpoint is saved; raises where it must not be.
+    every: epochs between two checkpoints; the last epoch has one anyway.
 
   Returns:
     the last state on the host.
   """
   with (
-    checkpoints.manager(place) as saved,
-    _Midway(place, trainable, about, guard) as midway,
+    checkpoints.manager(place, keep=2, say=say) as saved,
+    _Midway(place, trainable, about, guard, say) as midway,
   ):
+    saver = checkpoints.Saver(saved, place)
     done, host, _ = checkpoints.restore(saved, place, trainable.target(), say)
-    within, since = midway.restore(done + 1, say)
+    within, since = midway.restore(done + 1)
     if since is not None:
       trainable.resume(within)
     elif done:
@@ -90,21 +93,14 @@ def run(trainable, place, epochs, about, tell, say, guard=lambda: None):
           break
         trainable.epoch(epoch, since, midway.pause(epoch))
         host, since = trainable.host(), None
-        guard()
-        _save(saved, epoch, host, about)
+        ends = epoch == epochs or trainable.over(host, epoch + 1)
+        if ends or epoch % every == 0:
+          guard()
+          saver.save(epoch, host, about)
       tell(epoch, host, epoch <= done)
-    saved.wait_until_finished()
+    saver.finish()
   shutil.rmtree(midway.place, ignore_errors=True)
   return host
-
-
-def _save(saved, step, host, about):
-  with checkpoints.SAVING:
-    saved.save(
-      step,
-      args=ocp.args.StandardSave(checkpoints.by_field(host)),
-      custom_metadata=about,
-    )
 
 
 class _Midway:
@@ -114,9 +110,10 @@ class _Midway:
     place: their directory, made when it is needed.
   """
 
-  def __init__(self, place, trainable, about, guard):
+  def __init__(self, place, trainable, about, guard, say):
     self.place = pathlib.Path(place) / 'midway'
-    self._trainable, self._about, self._guard = trainable, about, guard
+    self._trainable, self._about = trainable, about
+    self._guard, self._say = guard, say
     self._open, self._saved, self._last = contextlib.ExitStack(), None, 0.0
 
   def __enter__(self):
@@ -127,15 +124,19 @@ class _Midway:
 
   def _manager(self):
     if self._saved is None:
-      self._saved = self._open.enter_context(checkpoints.manager(self.place))
+      self._saved = self._open.enter_context(
+        checkpoints.manager(self.place, keep=2, say=self._say)
+      )
+      self._saver = checkpoints.Saver(self._saved, self.place)
+      self._step = self._saved.latest_step() or 0
     return self._saved
 
-  def restore(self, epoch, say):
+  def restore(self, epoch):
     """Returns state and point of an epoch that was left; None and None."""
     if not self.place.is_dir():
       return None, None
     _, host, about = checkpoints.restore(
-      self._manager(), self.place, self._trainable.target(), say
+      self._manager(), self.place, self._trainable.target(), self._say
     )
     if about is None or about['epoch'] != epoch:
       return None, None
@@ -149,10 +150,10 @@ class _Midway:
       if time.monotonic() - self._last < MIDWAY_SECONDS:
         return
       self._guard()
-      saved = self._manager()
-      _save(
-        saved,
-        (saved.latest_step() or 0) + 1,
+      self._manager()
+      self._step += 1
+      self._saver.save(
+        self._step,
         self._trainable.host(),
         self._about | {'epoch': epoch, 'since': point},
       )

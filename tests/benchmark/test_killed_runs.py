@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import jax
 import killed_runs
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import tiny_corpus
 import tiny_run
 
 from nasjax import table
+from nasjax.storage import checkpoints
 
 
 @pytest.fixture(scope='module')
@@ -88,6 +90,24 @@ def test_a_killed_run_goes_on_from_its_last_epoch(killed, name):
       assert done[shard] - 1 <= resumed <= done[shard]
       done[shard] = max(len(epochs), resumed)
   assert done == [5, 5]
+
+
+@pytest.mark.parametrize('name', ['chosen', 'random'])
+def test_a_killed_run_ends_with_the_same_bits(killed, name):
+  """Weights, moments, curves: also where it was killed within an epoch."""
+  place, _ = killed
+  for shard in killed_runs.shards():
+    one, other = (
+      checkpoints.last(place / run / 'checkpoints' / shard.name)[1]
+      for run in ('whole', name)
+    )
+    assert set(one) == set(other) > {'best', 'members', 'curves', 'seconds'}
+    for state in (one, other):
+      del state['seconds']
+    leaves = jax.tree.leaves_with_path(one)
+    assert len(leaves) > 20
+    for (path, a), b in zip(leaves, jax.tree.leaves(other), strict=True):
+      assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), path
 
 
 def test_the_interesting_moments_were_met(killed):

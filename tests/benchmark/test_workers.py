@@ -15,7 +15,7 @@ import tiny_corpus
 import tiny_run
 
 from nasjax import table
-from nasjax.benchmark import running, workers
+from nasjax.benchmark import failures, running, workers
 from nasjax.training import population
 
 RECIPE = tiny_corpus.RECIPE
@@ -152,8 +152,12 @@ def test_a_failure_ends_all_and_the_rest_can_be_done_later(
   assert not watch.finished
   assert [epoch for _, epoch in watch.epochs] == [1]
   assert not table.committed(tmp_path / 'table')
+  # What was stopped did not fail.
+  (failed,) = failures.read(tmp_path)
+  assert failed.line.endswith('OSError: the screen is gone')
   again = _Watch()
   _run(tmp_path, 2, again)
+  assert not failures.read(tmp_path)
   tiny_corpus.assert_same_table(tmp_path, by_one)
   # Neither lost the epoch that it was in.
   resumed = {name for name, _, *how in again.epochs if how}

@@ -105,13 +105,20 @@ def test_a_row_can_be_made_again(tmp_path):
   assert float(found['train_loss']) < 0.002
 
 
-def test_a_row_of_a_small_table_can_be_made_again():
-  """To the bit, for it is the same program on the same machine."""
+def test_a_row_of_a_small_table_can_be_made_again(tmp_path):
+  """To the bit, for it is the same program on the same machine.
+
+  The table is compacted, and released: the row comes out of an archive.
+  """
   tiny = tiny_run.finished()
+  table.merge([tiny.out], tmp_path / 'table')
+  assert len(table.compact(tmp_path)) == 1
+  archive = tmp_path / 'tiny.tar'
+  table.release(tmp_path, archive)
   of_the_table = '--cells=', '--seeds=', '--members_per_shard='
   status, output, errors = tiny_run.forked(
     *(flag for flag in tiny.flags if not flag.startswith(of_the_table)),
-    f'--table={tiny.out}',
+    f'--table={archive}',
     '--cell=[[0,1],[4,0,1],[0,0,0,1]]',
     '--cell_seed=1',
     '--cell_recipe=tiny',

@@ -1,0 +1,187 @@
+"""Shows how far a run is, while it goes on.
+
+  python experiments/status.py --out=results/quickstart
+
+Reads the run's directory and nothing else, so it works on any machine that sees
+it. On a terminal the screen is drawn anew every --interval seconds until the
+run is done; otherwise, or with --once, once. --json prints all of it (or writes
+it, with --json=PATH), --html=PATH is a page for a browser, --prometheus_port=N
+serves http://HOST:N/metrics.
+"""
+
+import contextlib
+import http.server
+import json
+import pathlib
+import sys
+import threading
+import time
+
+from absl import flags
+from common import command
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string('out', 'results/benchmark', 'Directory of the run.')
+flags.DEFINE_bool(
+  'once',
+  None,
+  'Look once, and stop; if not given, where the output is no terminal and no '
+  'port is served.',
+)
+flags.DEFINE_float(
+  'interval', 2.0, 'Seconds between two looks.', lower_bound=0.1
+)
+flags.DEFINE_integer(
+  'errors', 5, 'At most so many of the last errors.', lower_bound=0
+)
+flags.DEFINE_string(
+  'json',
+  None,
+  'Print what there is as JSON, once; with a path, write it there.',
+)
+flags.DEFINE_string('html', None, 'Write a page for a browser there.')
+flags.DEFINE_integer(
+  'prometheus_port',
+  None,
+  'Serve the text format of Prometheus at this port; 0 takes a free one.',
+  lower_bound=0,
+  upper_bound=65535,
+)
+_PRINT = '-'
+
+
+def looks(watch):
+  """Yields what a Watch sees, again and again, until the run is done."""
+  while True:
+    status = watch.look(FLAGS.errors)
+    yield status
+    if FLAGS.once or status['state'] == 'done':
+      return
+    time.sleep(FLAGS.interval)
+
+
+def write(status):
+  """Writes the files that the flags ask for."""
+  from summaries import status_views
+
+  from nasjax.storage import disk
+
+  if FLAGS.json and FLAGS.json != _PRINT:
+    text = json.dumps(status, indent=1) + '\n'
+    disk.publish(pathlib.Path(FLAGS.json), text.encode())
+  if FLAGS.html:
+    going = not FLAGS.once and status['state'] != 'done'
+    refresh = max(1, round(FLAGS.interval)) if going else None
+    page = status_views.page(status, refresh)
+    disk.publish(pathlib.Path(FLAGS.html), page.encode())
+
+
+@contextlib.contextmanager
+def served(watch, port, errors):
+  """Serves /metrics while the block runs; yields the port.
+
+  Args:
+    watch: what to look at, for every request.
+    port: to listen at; 0 for a free one.
+    errors: as in `Watch.look`.
+
+  Raises:
+    ValueError: there is somebody at that port.
+  """
+  from summaries import status_views
+
+  lock = threading.Lock()
+
+  class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):  # noqa: N802  the name is the library's
+      if self.path.partition('?')[0] not in ('/', '/metrics'):
+        self.send_error(404)
+        return
+      try:
+        with lock:
+          text = status_views.prometheus(watch.look(errors))
+      except (OSError, ValueError) as e:
+        self.send_error(503, explain=str(e))
+        return
+      payload = text.encode()
+      self.send_response(200)
+      self.send_header('Content-Type', 'text/plain; version=0.0.4')
+      self.send_header('Content-Length', str(len(payload)))
+      self.end_headers()
+      self.wfile.write(payload)
+
+    def log_message(self, *_):
+      pass
+
+  try:
+    server = http.server.ThreadingHTTPServer(('', port), Handler)
+  except OSError as e:
+    raise ValueError(
+      f'--prometheus_port={port}: {e.strerror}; give another, or 0'
+    ) from None
+  with server:
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+      yield server.server_address[1]
+    finally:
+      server.shutdown()
+
+
+def run():
+  """Looks, shows and writes."""
+  out = pathlib.Path(FLAGS.out)
+  for name in ('json', 'html'):
+    path = FLAGS[name].value
+    if path == '':
+      raise ValueError(f'--{name} is empty; name a file')
+    if path and path != _PRINT and not pathlib.Path(path).parent.is_dir():
+      raise ValueError(f'--{name}={path}: there is no such directory')
+  from common import watching
+  from rich.console import Console
+  from rich.live import Live
+  from summaries import status_views
+
+  console = Console(markup=False, emoji=False, highlight=False)
+  if not console.is_terminal:
+    console = Console(markup=False, emoji=False, highlight=False, width=110)
+  port = FLAGS.prometheus_port
+  if FLAGS.once is None:
+    FLAGS.once = not console.is_terminal and port is None
+  watch = watching.Watch(out)
+  if FLAGS.json == _PRINT:
+    print(json.dumps(watch.look(FLAGS.errors), indent=1))
+    return
+  with contextlib.ExitStack() as stack:
+    if port is not None:
+      # A look of its own: what it serves is as of the request.
+      other = watching.Watch(out)
+      at = stack.enter_context(served(other, port, FLAGS.errors))
+      print(f'serving port {at}: /metrics', flush=True)
+    if FLAGS.once or not console.is_terminal:
+      for status in looks(watch):
+        write(status)
+        if FLAGS.once:
+          console.print(status_views.screen(status))
+      return
+    live = stack.enter_context(Live(console=console, auto_refresh=False))
+    for status in looks(watch):
+      write(status)
+      live.update(status_views.screen(status), refresh=True)
+
+
+def _with_bare_json(argv):
+  """Returns the arguments with `--json` alone as `--json=-`."""
+  ends = [*argv[1:], '--']
+  return [
+    f'{word}={_PRINT}'
+    if word in ('--json', '-json') and after.startswith('-')
+    else word
+    for word, after in zip(argv, ends)
+  ]
+
+
+if __name__ == '__main__':
+  sys.argv = _with_bare_json(sys.argv)
+  command.run(run)
