@@ -279,15 +279,14 @@ def test_reports_are_of_what_decides_or_of_what_is_asked_for(
 ):
   pages = [tmp_path / f'{n}.html' for n in range(3)]
   tables = characters[0], worded.path, worded.path
-  (usual, by_words, wrong) = launcher.tried(
-    [
-      [f'--table={one}', f'--out={page}', '--resamples=100', *more]
-      for one, page, more in zip(
-        tables, pages, ([], ['--metric=wer'], ['--metric=ler'])
-      )
-    ],
-    'report',
-    ['nasjax.table'],
+  usual, by_words, wrong = (
+    launcher.forked(
+      *(f'--table={one}', f'--out={page}', '--resamples=100', *more),
+      launcher='report',
+    )
+    for one, page, more in zip(
+      tables, pages, ((), ('--metric=wer',), ('--metric=ler',))
+    )
   )
   assert usual[0] == 0, usual[2]
   text = pages[0].read_text()

@@ -136,7 +136,7 @@ def test_wrong_flags_are_refused():
   found = tiny_run.tried(
     [[flag] for flag in mistakes],
     'accelerators',
-    environment=compilers.ENVIRONMENT,
+    compilers.ENVIRONMENT,
   )
   for (status, output, errors), words in zip(found, mistakes.values()):
     assert status == 1 and not output

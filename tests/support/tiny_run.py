@@ -77,27 +77,26 @@ def finish(*flags, launcher='benchmark'):
   return process.returncode, output, errors
 
 
-def tried(tries, launcher='benchmark', modules=(), environment=None):
+def tried(tries, launcher, environment):
   """Runs a launcher with every list of flags, in forks of one process.
 
-  For what ends before any computation: much of the time of such a start is
-  Python's and its libraries'.
+  For what reads the environment before it imports JAX, in time for no fork of
+  `forked`.
 
   Args:
     tries: lists of flags.
     launcher: its name.
-    modules: names of what is imported once for all.
-    environment: if not that of `finish`.
+    environment: of the process.
 
   Returns:
     what `finish` returns, for each.
   """
   lines = (json.dumps([f'experiments/{launcher}.py', list(f)]) for f in tries)
   done = subprocess.run(
-    [*_FORKS, *modules],
+    _FORKS,
     input='\n'.join(lines),
     cwd=ROOT,
-    env=environment or _environment(),
+    env=environment,
     capture_output=True,
     text=True,
     timeout=300,
@@ -113,7 +112,10 @@ def _server():
     [
       *_FORKS,
       'nasjax.benchmark.running',
+      'nasjax.oneshot',
       'nasjax.plots',
+      'nasjax.predictors.gcn',
+      'nasjax.search.landscape',
       'nasjax.data.synthetic_timit',
     ],
     cwd=ROOT,
