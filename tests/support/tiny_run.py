@@ -77,7 +77,7 @@ def finish(*flags, launcher='benchmark'):
   return process.returncode, output, errors
 
 
-def tried(tries, launcher, environment):
+def tried(tries, launcher, environment, modules=()):
   """Runs a launcher with every list of flags, in forks of one process.
 
   For what reads the environment before it imports JAX, in time for no fork of
@@ -87,13 +87,14 @@ def tried(tries, launcher, environment):
     tries: lists of flags.
     launcher: its name.
     environment: of the process.
+    modules: names of what is imported once for all.
 
   Returns:
     what `finish` returns, for each.
   """
-  lines = (json.dumps([f'experiments/{launcher}.py', list(f)]) for f in tries)
+  lines = (_line(launcher, flags) for flags in tries)
   done = subprocess.run(
-    _FORKS,
+    [*_FORKS, *modules],
     input='\n'.join(lines),
     cwd=ROOT,
     env=environment,
@@ -128,11 +129,22 @@ def _server():
   return process
 
 
-def forked(*flags, launcher='benchmark'):
-  """Does what `finish` does, without the seconds that imports take."""
+def _line(launcher, flags, environment=None):
+  path = pathlib.Path('experiments', f'{launcher}.py')
+  return json.dumps([str(path), list(flags), environment or {}])
+
+
+def forked(*flags, launcher='benchmark', environment=None):
+  """Does what `finish` does, without the seconds that imports take.
+
+  Args:
+    *flags: of the command line.
+    launcher: its name, or its path without the suffix.
+    environment: what is put into that of the process; Python and JAX have been
+      started without.
+  """
   server = _server()
-  line = json.dumps([f'experiments/{launcher}.py', list(flags)])
-  print(line, file=server.stdin, flush=True)
+  print(_line(launcher, flags, environment), file=server.stdin, flush=True)
   return tuple(json.loads(server.stdout.readline()))
 
 
