@@ -89,7 +89,7 @@ def _error(one, other):
   return np.linalg.norm(one - other) / np.linalg.norm(other)
 
 
-# The other two in bfloat16: test_bfloat16_is_near.
+# One of the other two in bfloat16: test_bfloat16_is_near.
 @pytest.mark.parametrize(
   'kernels, checkpoint',
   [
@@ -109,7 +109,11 @@ def test_the_form_computes_what_the_network_does(kernels, checkpoint):
   assert max(jax.tree.leaves(errors)) < 1e-5, errors
 
 
-@pytest.mark.parametrize('kernels, checkpoint', [('tpu', False), ('gpu', True)])
+# The TPU's kernels in bfloat16 in small: kernels/test_conv_kernels.
+@pytest.mark.parametrize(
+  'kernels, checkpoint',
+  [pytest.param('tpu', False, marks=pytest.mark.slow), ('gpu', True)],
+)
 def test_bfloat16_is_near(kernels, checkpoint):
   logits_btv, grads = _found(kernels, 'bfloat16', checkpoint)
   expected_btv, expected = _found('xla')
