@@ -181,10 +181,7 @@ def test_what_a_user_can_mend_is_one_line(runs):
     (f'--table={runs}', '--cores=9999'): '--cores=9999: there are',
     (f'--table={runs}', '--macro=huge'): 'nb_asr|nb_asr_49|small',
   }
-  found = [
-    launcher.forked(*given, launcher='latency')
-    for given in (*mistakes, ('--help',))
-  ]
+  found = launcher.tried([*mistakes, ('--help',)], 'latency')
   for (status, _, errors), error in zip(found, mistakes.values()):
     assert status == 1
     assert error in errors, errors

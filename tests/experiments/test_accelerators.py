@@ -137,8 +137,8 @@ def test_wrong_flags_are_refused():
   found = tiny_run.tried(
     [[flag] for flag in mistakes],
     'accelerators',
-    compilers.ENVIRONMENT | chips.environment('v5e'),
     ['nasjax.training.population'],
+    compilers.ENVIRONMENT | chips.environment('v5e'),
   )
   for (status, output, errors), words in zip(found, mistakes.values()):
     assert status == 1 and not output

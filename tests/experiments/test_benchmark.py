@@ -317,7 +317,7 @@ def outcomes(tmp_path_factory):
   tries = [given(mistake) for mistake in _MISTAKES]
   with (tmp / 'held' / '.lock').open('w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
-    outcomes = [launcher.forked(*given) for given in tries]
+    outcomes = launcher.tried(tries)
     # Forks end as processes of their own do.
     for n in (0, 15, len(tries) - 1):
       assert launcher.finish(*tries[n]) == outcomes[n]

@@ -131,10 +131,9 @@ def test_mistakes_are_one_line(tmp_path):
     '--cell=[[1,1],[0,0,1],[4,1,0,1]] --cell_seed=1': '[1234, 1235, 1236]',
   }
   own = f'--data_dir={tmp_path}', '--compilation_cache=', '--cell_recipe=e5'
-  found = [
-    tiny_run.forked(*own, *flags.split(), launcher='rebuild')
-    for flags in mistakes
-  ]
+  found = tiny_run.tried(
+    [[*own, *flags.split()] for flags in mistakes], 'rebuild'
+  )
   for (status, _, errors), words in zip(found, mistakes.values()):
     assert status == 1
     (line,) = errors.strip().splitlines()

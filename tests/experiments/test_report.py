@@ -281,9 +281,7 @@ def test_what_is_wrong_is_said_in_a_line(place, tmp_path):
     f'--search={tmp_path / "search.json"}': 'is not what search.py writes',
   }
   own = f'--table={place}', f'--out={tmp_path / "r.html"}'
-  found = [
-    tiny_run.forked(*own, flag, launcher='report') for flag in mistakes
-  ]
+  found = tiny_run.tried([[*own, flag] for flag in mistakes], 'report')
   for (status, _, errors), message in zip(found, mistakes.values()):
     assert status == 1
     assert message in errors and 'Traceback' not in errors

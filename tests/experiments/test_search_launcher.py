@@ -147,7 +147,7 @@ def test_mistakes_are_one_line(rows, tmp_path):
   tries = [
     [*own, *mistake.format(tmp=tmp_path).split()] for mistake in _MISTAKES
   ]
-  found = [tiny_run.forked(*given, launcher='search') for given in tries]
+  found = tiny_run.tried(tries, 'search')
   # A fork ends as a process of its own does.
   assert tiny_run.finish(*tries[0], launcher='search') == found[0]
   for (status, _, errors), words in zip(found, _MISTAKES.values()):

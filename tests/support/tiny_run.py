@@ -77,21 +77,22 @@ def finish(*flags, launcher='benchmark'):
   return process.returncode, output, errors
 
 
-def tried(tries, launcher, environment, modules=()):
+def tried(tries, launcher='benchmark', modules=(), environment=None):
   """Runs a launcher with every list of flags, in forks of one process.
-
-  For what reads the environment before it imports JAX, in time for no fork of
-  `forked`.
 
   Args:
     tries: lists of flags.
     launcher: its name.
-    environment: of the process.
-    modules: names of what is imported once for all.
+    modules: names of what is imported once for all, where the process is one of
+      its own.
+    environment: if not that of `finish`: of a process of its own, which may be
+      read before JAX is imported.
 
   Returns:
     what `finish` returns, for each.
   """
+  if environment is None:
+    return [forked(*flags, launcher=launcher) for flags in tries]
   lines = (_line(launcher, flags) for flags in tries)
   done = subprocess.run(
     [*_FORKS, *modules],
