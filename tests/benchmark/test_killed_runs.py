@@ -17,31 +17,8 @@ from nasjax import table
 from nasjax.storage import checkpoints
 
 
-@pytest.fixture(scope='module')
-def killed(tmp_path_factory):
-  """Ends of processes by run: one that was let be, and two that were not."""
-  place = tmp_path_factory.mktemp('killed')
-  first, second = (shard.name for shard in killed_runs.shards())
-  rng = np.random.default_rng(20)
-
-  def moment():
-    return float(rng.uniform(0, 0.05))
-
-  kills = {
-    'whole': [],
-    'chosen': [
-      # Nothing is there yet.
-      ['file', 3],
-      # The first checkpoint is half written.
-      ['path', '/default'],
-      ['epoch', 0, 2, moment()],
-      # All epochs are done; then the rows are there, but not their mark.
-      ['path', '/table/'],
-      ['path', f'table/._{first}.json.'],
-      ['epoch', 1, 1, moment()],
-    ],
-    'random': [['file', int(n)] for n in rng.integers(15, 70, 2)],
-  }
+def _ends(place, kills):
+  """Returns the ends of processes by run, those killed and the last, not."""
   work = [
     [str(place / name), kill]
     for name, these in kills.items()
@@ -55,15 +32,50 @@ def killed(tmp_path_factory):
   )
   assert done.returncode == 0, done.stderr
   ends = iter(json.loads(done.stdout))
-  return place, {
+  return {
     name: [next(ends) for _ in range(len(these) + 1)]
     for name, these in kills.items()
   }
 
 
-@pytest.mark.parametrize('name', ['chosen', 'random'])
-def test_a_killed_run_ends_with_the_table_of_one_that_was_not(killed, name):
-  place, ends = killed
+@pytest.fixture(scope='module')
+def chosen(tmp_path_factory):
+  """Where all runs are; of one that was let be, and one that was not."""
+  place = tmp_path_factory.mktemp('killed')
+  first, second = (shard.name for shard in killed_runs.shards())
+  rng = np.random.default_rng(20)
+
+  def moment():
+    return float(rng.uniform(0, 0.05))
+
+  kills = [
+    # Nothing is there yet.
+    ['file', 3],
+    # The first checkpoint is half written.
+    ['path', '/default'],
+    ['epoch', 0, 2, moment()],
+    # All epochs are done; then the rows are there, but not their mark.
+    ['path', '/table/'],
+    ['path', f'table/._{first}.json.'],
+    ['epoch', 1, 1, moment()],
+  ]
+  return place, _ends(place, {'whole': [], 'chosen': kills})
+
+
+@pytest.fixture(scope='module')
+def random(chosen):
+  """Of a run that was killed wherever it stood."""
+  place, _ = chosen
+  numbers = np.random.default_rng(20).integers(15, 70, 2)
+  return place, _ends(place, {'random': [['file', int(n)] for n in numbers]})
+
+
+RUNS = ['chosen', pytest.param('random', marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize('name', RUNS)
+def test_a_killed_run_ends_with_the_table_of_one_that_was_not(name, request):
+  place, ends = request.getfixturevalue(name)
   *dead, last = ends[name]
   assert {end['status'] for end in dead} == {-signal.SIGKILL}
   assert last['status'] == 0
@@ -73,9 +85,9 @@ def test_a_killed_run_ends_with_the_table_of_one_that_was_not(killed, name):
   assert not report.uncommitted and not report.leftovers
 
 
-@pytest.mark.parametrize('name', ['chosen', 'random'])
-def test_a_killed_run_goes_on_from_its_last_epoch(killed, name):
-  _, ends = killed
+@pytest.mark.parametrize('name', RUNS)
+def test_a_killed_run_goes_on_from_its_last_epoch(name, request):
+  _, ends = request.getfixturevalue(name)
   done = [0, 0]
   for end in ends[name]:
     told = {shard: [] for shard in (0, 1)}
@@ -92,10 +104,10 @@ def test_a_killed_run_goes_on_from_its_last_epoch(killed, name):
   assert done == [5, 5]
 
 
-@pytest.mark.parametrize('name', ['chosen', 'random'])
-def test_a_killed_run_ends_with_the_same_bits(killed, name):
+@pytest.mark.parametrize('name', RUNS)
+def test_a_killed_run_ends_with_the_same_bits(name, request):
   """Weights, moments, curves: also where it was killed within an epoch."""
-  place, _ = killed
+  place, _ = request.getfixturevalue(name)
   for shard in killed_runs.shards():
     one, other = (
       checkpoints.last(place / run / 'checkpoints' / shard.name)[1]
@@ -110,8 +122,8 @@ def test_a_killed_run_ends_with_the_same_bits(killed, name):
       assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), path
 
 
-def test_the_interesting_moments_were_met(killed):
-  _, ends = killed
+def test_the_interesting_moments_were_met(chosen):
+  _, ends = chosen
   chosen = ends['chosen']
   assert chosen[0]['epochs'] == [] and chosen[0]['leftovers'] == []
   # Killed before there was a whole checkpoint: begun again.

@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -153,29 +151,19 @@ def test_device_names():
   assert name.strip()[0] != ','
 
 
-def _launch(*flags):
-  return subprocess.run(
-    [sys.executable, 'experiments/latency.py', *flags],
-    cwd=launcher.ROOT,
-    env={k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'},
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
-
-
 def test_the_launcher_fills_the_table(runs):
-  done = _launch(
+  status, output, errors = launcher.forked(
     f'--table={runs}',
     '--cells=2',
     '--frames=24',
     '--device=bench',
     '--cores=1',
     f'--compilation_cache={os.environ["NASJAX_TEST_CACHE"]}',
+    launcher='latency',
   )
-  assert done.returncode == 0, done.stderr
-  assert '2 cells measured' in done.stdout
-  assert '2 cells of tiny on bench, batch 1, 24 frames' in done.stdout
+  assert status == 0, errors
+  assert '2 cells measured' in output
+  assert '2 cells of tiny on bench, batch 1, 24 frames' in output
   t = table.open(runs)
   assert t.latencies == (table.Setting('bench', 1, 24, 'tiny'),)
   assert (t.latency(t.latency_archs()) > 0).all()
@@ -193,9 +181,7 @@ def test_what_a_user_can_mend_is_one_line(runs):
     (f'--table={runs}', '--cores=9999'): '--cores=9999: there are',
     (f'--table={runs}', '--macro=huge'): 'nb_asr|nb_asr_49|small',
   }
-  found = launcher.tried(
-    [*mistakes, ('--help',)], 'latency', ['nasjax.benchmark.latency']
-  )
+  found = launcher.tried([*mistakes, ('--help',)], 'latency')
   for (status, _, errors), error in zip(found, mistakes.values()):
     assert status == 1
     assert error in errors, errors

@@ -378,7 +378,7 @@ def test_windows():
 
 
 def test_a_macro_network_of_another_width_is_refused(tmp_path):
-  status, _, errors = launcher.finish(
+  status, _, errors = launcher.forked(
     f'--out={tmp_path / "out"}',
     f'--data_dir={tmp_path / "data"}',
     '--random_cells=1',

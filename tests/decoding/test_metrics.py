@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import planted_table
@@ -103,7 +101,7 @@ def test_words_are_told_beside_characters(characters):
   np.testing.assert_array_equal(older.rates('per'), older.column('test_per'))
 
 
-# In a process of its own: it defines flags.
+# In a fork: it defines flags.
 _STUDY = """
 import json, pathlib, sys, types
 from common import lab as lab_lib
@@ -124,16 +122,14 @@ for symbols in ' gno', 'gno':
 """
 
 
-def test_a_study_reads_them_from_the_table(characters):
+def test_a_study_reads_them_from_the_table(characters, tmp_path):
   out, _ = characters
-  done = subprocess.run(
-    [sys.executable, '-c', _STUDY, str(out)],
-    cwd=launcher.ROOT / 'experiments',
-    capture_output=True,
-    text=True,
+  (tmp_path / 'study.py').write_text(_STUDY)
+  status, output, errors = launcher.forked(
+    str(out), launcher=tmp_path / 'study'
   )
-  assert done.returncode == 0, done.stderr
-  words, value, none, _ = map(json.loads, done.stdout.splitlines())
+  assert status == 0, errors
+  words, value, none, _ = map(json.loads, output.splitlines())
   assert words == table.open(out).rates('wer').tolist() == [value]
   assert none is None
 
@@ -279,15 +275,14 @@ def test_reports_are_of_what_decides_or_of_what_is_asked_for(
 ):
   pages = [tmp_path / f'{n}.html' for n in range(3)]
   tables = characters[0], worded.path, worded.path
-  (usual, by_words, wrong) = launcher.tried(
-    [
-      [f'--table={one}', f'--out={page}', '--resamples=100', *more]
-      for one, page, more in zip(
-        tables, pages, ([], ['--metric=wer'], ['--metric=ler'])
-      )
-    ],
-    'report',
-    ['nasjax.table'],
+  usual, by_words, wrong = (
+    launcher.forked(
+      *(f'--table={one}', f'--out={page}', '--resamples=100', *more),
+      launcher='report',
+    )
+    for one, page, more in zip(
+      tables, pages, ((), ('--metric=wer',), ('--metric=ler',))
+    )
   )
   assert usual[0] == 0, usual[2]
   text = pages[0].read_text()

@@ -13,6 +13,7 @@ from studies import accelerator_programs as programs
 from summaries import accelerator_report as report
 
 from nasjax import cells, cost, models
+from nasjax.programs import chips
 
 ROOT = compilers.SUPPORT.parents[1]
 
@@ -132,11 +133,12 @@ def test_wrong_flags_are_refused():
     '--data_devices=2': '--data_devices=2 does not divide --devices=1; take',
     '--topology=v5e:3x3': "topology 'v5e:3x3': its compiler says: Topology ",
   }
-  # Each reads the environment before it imports JAX: nothing is imported here.
+  # Each sets the environment of its chip before it imports JAX; all have one.
   found = tiny_run.tried(
     [[flag] for flag in mistakes],
     'accelerators',
-    environment=compilers.ENVIRONMENT,
+    ['nasjax.training.population'],
+    compilers.ENVIRONMENT | chips.environment('v5e'),
   )
   for (status, output, errors), words in zip(found, mistakes.values()):
     assert status == 1 and not output
@@ -144,11 +146,15 @@ def test_wrong_flags_are_refused():
     assert errors.count('\n') == 1
 
 
+@pytest.mark.parametrize(
+  'topology, devices',
+  [('v5e', 1), pytest.param('v5e:4x4', 16, marks=pytest.mark.slow)],
+)
 @compilers.tpu
-def test_a_row(tmp_path):
+def test_a_row(topology, devices, tmp_path):
   path = tmp_path / 'new' / 'rows.json'
   done = _launch(
-    '--topology=v5e:4x4',
+    f'--topology={topology}',
     '--macro=tiny',
     '--cells=linear',
     '--batch=24',
@@ -156,11 +162,17 @@ def test_a_row(tmp_path):
     f'--json={path}',
   )
   assert done.returncode == 0, done.stderr
-  assert 'batch 24 is no multiple of 16' in done.stdout
-  assert 'no collective stands in the program' in done.stdout
-  row, divided = json.loads(path.read_text())
-  asked = ('v5e:4x4', 'tiny', 'linear', 1, 24, 64, 8, 'bfloat16', 16, 1, True)
-  assert tuple(row[name] for name in programs.Job._fields) == asked
+  row, *others = json.loads(path.read_text())
+  if devices > 1:
+    assert 'batch 24 is no multiple of 16' in done.stdout
+    assert 'no collective stands in the program' in done.stdout
+    (divided,) = others
+    assert divided['data_devices'] == 2
+    assert divided['collectives']['all-reduce']
+  else:
+    assert not others
+  asked = ('tiny', 'linear', 1, 24, 64, 8, 'bfloat16', devices, 1, True)
+  assert tuple(row[name] for name in programs.Job._fields) == (topology, *asked)
   macs = cost.macs(programs.SPACE, programs.arch('linear'), models.TINY, 64)
   assert row['flops_per_member_step'] == pytest.approx(
     row['flops_ratio'] * 6 * 24 * macs
@@ -181,5 +193,4 @@ def test_a_row(tmp_path):
     / row['args_gb_per_member']
   )
   assert row['collectives'] == {}
-  assert divided['data_devices'] == 2 and divided['collectives']['all-reduce']
   assert {'jax', 'libtpu'} <= set(row['versions'])

@@ -246,7 +246,8 @@ def test_help_lists_the_flags():
   assert max(map(len, output.splitlines())) <= 80
 
 
-# Flags, and what must be in the one line that is said of them.
+# Flags, and what must be in the one line that is said of them. A cell of a file
+# is had without going through all that are there.
 _MISTAKES = {
   '--foo=1': "'foo'",
   '--epoch=3': 'Did you mean: epochs',
@@ -257,21 +258,21 @@ _MISTAKES = {
   '--corpus=x': '--corpus=x',
   '--synth_grammar=x': '--synth_grammar=x',
   '--epochs=a': '--epochs=a',
-  '--epochs=0 --random_cells=1': 'epochs=0',
-  '--lr=-1 --random_cells=1': 'lr=-1',
-  '--lr=nan --random_cells=1': '--lr=nan',
+  '--epochs=0 {cell}': 'epochs=0',
+  '--lr=-1 {cell}': 'lr=-1',
+  '--lr=nan {cell}': '--lr=nan',
   '--members_per_shard=0': '--members_per_shard=0',
   '--cpu_devices=0': '--cpu_devices=0',
   '--data_devices=0': '--data_devices=0',
-  '--random_cells=1 --cpu_devices=4 --data_devices=3': (
+  '{cell} --cpu_devices=4 --data_devices=3': (
     '--data_devices=3 does not divide --cpu_devices=4'
   ),
   '--synth_utterances=5': '--synth_utterances=5',
-  '--synth_words=3 --random_cells=1': '--synth_words=3',
+  '--synth_words=3 {cell}': '--synth_words=3',
   '--seeds=a': '--seeds=a',
   '--seeds=-1': '--seeds=-1',
   '--seeds=': '--seeds is empty',
-  '--curriculum=a --random_cells=1': '--curriculum=a',
+  '--curriculum=a {cell}': '--curriculum=a',
   '--out={tmp}/o': '--cells',
   '--random_cells=0': '--random_cells=0',
   '--random_cells=2 --cells={tmp}/good.txt': '--random_cells',
@@ -281,29 +282,27 @@ _MISTAKES = {
   '--cells={tmp}/op.txt': 'op.txt, line 3',
   '--cells={tmp}/words.txt': 'words.txt, line 1',
   '--cells={tmp}/seeds.txt': 'seeds.txt, line 2',
-  '--random_cells=1 --corpus_path={tmp}': '--corpus_path does not go with',
-  '--random_cells=1 --corpus=timit': 'needs --corpus_path',
-  '--random_cells=1 --corpus=timit --synth_seed=1 --corpus_path={tmp}': (
+  '{cell} --corpus_path={tmp}': '--corpus_path does not go with',
+  '{cell} --corpus=timit': 'needs --corpus_path',
+  '{cell} --corpus=timit --synth_seed=1 --corpus_path={tmp}': (
     '--synth_seed does not go with --corpus=timit'
   ),
-  '--random_cells=1 --corpus=timit --corpus_path={tmp}/good.txt': (
-    'is no directory'
-  ),
-  '--random_cells=1 --corpus=manifest --corpus_path={tmp}/m.jsonl': (
+  '{cell} --corpus=timit --corpus_path={tmp}/good.txt': ('is no directory'),
+  '{cell} --corpus=manifest --corpus_path={tmp}/m.jsonl': (
     'm.jsonl does not exist'
   ),
-  '--random_cells=1 --corpus=manifest --corpus_path={tmp}/empty.txt': (
+  '{cell} --corpus=manifest --corpus_path={tmp}/empty.txt': (
     'has no utterance'
   ),
   '--random_cells=1 --out=': '--out is empty',
-  '--random_cells=1 --out={tmp}/good.txt/o': '--out={tmp}/good.txt/o',
-  '--random_cells=1 --out={tmp}/good.txt': 'is a file, not a directory',
-  '--random_cells=1 --data_dir=': '--data_dir is empty',
-  '--random_cells=1 --data_dir={tmp}/good.txt/d': '--data_dir={tmp}/good.txt/d',
-  '--random_cells=1 --out={tmp}/held': 'another run is writing there',
-  '--random_cells=1 --out={tmp}/held --shard=a': 'that wants it alone',
-  '--random_cells=1 --out={tmp}/torn --shard=a': 'torn/shards.json is damaged',
-  '--random_cells=1 --out={tmp}/o --shard=': '--shard is empty',
+  '{cell} --out={tmp}/good.txt/o': '--out={tmp}/good.txt/o',
+  '{cell} --out={tmp}/good.txt': 'is a file, not a directory',
+  '{cell} --data_dir=': '--data_dir is empty',
+  '{cell} --data_dir={tmp}/good.txt/d': '--data_dir={tmp}/good.txt/d',
+  '{cell} --out={tmp}/held': 'another run is writing there',
+  '{cell} --out={tmp}/held --shard=a': 'that wants it alone',
+  '{cell} --out={tmp}/torn --shard=a': 'torn/shards.json is damaged',
+  '{cell} --out={tmp}/o --shard=': '--shard is empty',
 }
 
 
@@ -324,7 +323,8 @@ def outcomes(tmp_path_factory):
   (tmp / 'torn' / 'shards.json').write_text('{"format": 1,')
 
   def given(mistake):
-    words = mistake.format(tmp=tmp).split()
+    cell = f'--cells={tmp / "good.txt"}'
+    words = mistake.format(tmp=tmp, cell=cell).split()
     if not any(word.startswith('--data_dir') for word in words):
       words.append(f'--data_dir={tmp / "data"}')
     return words
@@ -332,9 +332,7 @@ def outcomes(tmp_path_factory):
   tries = [given(mistake) for mistake in _MISTAKES]
   with (tmp / 'held' / '.lock').open('w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
-    outcomes = launcher.tried(
-      tries, modules=['nasjax.data.synthetic.synthesis']
-    )
+    outcomes = launcher.tried(tries)
     # Forks end as processes of their own do.
     for n in (0, 15, len(tries) - 1):
       assert launcher.finish(*tries[n]) == outcomes[n]

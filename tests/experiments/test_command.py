@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import tiny_run
 
 ROOT = pathlib.Path(__file__).parents[2]
 LAUNCHER = """
@@ -28,13 +29,24 @@ command.run(work)
 
 
 def _launch(tmp_path, body, *given, **environment):
+  """In a fork, which heeds what launchers read of the environment."""
   path = tmp_path / 'launcher.py'
   path.write_text(LAUNCHER.format(body=body))
   environment.setdefault('NASJAX_TRACEBACK', '')
+  ended = tiny_run.forked(
+    *given, launcher=path.with_suffix(''), environment=environment
+  )
+  return subprocess.CompletedProcess(path, *ended)
+
+
+def _start(tmp_path, body, **environment):
+  """For what Python and JAX read when they are started."""
+  path = tmp_path / 'launcher.py'
+  path.write_text(LAUNCHER.format(body=body))
   return subprocess.run(
-    [sys.executable, path, *given],
+    [sys.executable, path],
     cwd=ROOT,
-    env=os.environ | environment,
+    env=os.environ | {'NASJAX_TRACEBACK': ''} | environment,
     capture_output=True,
     text=True,
     timeout=60,
@@ -102,7 +114,7 @@ def test_text_of_users_is_no_markup(tmp_path):
   console.CONSOLE.print(view)
   console.CONSOLE.print(odd + chr(0xe9) + chr(0xdce9))
   """
-  done = _launch(tmp_path, body.strip(), PYTHONIOENCODING='ascii')
+  done = _start(tmp_path, body.strip(), PYTHONIOENCODING='ascii')
   assert done.returncode == 0, done.stderr
   assert done.stdout.count('a[/b] [red]c :smile: [link=x') == 4
   assert '\\xe9' in done.stdout
@@ -164,7 +176,7 @@ def test_settings_that_change_results_are_named(tmp_path, given, told, kept):
 @pytest.mark.parametrize('name', ['JAX_PLATFORMS', 'JAX_PLATFORM_NAME'])
 def test_a_platform_that_is_not_there_is_one_line(tmp_path, name):
   body = 'import jax; jax.devices()'
-  done = _launch(
+  done = _start(
     tmp_path, body, **{'JAX_PLATFORMS': '', 'XLA_FLAGS': '', name: 'tpu'}
   )
   assert done.returncode == 1, done.stderr

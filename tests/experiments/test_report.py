@@ -3,10 +3,7 @@
 import base64
 import html.parser
 import json
-import pathlib
 import re
-import subprocess
-import sys
 
 import numpy as np
 import planted_table
@@ -21,8 +18,6 @@ from summaries import (
 from summaries import report_words as words
 
 from nasjax import analysis, table
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 VOID = {'meta', 'img', 'link', 'br'}
 NAN = float('nan')
@@ -112,27 +107,18 @@ def place(tmp_path_factory):
   return path
 
 
-def launch(*flags):
-  return subprocess.run(
-    [sys.executable, 'experiments/report.py', *flags],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
-
-
 @pytest.fixture(scope='module')
 def page(place):
   out = place.parent / 'new' / 'report.html'
-  done = launch(
+  status, output, errors = tiny_run.forked(
     f'--table={place}',
     f'--out={out}',
     f'--search={place.parent / "search.json"}',
     '--resamples=100',
+    launcher='report',
   )
-  assert done.returncode == 0, done.stderr
-  assert str(out) in done.stdout
+  assert status == 0, errors
+  assert str(out) in output
   assert [p.name for p in out.parent.iterdir()] == ['report.html']
   return check(out.read_text())
 
@@ -295,9 +281,7 @@ def test_what_is_wrong_is_said_in_a_line(place, tmp_path):
     f'--search={tmp_path / "search.json"}': 'is not what search.py writes',
   }
   own = f'--table={place}', f'--out={tmp_path / "r.html"}'
-  found = tiny_run.tried(
-    [[*own, flag] for flag in mistakes], 'report', ['nasjax.table']
-  )
+  found = tiny_run.tried([[*own, flag] for flag in mistakes], 'report')
   for (status, _, errors), message in zip(found, mistakes.values()):
     assert status == 1
     assert message in errors and 'Traceback' not in errors

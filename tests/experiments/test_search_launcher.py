@@ -152,8 +152,7 @@ def test_mistakes_are_one_line(rows, tmp_path):
   tries = [
     [*own, *mistake.format(tmp=tmp_path).split()] for mistake in _MISTAKES
   ]
-  modules = 'nasjax.search.landscape', 'nasjax.plots', 'nasjax.predictors.gcn'
-  found = tiny_run.tried(tries, 'search', modules)
+  found = tiny_run.tried(tries, 'search')
   # A fork ends as a process of its own does.
   assert tiny_run.finish(*tries[0], launcher='search') == found[0]
   for (status, _, errors), words in zip(found, _MISTAKES.values()):

@@ -1,8 +1,6 @@
 """Tests of the launcher that times questions to a table."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -17,13 +15,7 @@ ASKED = (
 
 
 def _launch(*flags):
-  return subprocess.run(
-    [sys.executable, 'experiments/table_speed.py', *flags],
-    cwd=launcher.ROOT,
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
+  return launcher.forked(*flags, launcher='table_speed')
 
 
 @pytest.fixture(scope='module')
@@ -65,13 +57,15 @@ def test_every_kind_of_question_is_asked(made):
 def test_the_launcher_measures_and_writes(tmp_path):
   path = tmp_path / 'results' / 'speed.json'
   kept = tmp_path / 'kept'
-  done = _launch('--cells=25', f'--table={kept}', f'--json={path}')
-  assert done.returncode == 0, done.stderr
+  status, output, errors = _launch(
+    '--cells=25', f'--table={kept}', f'--json={path}'
+  )
+  assert status == 0, errors
   found = json.loads(path.read_text())
   assert found['rows'] == 25 * 9 and found['shards'] == 9
   for name in ASKED:
     assert found[name] > 0
-    assert name in done.stdout
+    assert name in output
   assert len(found['kinds']) == len(list(asked.questions()))
   for kind in found['kinds']:
     assert kind['query_us'] > 0 and kind['vector_ns_per_row'] > 0
@@ -79,7 +73,7 @@ def test_the_launcher_measures_and_writes(tmp_path):
     for name in ('query_us', 'vector_ns_per_row'):
       values = [k[name] for k in found['kinds'] if k['seed'] == seed]
       assert found[word + name] == pytest.approx(np.mean(values))
-  assert '72 to 77' in done.stdout and '310 to 560' in done.stdout
+  assert '72 to 77' in output and '310 to 560' in output
   assert len(table.open(kept)) == 25 * 9
 
 
@@ -90,8 +84,8 @@ def test_what_a_user_can_mend_is_one_line(tmp_path):
     (f'--table={file}', 'is a file, not a directory'),
     ('--cells=1', 'lower bound|>= 2|greater|integer'),
   ):
-    done = _launch(flag)
-    assert done.returncode == 1
-    assert done.stderr.count('\n') == 1
-    assert 'table_speed.py: ' in done.stderr, error
-  assert 'cells' in done.stderr
+    status, _, errors = _launch(flag)
+    assert status == 1
+    assert errors.count('\n') == 1
+    assert 'table_speed.py: ' in errors, error
+  assert 'cells' in errors

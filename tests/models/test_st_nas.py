@@ -3,8 +3,6 @@
 import ast
 import dataclasses
 import functools
-import subprocess
-import sys
 
 import chex
 import jax
@@ -556,17 +554,18 @@ def test_blocks_must_be_as_many_as_the_macro_has():
     network.init(jax.random.key(0), _features(1, 3), jnp.array([3]), None)
 
 
-def test_the_flags_know_the_macros_of_each_space():
-  # Flags of two launchers in one process would clash.
+def _said(tmp_path, script):
+  """Runs a script in a fork: flags of two launchers in one process clash."""
+  path = tmp_path / 'script.py'
+  path.write_text(script)
+  status, output, errors = tiny_run.forked(launcher=path.with_suffix(''))
+  assert status == 0, errors
+  return output
+
+
+def test_the_flags_know_the_macros_of_each_space(tmp_path):
   script = 'from common import training_flags as t; print(repr(t.MACROS))'
-  told = subprocess.run(
-    [sys.executable, '-c', script],
-    cwd=tiny_run.ROOT / 'experiments',
-    capture_output=True,
-    text=True,
-    check=True,
-  )
-  named = ast.literal_eval(told.stdout)
+  named = ast.literal_eval(_said(tmp_path, script))
   assert set(named) == set(spaces.SPACES)
   for name, fitting in named.items():
     for macro in fitting:
@@ -575,7 +574,7 @@ def test_the_flags_know_the_macros_of_each_space():
 
 
 def test_a_macro_flag_of_another_space_is_one_line():
-  status, output, errors = tiny_run.finish(
+  status, output, errors = tiny_run.forked(
     '--space=st_nas', '--macro=small', '--random_cells=2'
   )
   assert status == 1 and output == ''
@@ -585,10 +584,10 @@ def test_a_macro_flag_of_another_space_is_one_line():
   )
 
 
-def test_a_macro_network_and_a_front_end_that_fit_the_space_are_the_default():
+def test_a_macro_network_and_a_front_end_that_fit_the_space_are_the_default(
+  tmp_path,
+):
   script = """
-import sys
-sys.path.insert(0, 'experiments')
 from common import corpus_flags, jobs, training_flags
 for space in training_flags.MACROS:
   flags = training_flags.FLAGS
@@ -599,4 +598,4 @@ for space in training_flags.MACROS:
   assert flags.macro in training_flags.MACROS[space]
   assert macro.features == frontend.width
 """
-  subprocess.run([sys.executable, '-c', script], cwd=tiny_run.ROOT, check=True)
+  _said(tmp_path, script)

@@ -4,11 +4,10 @@ import hashlib
 import json
 import pathlib
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+import tiny_run
 from published_files import (
   CONV,
   CONV_E40,
@@ -443,29 +442,27 @@ def test_one_hash_must_mean_one_cell(tmp_path):
 # The launcher.
 
 
-def _launch(*words):
-  return subprocess.run(
-    [sys.executable, 'experiments/convert_published.py', *map(str, words)],
-    cwd=ROOT, capture_output=True, text=True, timeout=300,
-  )  # fmt: skip
+def _launch(*flags):
+  return tiny_run.forked(*flags, launcher='convert_published')
 
 
 def test_the_launcher(folder, tmp_path):
   out = tmp_path / 'results'
-  run = _launch(
+  status, output, errors = _launch(
     f'--folder={folder}', f'--out={out}', '--convention=tensorflow',
     f'--passes={GPU}:32:100',
   )  # fmt: skip
-  assert run.returncode == 0, run.stderr
+  assert status == 0, errors
   for part in (
     '12 trainings', '0 means present', 'nb_asr_undilated', '1 cells: released',
     f'latencies of {NANO} not written', '8239 released hashes',
   ):  # fmt: skip
-    assert part in run.stdout
+    assert part in output
   assert len(table.open(out)) == 12
-  run = _launch(f'--folder={folder}', f'--out={out}')
-  assert run.returncode == 1 and 'convention' in run.stderr
+  status, _, errors = _launch(f'--folder={folder}', f'--out={out}')
+  assert status == 1 and 'convention' in errors
   (folder / 'nb-asr-info.pickle').write_bytes(b'\x80\x04(ios\nsystem\n.')
-  run = _launch(f'--folder={folder}', f'--out={out}', '--convention=paper')
-  assert run.returncode == 1 and 'Traceback' not in run.stderr
-  assert 'nb-asr-info.pickle' in run.stderr and 'INST' in run.stderr
+  given = f'--folder={folder}', f'--out={out}', '--convention=paper'
+  status, _, errors = _launch(*given)
+  assert status == 1 and 'Traceback' not in errors
+  assert 'nb-asr-info.pickle' in errors and 'INST' in errors

@@ -80,24 +80,25 @@ def finish(*flags, launcher='benchmark'):
 def tried(tries, launcher='benchmark', modules=(), environment=None):
   """Runs a launcher with every list of flags, in forks of one process.
 
-  For what ends before any computation: much of the time of such a start is
-  Python's and its libraries'.
-
   Args:
     tries: lists of flags.
     launcher: its name.
-    modules: names of what is imported once for all.
-    environment: if not that of `finish`.
+    modules: names of what is imported once for all, where the process is one of
+      its own.
+    environment: if not that of `finish`: of a process of its own, which may be
+      read before JAX is imported.
 
   Returns:
     what `finish` returns, for each.
   """
-  lines = (json.dumps([f'experiments/{launcher}.py', list(f)]) for f in tries)
+  if environment is None:
+    return [forked(*flags, launcher=launcher) for flags in tries]
+  lines = (_line(launcher, flags) for flags in tries)
   done = subprocess.run(
     [*_FORKS, *modules],
     input='\n'.join(lines),
     cwd=ROOT,
-    env=environment or _environment(),
+    env=environment,
     capture_output=True,
     text=True,
     timeout=300,
@@ -113,7 +114,10 @@ def _server():
     [
       *_FORKS,
       'nasjax.benchmark.running',
+      'nasjax.oneshot',
       'nasjax.plots',
+      'nasjax.predictors.gcn',
+      'nasjax.search.landscape',
       'nasjax.data.synthetic_timit',
     ],
     cwd=ROOT,
@@ -126,11 +130,22 @@ def _server():
   return process
 
 
-def forked(*flags, launcher='benchmark'):
-  """Does what `finish` does, without the seconds that imports take."""
+def _line(launcher, flags, environment=None):
+  path = pathlib.Path('experiments', f'{launcher}.py')
+  return json.dumps([str(path), list(flags), environment or {}])
+
+
+def forked(*flags, launcher='benchmark', environment=None):
+  """Does what `finish` does, without the seconds that imports take.
+
+  Args:
+    *flags: of the command line.
+    launcher: its name, or its path without the suffix.
+    environment: what is put into that of the process; Python and JAX have been
+      started without.
+  """
   server = _server()
-  line = json.dumps([f'experiments/{launcher}.py', list(flags)])
-  print(line, file=server.stdin, flush=True)
+  print(_line(launcher, flags, environment), file=server.stdin, flush=True)
   return tuple(json.loads(server.stdout.readline()))
 
 

@@ -2,9 +2,9 @@
 
   python tests/support/tried_flags.py experiments MODULE ...
 
-Reads lines of JSON, [launcher, flags], and prints one of [status, output,
-errors] for each as soon as it has ended. The first argument is where launchers
-import from.
+Reads lines of JSON, [launcher, flags, environment], and prints one of [status,
+output, errors] for each as soon as it has ended. The first argument is where
+launchers import from.
 What takes time to import is imported once: the launcher itself and its
 neighbours are read anew by every fork, as `python LAUNCHER FLAGS` reads them.
 A fork has one thread, so MODULEs may be any that start none.
@@ -26,7 +26,7 @@ import traceback
 SECONDS = 300
 
 
-def _tried(path, flags):
+def _tried(path, flags, environment):
   with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
     child = os.fork()
     if not child:
@@ -34,6 +34,7 @@ def _tried(path, flags):
       os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
       os.dup2(output.fileno(), 1)
       os.dup2(errors.fileno(), 2)
+      os.environ.update(environment)
       sys.argv = [path, *flags]
       os._exit(_status(path))
     _, status = os.waitpid(child, 0)

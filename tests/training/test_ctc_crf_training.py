@@ -189,6 +189,9 @@ def test_a_population_trains_as_a_plain_loop_does():
 # Populations.
 
 
+# In small: below, to a tolerance; test_population, of CTC; losses/test_ctc_crf,
+# of the loss.
+@pytest.mark.slow
 def test_a_member_trains_as_if_alone(emitters_of_users):
   trained = _trained.__wrapped__
   _, _, pair = trained(PAIR)
