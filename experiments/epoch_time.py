@@ -101,8 +101,7 @@ def show(parts):
   CONSOLE.print(f'data, decoding and logging: {spent / total:.1%}')
   without = parts['training'] + parts['evaluation']
   CONSOLE.print(
-    f'with decoding, training takes {1 + parts["decoding"] / without:.2f} times '
-    'as long'
+    f'with decoding it takes {1 + parts["decoding"] / without:.2f} times as long'
   )
 
 

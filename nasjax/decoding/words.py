@@ -51,8 +51,9 @@ class Hypothesis(NamedTuple):
   whole: bool = True
 
 
-# What is heard where nothing is possible.
+# What is heard where nothing is possible, or log probabilities are NaN.
 NOTHING = Hypothesis((), (), _ZERO, 0.0, _ZERO)
+BROKEN = Hypothesis((), (), math.nan, 0.0, math.nan)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -325,20 +326,14 @@ class Search:
     Args:
       logprobs_tv: log probabilities of blank (0) and symbols in each frame.
       n_best: how many at most. There is one at least, `NOTHING` where no path
-        is left; its score is NaN where there is NaN among the log
-        probabilities.
+        is left, `BROKEN` where there is NaN among the log probabilities.
 
     Raises:
       ValueError: there are other symbols than those of the search.
     """
-    logprobs_tv = np.asarray(logprobs_tv, np.float64)
-    if logprobs_tv.ndim != 2 or logprobs_tv.shape[1] != self._size:
-      raise ValueError(
-        f'log probabilities have shape {logprobs_tv.shape}; want (T, '
-        f'{self._size}), blank and symbols'
-      )
-    if np.isnan(logprobs_tv).any():
-      return [NOTHING._replace(ctc=math.nan, score=math.nan)]
+    logprobs_tv = _checked(logprobs_tv, self._size)
+    if logprobs_tv is None:
+      return [BROKEN]
     lm = self._fusion.lm
     state = None if lm is None else lm.start()
     root = _Node(None, 0, (), self._trie or '', state, 0.0, 0.0)
@@ -451,6 +446,17 @@ class Search:
     # What ends in no word of the lexicon comes behind all that does.
     hypotheses.sort(key=lambda h: (not h.whole, -h.score))
     return hypotheses
+
+
+def _checked(logprobs_tv, size):
+  """Returns log probabilities as an array; None where there is NaN."""
+  logprobs_tv = np.asarray(logprobs_tv, np.float64)
+  if logprobs_tv.ndim != 2 or logprobs_tv.shape[1] != size:
+    raise ValueError(
+      f'log probabilities have shape {logprobs_tv.shape}; want (T, {size}), '
+      'blank and symbols'
+    )
+  return None if np.isnan(logprobs_tv).any() else logprobs_tv
 
 
 def _trie(lexicon):
@@ -626,14 +632,9 @@ class Flashlight:
 
   def __call__(self, logprobs_tv, n_best: int = 1) -> list[Hypothesis]:
     """Returns the best transcripts of different words, as `Search` does."""
-    logprobs_tv = np.asarray(logprobs_tv, np.float32)
-    if logprobs_tv.ndim != 2 or logprobs_tv.shape[1] != self._size:
-      raise ValueError(
-        f'log probabilities have shape {logprobs_tv.shape}; want (T, '
-        f'{self._size}), blank and symbols'
-      )
-    if np.isnan(logprobs_tv).any():
-      return [NOTHING._replace(ctc=math.nan, score=math.nan)]
+    logprobs_tv = _checked(logprobs_tv, self._size)
+    if logprobs_tv is None:
+      return [BROKEN]
     frames = len(logprobs_tv) + 1
     padded_tv = np.full((frames, self._size + 1), -1e9, np.float32)
     padded_tv[:-1, :-1] = np.maximum(logprobs_tv, -1e9)
