@@ -99,11 +99,8 @@ def show(parts):
   CONSOLE.print(view)
   spent = sum(parts[name] for name in ('data', 'decoding', 'logging'))
   CONSOLE.print(f'data, decoding and logging: {spent / total:.1%}')
-  without = parts['training'] + parts['evaluation']
-  CONSOLE.print(
-    f'with decoding, training takes {1 + parts["decoding"] / without:.2f} '
-    'times as long'
-  )
+  added = parts['decoding'] / (parts['training'] + parts['evaluation'])
+  CONSOLE.print(f'with decoding it takes {1 + added:.2f} times as long')
 
 
 def run():

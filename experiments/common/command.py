@@ -363,10 +363,13 @@ def _refuse_others(path, values, growing):
     path, 'flags', 'the flags that it was begun with; give another --out'
   )
 
-  def allowed(name):
+  def before(name):
     # What was begun before there was the flag had its default.
     usual = FLAGS[name].default if name in FLAGS else None
-    old, new = begun.get(name, usual), values[name]
+    return begun.get(name, usual)
+
+  def allowed(name):
+    old, new = before(name), values[name]
     if name in _PATHS and isinstance(old, str):
       old = os.path.expanduser(old)  # as it was written down once
     if name in growing and old and new:
@@ -376,7 +379,7 @@ def _refuse_others(path, values, growing):
   others = [name for name in values if not allowed(name)]
   if others:
     told = ', '.join(
-      f'{name} was {_shown(begun.get(name))}, is {_shown(values[name])}'
+      f'{name} was {_shown(before(name))}, is {_shown(values[name])}'
       for name in others
     )
     raise ValueError(

@@ -47,6 +47,7 @@ REMEDIES = {
   'malformed_line': 'write ID TEXT, or drop this rule and its audio',
   'wrong_id': 'name it SPEAKER-CHAPTER-NUMBER as its folders say',
   'misplaced_file': 'move it to SUBSET/SPEAKER/CHAPTER, or drop this rule',
+  'wrong_subset': 'name subsets that are there, each for one split',
   'digits': 'write it as it is spoken, or spell it: --digits=spell',
   'small_vocabulary': 'change --pieces, or give more transcripts',
   'unknown_phone': 'correct the transcript, or extend the alphabet',
@@ -67,6 +68,7 @@ DROPPABLE = frozenset(REMEDIES) - {
   'shared_speaker',
   'empty_split',
   'small_vocabulary',
+  'wrong_subset',
 }
 
 

@@ -131,16 +131,16 @@ def find(root: str | os.PathLike) -> Found:
 
 def choose(
   found: Found, subsets: Mapping[str, Sequence[str]]
-) -> dict[str, str]:
-  """Returns the split of each subset that is asked for.
+) -> tuple[dict[str, str], list[str]]:
+  """Returns the split of each subset that is asked for, and what is wrong.
 
   Args:
     found: of `find`.
     subsets: names, or patterns of the shell, by split.
 
-  Raises:
-    LibrispeechError: a pattern that no subset fits, or one in two splits; all
-      that is wrong, in one message.
+  Returns:
+    splits by subset; and a line for each split without a subset, pattern that
+    no subset fits, and subset of two splits.
   """
   splits, faults = {}, []
   there = ', '.join(sorted(found.chapters))
@@ -151,15 +151,11 @@ def choose(
     for pattern in patterns:
       fitting = fnmatch.filter(sorted(found.chapters), pattern)
       if not fitting:
-        faults.append(
-          f'{split}: no subset {pattern} under {found.root}; there are {there}'
-        )
+        faults.append(f'{split}: there is no {pattern}; there are {there}')
       for subset in fitting:
         if splits.setdefault(subset, split) != split:
           faults.append(f'{subset} is in {splits[subset]} and in {split}')
-  if faults:
-    raise LibrispeechError('; '.join(faults))
-  return splits
+  return splits, faults
 
 
 def read(found: Found, splits: Mapping[str, str]):
@@ -355,7 +351,7 @@ def examine(
     given: attributes of `manifest.Options`; see `options`.
 
   Raises:
-    LibrispeechError: no such directory, or no such subsets.
+    LibrispeechError: no such directory, or nothing in it.
     ValueError: options that mean nothing.
   """
   return _examined(root, subsets, options(**given))[0]
@@ -364,8 +360,11 @@ def examine(
 def _examined(root, subsets, options):
   """Returns what `examine` does, and the report of `count_report`."""
   found = find(root)
-  splits = choose(found, subsets)
+  splits, faults = choose(found, subsets)
   paths, utterances, problems = read(found, splits)
+  problems += [
+    checks.problem(found.root, 0, 'wrong_subset', fault) for fault in faults
+  ]
   report = count_report(utterances, found, splits)
   utterances, rates = _with_seconds(utterances, found.root)
   found = manifest.examined(
@@ -447,14 +446,14 @@ def builder(
     given: attributes of `manifest.Options`; see `options`.
 
   Raises:
-    LibrispeechError: no such directory, or no such subsets. What is wrong with
-      files is raised, all together, by `download_and_prepare`.
+    LibrispeechError: no such directory, or nothing in it. What is wrong with
+      subsets and files is raised, all together, by `download_and_prepare`.
     ValueError: options that mean nothing.
   """
   own = options(**given)
   found = find(root)
-  splits = choose(found, subsets)
-  digest = hashlib.sha256(f'{own.told()}{sorted(splits.items())}'.encode())
+  splits, _ = choose(found, subsets)
+  digest = hashlib.sha256(f'{own.told()}{sorted(subsets.items())}'.encode())
   for subset in splits:
     for chapter in found.chapters[subset]:
       named = [chapter.folder / name for name in chapter.recordings]

@@ -298,7 +298,7 @@ def examined(paths, path, utterances, problems, options: Options) -> Examined:
   kept, problems, dropped = _drop(utterances, problems, rules)
   if not options.allow_shared_speakers:
     problems += checks.shared_speakers(kept, path)
-  splits = assign(kept, options.seed)
+  splits = assign(kept, options.seed, {u.split for u in utterances})
   model = None
   if options.targets in _WORDED and splits['train']:
     # What has a fault already may be what no model can be learnt from.
@@ -480,19 +480,28 @@ def _drop(utterances, problems, rules):
 
 
 def assign(
-  utterances: Iterable[checks.Utterance], seed: int
+  utterances: Iterable[checks.Utterance], seed: int, named=()
 ) -> dict[str, list[checks.Utterance]]:
   """Returns the utterances of each split, in order of id.
 
   Splits that no utterance names are taken from the training utterances, as the
   head of this file says; lines without a split are training lines.
+
+  Args:
+    utterances: of all splits.
+    seed: of the order in which they are taken.
+    named: splits that are not taken: others named them, which were left out.
   """
   splits = {name: [] for name in _SPLITS}
   for utterance in sorted(utterances, key=lambda u: (u.id, u.line)):
     if utterance.split is not None:
       splits[utterance.split or 'train'].append(utterance)
   elsewhere = {u.speaker for s in ('validation', 'test') for u in splits[s]}
-  absent = [name for name in ('test', 'validation') if not splits[name]]
+  absent = [
+    name
+    for name in ('test', 'validation')
+    if not splits[name] and name not in named
+  ]
   speakers = {u.speaker for u in splits['train']}
   whole_speakers = (
     '' not in speakers

@@ -14,6 +14,7 @@ lists. What is found is scored as
 On the device, and without words, search `ctc.greedy` and `ctc.beam_search`.
 """
 
+import collections
 import dataclasses
 import math
 import os
@@ -51,8 +52,9 @@ class Hypothesis(NamedTuple):
   whole: bool = True
 
 
-# What is heard where nothing is possible.
+# What is heard where nothing is possible, or log probabilities are NaN.
 NOTHING = Hypothesis((), (), _ZERO, 0.0, _ZERO)
+BROKEN = Hypothesis((), (), math.nan, 0.0, math.nan)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,16 +261,49 @@ def lacking(references: Iterable[Sequence[str]], known) -> dict:
 
 
 class _Node:
-  """A prefix of labels, with the words that follow from it."""
+  """What prefixes of labels have in common that may go on alike.
+
+  That is the words that they spell, what there is of the next one (letters, or
+  a node of the tree of spellings), and the last label. `known` holds all nodes
+  of an utterance.
+  """
 
   __slots__ = (
-    'bonus', 'children', 'label', 'lm', 'parent', 'partial', 'state', 'words',
+    'bonus', 'children', 'known', 'label', 'lm', 'partial', 'state', 'words',
   )  # fmt: skip
 
-  def __init__(self, parent, label, words, partial, state, lm, bonus):
-    self.parent, self.label, self.children = parent, label, {}
+  def __init__(self, known, label, words, partial, state, lm, bonus):
+    self.known, self.label, self.children = known, label, {}
     self.words, self.partial = words, partial
     self.state, self.lm, self.bonus = state, lm, bonus
+
+
+class _Sum:
+  """Log probabilities of a node: of what ends in a blank, in its last label.
+
+  Attributes:
+    way: the labels of the most probable way to it, from the last on, as pairs;
+      None for none.
+    best: log probability of that way when it was found.
+  """
+
+  __slots__ = ('best', 'by_blank', 'by_label', 'way')
+
+  def __init__(self):
+    self.by_blank = self.by_label = self.best = _ZERO
+    self.way = None
+
+  def add_label(self, score, way):
+    self.by_label = _add(self.by_label, score)
+    self.lead(score, way)
+
+  def lead(self, score, way):
+    if score > self.best:
+      self.best, self.way = score, way
+
+  @property
+  def total(self):
+    return _add(self.by_blank, self.by_label)
 
 
 class Search:
@@ -276,7 +311,8 @@ class Search:
 
   Frames are searched one after the other, `width` prefixes being kept, ranked
   by their score, in which the language model has said of each word what it
-  thinks once the word has ended.
+  thinks once the word has ended. Prefixes that spell the same and may go on
+  alike are one, however words are cut.
   """
 
   def __init__(
@@ -325,25 +361,20 @@ class Search:
     Args:
       logprobs_tv: log probabilities of blank (0) and symbols in each frame.
       n_best: how many at most. There is one at least, `NOTHING` where no path
-        is left; its score is NaN where there is NaN among the log
-        probabilities.
+        is left, `BROKEN` where there is NaN among the log probabilities.
 
     Raises:
       ValueError: there are other symbols than those of the search.
     """
-    logprobs_tv = np.asarray(logprobs_tv, np.float64)
-    if logprobs_tv.ndim != 2 or logprobs_tv.shape[1] != self._size:
-      raise ValueError(
-        f'log probabilities have shape {logprobs_tv.shape}; want (T, '
-        f'{self._size}), blank and symbols'
-      )
-    if np.isnan(logprobs_tv).any():
-      return [NOTHING._replace(ctc=math.nan, score=math.nan)]
+    logprobs_tv = _checked(logprobs_tv, self._size)
+    if logprobs_tv is None:
+      return [BROKEN]
     lm = self._fusion.lm
     state = None if lm is None else lm.start()
-    root = _Node(None, 0, (), self._trie or '', state, 0.0, 0.0)
-    # Log probabilities of what ends in a blank, and in the last label.
-    beam = [(root, 0.0, _ZERO)]
+    root = _Node({}, 0, (), self._trie or '', state, 0.0, 0.0)
+    start = _Sum()
+    start.by_blank = 0.0
+    beam = [(root, start)]
     for logprobs_v in logprobs_tv:
       beam = self._step(beam, logprobs_v)
     return self._ended(beam)[:n_best] or [NOTHING]
@@ -354,16 +385,16 @@ class Search:
     order = np.argsort(-logprobs_v[1:], kind='stable')[: self._best_symbols] + 1
     floor = values[order[0]] - _BELOW_BEST if len(order) else 0.0
     chosen = [s for s in order.tolist() if values[s] >= floor]
-    sums = {}  # node: [by blank, by label]
-    for node, by_blank, by_label in beam:
-      total = _add(by_blank, by_label)
-      own = sums.setdefault(node, [_ZERO, _ZERO])
-      own[0] = _add(own[0], total + values[0])
-      last = node.label
+    sums = collections.defaultdict(_Sum)  # by node
+    for node, before in beam:
+      total, last, way = before.total, node.label, before.way
+      own = sums[node]
+      own.by_blank = _add(own.by_blank, total + values[0])
+      own.lead(total + values[0], way)
       if last:
-        own[1] = _add(own[1], by_label + values[last])
+        own.add_label(before.by_label + values[last], way)
       for symbol in chosen:
-        reached = by_blank if symbol == last else total
+        reached = before.by_blank if symbol == last else total
         if reached == _ZERO:
           continue
         found = node.children.get(symbol)
@@ -372,14 +403,8 @@ class Search:
           found = node.children[symbol] = extended(node, symbol)
         score = reached + values[symbol]
         for child in found:
-          own = sums.get(child)
-          if own is None:
-            sums[child] = [_ZERO, score]
-          else:
-            own[1] = _add(own[1], score)
-    ranked = [
-      (_add(*own) + node.bonus, node, *own) for node, own in sums.items()
-    ]
+          sums[child].add_label(score, (symbol, way))
+    ranked = [(own.total + node.bonus, node, own) for node, own in sums.items()]
     ranked.sort(key=lambda entry: -entry[0])
     return [entry[1:] for entry in ranked[: self._width] if entry[0] > _ZERO]
 
@@ -419,14 +444,20 @@ class Search:
     return (*words, word), state, lm
 
   def _node(self, node, symbol, own, partial):
+    """Returns the node of what has been said; that which is there, if any."""
     words, state, lm = own
-    bonus = self._fusion.score(0.0, lm, len(words))
-    return _Node(node, symbol, words, partial, state, lm, bonus)
+    key = words, partial if self._trie is None else id(partial), symbol
+    found = node.known.get(key)
+    if found is None:
+      bonus = self._fusion.score(0.0, lm, len(words))
+      found = _Node(node.known, symbol, words, partial, state, lm, bonus)
+      node.known[key] = found
+    return found
 
   def _ended(self, beam):
     """Returns hypotheses of all that is in the beam, best first."""
     found = {}
-    for node, by_blank, by_label in beam:
+    for node, sums in beam:
       own, whole = (node.words, node.state, node.lm), True
       if self._trie is not None:
         whole = node.partial is self._trie
@@ -437,7 +468,7 @@ class Search:
       if self._fusion.lm is not None:
         score += self._fusion.lm.end(state)
       ways = found.setdefault((words, whole), [score, []])
-      ways[1].append((_add(by_blank, by_label), node))
+      ways[1].append((sums.total, sums.way))
     hypotheses = []
     for (words, whole), (score, ways) in found.items():
       ctc = ways[0][0]
@@ -451,6 +482,17 @@ class Search:
     # What ends in no word of the lexicon comes behind all that does.
     hypotheses.sort(key=lambda h: (not h.whole, -h.score))
     return hypotheses
+
+
+def _checked(logprobs_tv, size):
+  """Returns log probabilities as an array; None where there is NaN."""
+  logprobs_tv = np.asarray(logprobs_tv, np.float64)
+  if logprobs_tv.ndim != 2 or logprobs_tv.shape[1] != size:
+    raise ValueError(
+      f'log probabilities have shape {logprobs_tv.shape}; want (T, {size}), '
+      'blank and symbols'
+    )
+  return None if np.isnan(logprobs_tv).any() else logprobs_tv
 
 
 def _trie(lexicon):
@@ -481,11 +523,12 @@ def _parts(symbol, border):
   return ['', ''] if symbol == border else [symbol]
 
 
-def _labels(node):
+def _labels(way):
+  """Returns the labels of a way from its last on, in order."""
   found = []
-  while node.parent is not None:
-    found.append(node.label)
-    node = node.parent
+  while way is not None:
+    label, way = way
+    found.append(label)
   return tuple(reversed(found))
 
 
@@ -626,14 +669,9 @@ class Flashlight:
 
   def __call__(self, logprobs_tv, n_best: int = 1) -> list[Hypothesis]:
     """Returns the best transcripts of different words, as `Search` does."""
-    logprobs_tv = np.asarray(logprobs_tv, np.float32)
-    if logprobs_tv.ndim != 2 or logprobs_tv.shape[1] != self._size:
-      raise ValueError(
-        f'log probabilities have shape {logprobs_tv.shape}; want (T, '
-        f'{self._size}), blank and symbols'
-      )
-    if np.isnan(logprobs_tv).any():
-      return [NOTHING._replace(ctc=math.nan, score=math.nan)]
+    logprobs_tv = _checked(logprobs_tv, self._size)
+    if logprobs_tv is None:
+      return [BROKEN]
     frames = len(logprobs_tv) + 1
     padded_tv = np.full((frames, self._size + 1), -1e9, np.float32)
     padded_tv[:-1, :-1] = np.maximum(logprobs_tv, -1e9)

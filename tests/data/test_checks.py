@@ -151,7 +151,7 @@ def test_every_rule_is_tested_here():
     # Of words and sub-words (test_word_pieces.py), and of another layout
     # (test_librispeech.py).
     *('digits', 'small_vocabulary', 'missing_transcript', 'malformed_line'),
-    *('wrong_id', 'misplaced_file'),
+    *('wrong_id', 'misplaced_file', 'wrong_subset'),
   }
   assert tested | apart == set(checks.REMEDIES)
 

@@ -109,31 +109,45 @@ def test_subsets_by_name_and_by_pattern(root, tmp_path):
   _transcript(chapter).write_text(''.join(lines))
   found = librispeech.find(root)
   subsets = librispeech.SUBSETS | {'train': ('train-clean-*',)}
-  assert librispeech.choose(found, subsets) == {
-    'train-clean-100': 'train',
-    'train-clean-360': 'train',
-    'dev-clean': 'validation',
-    'test-clean': 'test',
-  }
+  assert librispeech.choose(found, subsets) == (
+    {
+      'train-clean-100': 'train',
+      'train-clean-360': 'train',
+      'dev-clean': 'validation',
+      'test-clean': 'test',
+    },
+    [],
+  )
   both = librispeech.examine(root, subsets, **PIECES)
   one = librispeech.examine(root, **PIECES)
   assert not both.problems and not one.problems
   assert (len(one.splits['train']), len(both.splits['train'])) == (10, 15)
+
+
+def test_subsets_that_are_not_there(root, tmp_path):
+  """Told with all that is wrong with those that are."""
+  transcript = _transcript(_chapter(root, 'dev-clean'))
+  transcript.write_text('\n' + transcript.read_text())
+  wrong = {
+    'train': ('train-clean-*', 'train-other-500'),
+    'validation': ('dev-*', 'test-*'),
+    'test': ('test-clean',),
+  }
+  builder = _builder(root, tmp_path, subsets=wrong)
   with pytest.raises(librispeech.LibrispeechError) as error:
-    librispeech.choose(
-      found,
-      {
-        'train': ('train-*', 'train-other-500'),
-        'validation': ('dev-clean', 'test-*'),
-        'test': ('test-clean',),
-      },
-    )
-  (line,) = str(error.value).splitlines()
-  assert 'train: no subset train-other-500 under' in line
-  assert 'there are dev-clean, test-clean, train-clean-100' in line
-  assert 'test-clean is in validation and in test' in line
+    corpus.prepare(builder)
+  lines = str(error.value).splitlines()
+  assert [p.rule for p in error.value.problems] == [
+    'wrong_subset', 'wrong_subset', 'malformed_line'
+  ]  # fmt: skip
+  assert f'{root}:0: wrong_subset: train: there is no train-other-5' in lines[1]
+  assert 'there are dev-clean, test-clean, train-clean-100' in lines[1]
+  assert 'test-clean is in validation and in test' in lines[2]
+  assert 'an empty line' in lines[3]
   with pytest.raises(librispeech.LibrispeechError, match='named for test'):
-    librispeech.choose(found, subsets | {'test': ()})
+    corpus.prepare(
+      _builder(root, tmp_path, subsets=librispeech.SUBSETS | {'test': ()})
+    )
 
 
 def test_a_part_is_not_taken_for_the_whole(root, tmp_path, monkeypatch):
@@ -255,6 +269,14 @@ def test_a_speaker_in_two_splits(root):
   shutil.copytree(target, chapter.parent, dirs_exist_ok=True)
   rules = {p.rule for p in librispeech.examine(root, **PIECES).problems}
   assert rules == {'duplicate_id', 'shared_speaker'}
+
+
+def test_a_split_of_which_nothing_is_left(root):
+  for path in (root / 'LibriSpeech' / 'dev-clean').rglob('*.flac'):
+    path.write_bytes(b'')
+  found = librispeech.examine(root, **PIECES, drop=['empty_audio'])
+  assert [p.rule for p in found.problems] == ['empty_split']
+  assert found.splits['validation'] == [] and len(found.splits['train']) == 15
 
 
 def test_targets(root, tmp_path):

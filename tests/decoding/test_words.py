@@ -85,7 +85,7 @@ def test_without_a_model_it_is_the_search_on_the_device():
       jnp.asarray(logprobs_tv[None]), jnp.array([12]), width=8
     )
     labels = labels_bu[0, : len_b[0]].tolist()
-    best = words.Search(symbols, width=8)(logprobs_tv, n_best=8)
+    best = words.Search(symbols, width=200)(logprobs_tv, n_best=200)
     heard = transcripts_lib.spelt(labels, symbols).split()
     assert heard in [list(h.words) for h in best]
     (same,) = (h for h in best if list(h.words) == heard)

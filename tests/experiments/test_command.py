@@ -1,6 +1,7 @@
 """How launchers end, and what they make of text and paths of users."""
 
 import importlib.util
+import json
 import os
 import pathlib
 import subprocess
@@ -184,3 +185,16 @@ def test_a_platform_that_is_not_there_is_one_line(tmp_path, name):
   assert f'{name}=tpu is set' in told and 'Traceback' not in done.stderr
   # The compiler for TPUs, where it is installed, writes lines of its own.
   assert not before or importlib.util.find_spec('libtpu')
+
+
+def test_flags_that_a_study_is_older_than(tmp_path):
+  """What it was begun without had its default."""
+  from common import command, corpus_flags
+
+  assert 'partial_librispeech' in corpus_flags._LIBRISPEECH
+  path = tmp_path / 'run.json'
+  path.write_text(json.dumps({'flags': {'split_seed': 1}}))
+  values = {'split_seed': 1, 'partial_librispeech': False, 'pieces': None}
+  command._refuse_others(path, values, ())
+  with pytest.raises(ValueError, match='partial_librispeech was False, is Tru'):
+    command._refuse_others(path, values | {'partial_librispeech': True}, ())

@@ -21,7 +21,7 @@ def flags():
     for path in (ROOT / folder).rglob('*.py'):
       text = path.read_text()
       defined |= set(re.findall(r"DEFINE_\w+\(\s*'(\w+)'", text))
-      defined |= set(re.findall(r"add_argument\(\s*'--(\w+)'", text))
+      defined |= set(re.findall(r"\badd(?:_argument)?\(\s*'--(\w+)'", text))
   recipes = (ROOT / 'nasjax/training/recipes.py').read_text()
   defined |= set(re.findall(r'^  (\w+): (?:int|float|str|bool)', recipes, re.M))
   return defined
