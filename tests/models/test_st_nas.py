@@ -558,7 +558,10 @@ def test_blocks_must_be_as_many_as_the_macro_has():
 
 def test_the_flags_know_the_macros_of_each_space():
   # Flags of two launchers in one process would clash.
-  script = 'from common import training_flags as t; print(repr(t.MACROS))'
+  script = (
+    'from common import training_flags as t\n'
+    'print({name: list(named) for name, named in t.MACROS.items()})'
+  )
   told = subprocess.run(
     [sys.executable, '-c', script],
     cwd=tiny_run.ROOT / 'experiments',
