@@ -52,6 +52,7 @@ _LONGEST = (
   'training/test_ctc_crf_training', 'models/test_st_nas',
   'models/test_network', 'training/test_population',
   'search/test_algorithms', 'benchmark/test_sizing', 'spaces/test_any_space',
+  'experiments/test_examples', 'experiments/test_table_notebook',
 )  # fmt: skip
 
 
