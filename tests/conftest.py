@@ -56,7 +56,7 @@ _LONGEST = (
   'training/test_plateau_training', 'experiments/test_table_notebook',
   'programs/test_chips', 'decoding/test_ctc', 'decoding/test_metrics',
   'tests/test_listening', 'benchmark/test_claims', 'launch/test_slurm',
-  'launch/test_ray_cluster',
+  'launch/test_ray_cluster', 'experiments/test_examples',
 )  # fmt: skip
 
 
