@@ -38,29 +38,32 @@ def value_and_grads(params, x_btc, choice, key=None, rate=0.0):
   return jax.grad(total, (0, 1), has_aux=True)(params, x_btc)
 
 
-def test_every_width_is_a_network_cut_to_size():
+@pytest.mark.parametrize(
+  'choice', [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))]
+)
+def test_a_width_is_a_network_cut_to_size(choice):
   x_btc, params = speech(), feed_forward()
-  for choice, width in enumerate(WIDTHS):
-    (grads, dx_btc), y_btc = value_and_grads(params, x_btc, choice)
-    alone = ssm.FeedForward(width)
+  width = WIDTHS[choice]
+  (grads, dx_btc), y_btc = value_and_grads(params, x_btc, choice)
+  alone = ssm.FeedForward(width)
 
-    @jax.jit
-    def expected(params, x_btc, alone=alone):
-      def total(params, x_btc):
-        y_btc = alone.apply({'params': params}, x_btc)
-        return jnp.sin(y_btc).sum(), y_btc
+  @jax.jit
+  def expected(params, x_btc):
+    def total(params, x_btc):
+      y_btc = alone.apply({'params': params}, x_btc)
+      return jnp.sin(y_btc).sum(), y_btc
 
-      return jax.grad(total, (0, 1), has_aux=True)(params, x_btc)
+    return jax.grad(total, (0, 1), has_aux=True)(params, x_btc)
 
-    cut = elastic.sliced(params, width)
-    (cut_grads, cut_dx_btc), cut_y_btc = expected(cut, x_btc)
-    np.testing.assert_allclose(y_btc, cut_y_btc, atol=1e-6)
-    np.testing.assert_allclose(dx_btc, cut_dx_btc, atol=1e-5)
-    found = jax.tree.leaves(elastic.sliced(grads, width))
-    for one, other in zip(found, jax.tree.leaves(cut_grads)):
-      np.testing.assert_allclose(one, other, atol=1e-5)
-    assert (grads['into']['kernel'][:, width:] == 0).all()
-    assert (grads['out']['kernel'][width:] == 0).all()
+  cut = elastic.sliced(params, width)
+  (cut_grads, cut_dx_btc), cut_y_btc = expected(cut, x_btc)
+  np.testing.assert_allclose(y_btc, cut_y_btc, atol=1e-6)
+  np.testing.assert_allclose(dx_btc, cut_dx_btc, atol=1e-5)
+  found = jax.tree.leaves(elastic.sliced(grads, width))
+  for one, other in zip(found, jax.tree.leaves(cut_grads)):
+    np.testing.assert_allclose(one, other, atol=1e-5)
+  assert (grads['into']['kernel'][:, width:] == 0).all()
+  assert (grads['out']['kernel'][width:] == 0).all()
 
 
 def test_narrow_widths_multiply_less():
@@ -144,9 +147,10 @@ def chosen(widths):
   return network.Choice(jnp.array(width_n), jnp.int32(len(widths)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'widths',
-  [(4, 16), pytest.param((8, 4, 16), marks=pytest.mark.slow)],
+  [(4, 16), (8, 4, 16)],
 )
 def test_an_encoder_cut_to_size_is_the_elastic_one(widths):
   params = encoder_params()
@@ -162,6 +166,7 @@ def test_an_encoder_cut_to_size_is_the_elastic_one(widths):
     assert all((g == 0).all() for g in left)
 
 
+@pytest.mark.slow
 def test_without_a_choice_it_is_the_largest():
   params = encoder_params()
   run = jax.jit(
@@ -173,8 +178,10 @@ def test_without_a_choice_it_is_the_largest():
 
 
 def test_sizes_that_no_network_has_are_named():
-  params = encoder_params()
-  with pytest.raises(ValueError, match='layer 1: width 5 is none of'):
-    network.alone(ENCODER, params, (4, 5))
+  params = jax.eval_shape(
+    ENCODER.init, jax.random.key(0), speech(), np.array([9, 5])
+  )['params']
+  with pytest.raises(ValueError, match='layer 0: width 5 is none of'):
+    network.alone(ENCODER, params, (5, 4))
   with pytest.raises(ValueError, match='1 layers; there are 2 to 3'):
     network.alone(ENCODER, params, (4,))

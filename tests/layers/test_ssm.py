@@ -82,13 +82,8 @@ MODULES = {
 }
 
 
-@pytest.mark.parametrize(
-  'name',
-  [
-    'gated',
-    *(pytest.param(n, marks=pytest.mark.slow) for n in MODULES if n != 'gated'),
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', MODULES)
 def test_padding_changes_nothing_and_the_recurrence_is_the_convolution(name):
   module = MODULES[name]
   x_btc, len_b = speech()
@@ -104,6 +99,7 @@ def test_padding_changes_nothing_and_the_recurrence_is_the_convolution(name):
   assert np.std(y_btc[0]) > 0.01
 
 
+@pytest.mark.slow
 def test_an_utterance_of_a_batch_is_as_if_alone():
   x_btc, len_b = speech()
   module = ssm.SSM(4)
@@ -115,7 +111,9 @@ def test_an_utterance_of_a_batch_is_as_if_alone():
   np.testing.assert_allclose(y_btc[b, :frames], alone_btc[0], atol=1e-5)
 
 
-@pytest.mark.parametrize('form', ssm.FORMS)
+@pytest.mark.parametrize(
+  'form', ['fft', pytest.param('scan', marks=pytest.mark.slow)]
+)
 def test_what_is_causal_has_no_gradient_from_the_future(form):
   x_btc, len_b = speech()
   module = ssm.MHSSM(depth=1, states=4, causal=True, form=form)
@@ -136,6 +134,7 @@ def test_what_is_causal_has_no_gradient_from_the_future(form):
     assert (np.abs(grad(both, params, x_btc))[0] > 0).all()
 
 
+@pytest.mark.slow
 def test_streaming_pieces_are_the_whole():
   x_btc, _ = speech()
   len_b = np.array([30, 30, 17])
@@ -153,6 +152,7 @@ def test_streaming_pieces_are_the_whole():
   np.testing.assert_allclose(found_btc, expected_btc, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_dropout_needs_a_key():
   x_btc, len_b = speech()
   module = ssm.SSMLayer(5, states=4, rate=0.5)

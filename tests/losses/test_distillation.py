@@ -66,7 +66,10 @@ def test_the_loss_is_the_surrogate_of_the_larger_divergence(pair):
     np.testing.assert_array_equal(by_default, found)
 
 
-@pytest.mark.parametrize('alpha', ALPHAS)
+@pytest.mark.parametrize(
+  'alpha',
+  [-1.0, *(pytest.param(a, marks=pytest.mark.slow) for a in ALPHAS[1:])],
+)
 def test_unclipped_its_gradient_is_that_of_the_divergence(alpha):
   teacher, student = drawn(scale=1)
   total = {
@@ -95,6 +98,7 @@ def test_who_agrees_has_no_divergence_and_no_gradient():
   np.testing.assert_allclose(grad(logits), 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_near_one_it_is_the_divergence_of_kullback_and_leibler():
   teacher, student = drawn(scale=0.5)
   expected = distillation.kl_divergence(teacher, student)
@@ -133,7 +137,9 @@ def test_only_the_student_learns_and_the_clip_bounds_its_gradient():
     distillation.alpha_divergence(teacher, student, clip=0)
 
 
-@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize(
+  'dtype', ['float32', pytest.param('bfloat16', marks=pytest.mark.slow)]
+)
 def test_reduced_to_the_teachers_best(dtype):
   teacher, student = (jnp.asarray(x, dtype) for x in drawn(vocabulary=9))
   index = distillation.top_symbols(teacher, 3)
@@ -149,6 +155,7 @@ def test_reduced_to_the_teachers_best(dtype):
     distillation.reduced(student, distillation.top_symbols(teacher, 9))
 
 
+@pytest.mark.slow
 def test_the_gradient_goes_through_the_rest():
   teacher, student = drawn(rows=3, vocabulary=9)
   index = distillation.top_symbols(teacher, 2)
@@ -189,9 +196,8 @@ def join(params, enc_bt1d, pred_btud):
   return jnp.tanh(enc_bt1d + pred_btud) @ params
 
 
-@pytest.mark.parametrize(
-  'count', [3, pytest.param(None, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('count', [3, None])
 def test_in_chunks_it_is_the_mean_over_nodes(count):
   rng = np.random.default_rng(0)
   shapes = (4, 7), (3, 5, 4), (3, 4, 4)

@@ -118,6 +118,7 @@ def test_gradient_equals_finite_differences(tiny):
     np.testing.assert_allclose(grad_btuv[b], slope_tuv, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_gradient_equals_that_of_a_plain_loop():
   logits_btuv, len_b, labels_bl, label_len_b = example()
   loss_b, _, grad_btuv = loss_and_grad(
@@ -134,6 +135,7 @@ def test_gradient_equals_that_of_a_plain_loop():
   np.testing.assert_allclose(grad_btuv.sum(axis=3), 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_probabilities_of_all_transcripts_sum_to_at_most_one():
   _, labels_bl, label_len_b = every_transcript(symbols=2, longest=5)
   rng = np.random.default_rng(1)
@@ -149,6 +151,7 @@ def test_probabilities_of_all_transcripts_sum_to_at_most_one():
   assert (np.diff(sums) > 0).all() and 0.9 < sums[-1] <= 1
 
 
+@pytest.mark.slow
 def test_long_and_confident_utterances_keep_their_precision():
   rng = np.random.default_rng(3)
   logits_btuv = rng.normal(size=(3, 200, 31, 4)).astype(np.float32)
@@ -186,6 +189,7 @@ def test_padding_changes_nothing(garbage):
   assert beyond_btu.any() and (np.asarray(grad_btuv)[beyond_btu] == 0).all()
 
 
+@pytest.mark.slow
 def test_longer_padding_changes_nothing():
   logits_btuv, len_b, labels_bl, label_len_b = example()
   loss_b, _, grad_btuv = loss_and_grad(*example())
@@ -236,6 +240,7 @@ def test_impossible_transcripts_have_an_infinite_loss():
   assert np.isfinite(grad_btuv[1:]).all()
 
 
+@pytest.mark.slow
 def test_second_derivatives_follow_the_first():
   logits_btuv, *rest = example()
   direction_btuv = example(seed=9)[0] / 4
@@ -252,6 +257,7 @@ def test_second_derivatives_follow_the_first():
   np.testing.assert_allclose(curvature_btuv, slope_btuv, atol=5e-4)
 
 
+@pytest.mark.slow
 def test_any_blank_and_any_float_type():
   logits_btuv, len_b, labels_bl, label_len_b = example()
   loss_b, _, _ = loss_and_grad(logits_btuv, len_b, labels_bl, label_len_b)
@@ -320,7 +326,9 @@ def speech(inputs, width=5, seed=4):
   return found, enc_btd, pred_bud
 
 
-@pytest.mark.parametrize('chunk', [3, None])
+@pytest.mark.parametrize(
+  'chunk', [3, pytest.param(None, marks=pytest.mark.slow)]
+)
 def test_chunks_are_the_whole(chunk):
   inputs = example()
   rows = inputs[1:]
@@ -398,6 +406,7 @@ def pruned(inputs, width):
   return found, logits_btuv, first_bt
 
 
+@pytest.mark.slow
 def test_wide_ranges_prune_nothing():
   inputs = example()
   found, logits_btuv, first_bt = pruned(inputs, width=5)
@@ -409,7 +418,7 @@ def test_wide_ranges_prune_nothing():
   )
 
 
-@pytest.mark.parametrize('width', [2, 3])
+@pytest.mark.parametrize('width', [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_pruned_losses_are_those_of_the_paths_in_range(width):
   inputs = example()
   _, len_b, labels_bl, label_len_b = inputs
@@ -447,6 +456,7 @@ def test_ranges_keep_what_has_the_most_mass():
     )
 
 
+@pytest.mark.slow
 def test_the_simple_loss_is_that_of_the_sum_and_its_gradient_the_mass():
   inputs = example()
   rows = inputs[1:]

@@ -186,6 +186,7 @@ def test_larger_parameters_move_in_proportion():
     np.testing.assert_allclose(more, scaled_by * one, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_sizes_stop_growing_at_three():
   params = [np.full((2, 2), 2.9, np.float32)]
   # Adam's steps turn; by the size all gradients agree.
@@ -225,6 +226,7 @@ def test_rates_by_schedule_and_lower_precision():
   assert all(u.dtype == jnp.bfloat16 for u in updates)
 
 
+@pytest.mark.slow
 def test_members_of_a_population_are_each_as_if_alone():
   params, grads = tensors(), drawn(1)[0]
   pair = optimisers.scaled_adam(0.02)
