@@ -536,9 +536,7 @@ class Searches:
       done = sum(self._done.values())
       # Searches beside this one are then past their first epochs, too.
       steady = max(self._trained.values(), default=0) > 1
-      left = self._pace.left(
-        self._trained.total(), self._total - done, steady
-      )
+      left = self._pace.left(self._trained.total(), self._total - done, steady)
       self._progress.update(
         self._task, completed=done, description=text, left=left
       )

@@ -164,9 +164,7 @@ def draw(table, out, metric=None):
   labels = [space.names(arch) for arch in archs_rd]
   runs = table.curves('val_per'), labels, groups
   said = plots.findings.learning(*runs, table.metric)
-  save(
-    plots.learning_curves(*runs, said, table.metric), 'learning_curves'
-  )
+  save(plots.learning_curves(*runs, said, table.metric), 'learning_curves')
   rows = [r for r in _cells(table, metric) if np.isfinite(test_r[r]).all()]
   if rows:
     per_n = np.array([test_r[r].mean() for r in rows])

@@ -181,9 +181,7 @@ def _mark_cut(ax, bars):
   for y, colour, low, high in bars:
     for end, marker, cut in (left, '<', low < left), (right, '>', high > right):
       if cut:
-        ax.scatter(
-          end, y, 45, colour, marker=marker, clip_on=False, zorder=3
-        )
+        ax.scatter(end, y, 45, colour, marker=marker, clip_on=False, zorder=3)
 
 
 def _count_alike(ax, values):

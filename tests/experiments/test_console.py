@@ -106,7 +106,10 @@ def test_a_search_says_what_it_does_in_one_line(clock, capsys):
       clock.seconds = 60 * epoch
       bar(
         types.SimpleNamespace(
-          search=search, epoch=epoch, stage='warm-up', history=curves,
+          search=search,
+          epoch=epoch,
+          stage='warm-up',
+          history=curves,
           resumed=False,
         )  # fmt: skip
       )
