@@ -728,6 +728,7 @@ def _model(decoder, lm, words):
 
     def start(self, start_with_nothing):
       del start_with_nothing
+      self._states.clear()  # those of the utterance before
       return self._state(lm.start())
 
     def score(self, state, word):
