@@ -564,7 +564,10 @@ def _said(tmp_path, script):
 
 
 def test_the_flags_know_the_macros_of_each_space(tmp_path):
-  script = 'from common import training_flags as t; print({k: list(v) for k, v in t.MACROS.items()})'
+  script = (
+    'from common import training_flags as t\n'
+    'print({name: list(named) for name, named in t.MACROS.items()})'
+  )
   named = ast.literal_eval(_said(tmp_path, script))
   assert set(named) == set(spaces.SPACES)
   for name, fitting in named.items():
