@@ -11,7 +11,9 @@ PAGES = [
   *(ROOT / 'experiments').glob('*.md'),
 ]
 # Of other programs, and of shell scripts.
-OTHERS = {'all', 'flagfile', 'help', 'inplace', 'model', 'word_list'}
+OTHERS = {
+  'all', 'flagfile', 'help', 'inplace', 'model', 'reliability', 'word_list',
+}  # fmt: skip
 
 
 def flags():

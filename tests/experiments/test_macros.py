@@ -2,10 +2,10 @@
 
 import json
 
-import macros as launcher
 import numpy as np
 import pytest
 import tiny_run
+from summaries import macro_networks as launcher
 
 from nasjax import cost, spaces
 from nasjax.models import macros

@@ -10,11 +10,10 @@ import urllib.error
 import urllib.request
 
 import pytest
-import status
 import table_rows
 import tiny_run
 from common import watching
-from summaries import status_views
+from summaries import status_port, status_views
 
 from nasjax import table
 from nasjax.benchmark import failures
@@ -179,7 +178,7 @@ def test_prometheus_text_is_of_its_format(run):
 
 
 def test_metrics_are_served(run):
-  with status.served(watching.Watch(run), 0, 5) as port:
+  with status_port.served(watching.Watch(run), 0, 5) as port:
     url = f'http://127.0.0.1:{port}/metrics'
     with urllib.request.urlopen(url, timeout=30) as reply:
       assert reply.headers['Content-Type'].startswith('text/plain; version=0.0')
@@ -188,7 +187,7 @@ def test_metrics_are_served(run):
       urllib.request.urlopen(url[:-7] + 'secret', timeout=30)
     other.value.close()
     with pytest.raises(ValueError, match=f'--prometheus_port={port}: '):
-      status.served(watching.Watch(run), port, 5).__enter__()
+      status_port.served(watching.Watch(run), port, 5).__enter__()
 
 
 def test_the_page_escapes_what_it_shows(run):
