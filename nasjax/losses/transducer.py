@@ -140,7 +140,7 @@ def labels_ahead(labels_bl, label_len_b, blank):
   What is no label becomes a symbol whose score reads NaN.
   """
   is_label_bl = (labels_bl >= 0) & (labels_bl != blank)
-  labels_bl = jnp.where(is_label_bl, labels_bl, _NO_SYMBOL)
+  labels_bl = jnp.where(is_label_bl, labels_bl.astype(jnp.int32), _NO_SYMBOL)
   labels_bu = jnp.pad(labels_bl, ((0, 0), (0, 1)))
   used_bu = jnp.arange(labels_bu.shape[1])[None] < label_len_b[:, None]
   return jnp.where(used_bu, labels_bu, blank)

@@ -225,6 +225,11 @@ def test_a_broken_row_leaves_the_others_alone():
   inputs[3][4] = 5
   broken_b, _, broken_grad_btuv = loss_and_grad(*inputs)
   np.testing.assert_array_equal(np.isnan(broken_b), [True] * 5 + [False])
+  # A small type of integers cannot hold what stands for no label.
+  small_b, _ = transducer.transducer_loss(
+    *inputs[:2], inputs[2].astype(np.uint8), inputs[3]
+  )
+  np.testing.assert_array_equal(np.isnan(small_b), np.isnan(broken_b))
   np.testing.assert_array_equal(broken_b[5], loss_b[5])
   np.testing.assert_array_equal(broken_grad_btuv[5], grad_btuv[5])
 
@@ -238,6 +243,23 @@ def test_impossible_transcripts_have_an_infinite_loss():
   )
   assert loss_b[0] == np.inf and np.isfinite(loss_b[1:]).all()
   assert np.isfinite(grad_btuv[1:]).all()
+
+
+def test_no_labels_at_all_and_no_frames_at_all():
+  logits_btuv, len_b, labels_bl, label_len_b = example()
+  loss_b, feasible_b = transducer.transducer_loss(
+    logits_btuv[:, :, :1], len_b, labels_bl[:, :0], 0 * label_len_b
+  )
+  expected = [
+    -log_softmax(logits_tuv[:frames, 0])[:, 0].sum()
+    for logits_tuv, frames in zip(logits_btuv, len_b)
+  ]
+  assert feasible_b.all()
+  np.testing.assert_allclose(loss_b, expected, rtol=1e-5)
+  loss_b, feasible_b = transducer.transducer_loss(
+    logits_btuv[:, :0], 0 * len_b, labels_bl.astype(np.uint8), label_len_b
+  )
+  assert not feasible_b.any() and (loss_b == 0).all()
 
 
 @pytest.mark.slow

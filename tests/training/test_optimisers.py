@@ -23,6 +23,11 @@ PARAMS = {'w': np.ones((2, 3), np.float32), 'b': np.zeros(3, np.float32)}
   [
     ('adamw', lambda recipe, kernels, lr: optax.adamw(lr)),
     ('sgd', lambda recipe, kernels, lr: optax.sgd(lr, momentum=0.9)),
+    pytest.param(
+      'scaled_adam',
+      optimisers.OPTIMISERS['scaled_adam'],
+      marks=pytest.mark.slow,
+    ),
   ],
 )
 def test_pairs_of_optax_train_populations(name, make, monkeypatch):
