@@ -31,6 +31,10 @@ os.environ.setdefault(
 # Python, too, compiles what launchers import once, and not at every start.
 os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
 
+# Garbage is looked for less often: traces are many objects that stay. It took
+# 6 % of the time, most of it on what had been imported.
+gc.set_threshold(50_000)
+
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
@@ -77,13 +81,8 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-  """Collects garbage less often: traces are many objects that stay.
-
-  It took 6 % of the time, most of it on what had been imported.
-  """
   gc.collect()
   gc.freeze()
-  gc.set_threshold(50_000)
 
 
 # A process may have 65,530 on most machines, and XLA ends by a fault of

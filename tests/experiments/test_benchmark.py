@@ -196,8 +196,8 @@ def test_processes_train_the_shards_of_one_directory(tiny_run, tmp_path):
   out = tmp_path / 'out'
   plan = json.loads((tiny_run.out / 'shards.json').read_text())
   names = [shard['name'] for shard in plan['shards']]
-  processes = [
-    launcher.start(
+  flags = [
+    (
       f'--out={out}',
       *tiny_run.flags,
       f'--shard={name}',
@@ -205,10 +205,12 @@ def test_processes_train_the_shards_of_one_directory(tiny_run, tmp_path):
     )
     for devices, name in enumerate(names, 1)
   ]
-  for name, process in zip(names, processes, strict=True):
-    with process:
-      output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+  with launcher.start(*flags[0]) as process:
+    second = launcher.forked(*flags[1])
+    first = process.communicate(timeout=300)
+  ends = (process.returncode, *first), second
+  for name, (status, output, errors) in zip(names, ends, strict=True):
+    assert status == 0, errors
     assert '1 of the 2 shards of ' in output and name not in errors
     assert 'shard 1/1 epoch 1/' in output and 'by test PER' not in output
     assert ' of 2 shards are done; the same command without ' in output

@@ -178,7 +178,7 @@ def finished():
   def run():
     place.mkdir(exist_ok=True)
     (place / 'cells.txt').write_text(CELLS)
-    status, output, errors = finish(f'--out={place / "out"}', *flags)
+    status, output, errors = forked(f'--out={place / "out"}', *flags)
     assert status == 0, errors
     return output
 
