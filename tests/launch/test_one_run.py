@@ -40,7 +40,7 @@ def test_a_run_begun_on_one_engine_is_finished_on_another(tmp_path):
   )
   engines.wait_for(2, out, driver)
   driver.kill()
-  driver.wait()
+  driver.end()
   assert len(table.committed(out / 'table')) < 4
   claims = [
     tiny_run.start(*flags, '--claim', '--cpu_devices=1') for _ in range(2)
