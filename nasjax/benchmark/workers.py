@@ -4,6 +4,7 @@ Members exchange nothing, so devices need not keep step with each other. On a
 CPU every device is a worker: none trains padding, or waits for the others.
 """
 
+import collections
 import concurrent.futures
 import queue
 import threading
@@ -19,10 +20,12 @@ class _Queue:
   """Hands out shards, those of one signature to one worker if it can."""
 
   def __init__(self, shards):
-    self._left, self._workers = {}, {}
+    self._left, self._workers, self._work = {}, {}, {}
     for shard in shards:
-      self._left.setdefault(shard.signature, []).append(shard)
-      self._workers[shard.signature] = 0
+      kind = shard.signature
+      self._left.setdefault(kind, collections.deque()).append(shard)
+      self._work[kind] = self._work.get(kind, 0) + len(shard.members)
+      self._workers[kind] = 0
 
   def take(self, last):
     """Returns the next shard, or None.
@@ -36,13 +39,14 @@ class _Queue:
       return None
 
     def rank(kind):
-      work = sum(len(shard.members) for shard in self._left[kind])
-      return kind == last, -self._workers[kind], work
+      return kind == last, -self._workers[kind], self._work[kind]
 
     kind = max(left, key=rank)
     if kind != last:
       self._workers[kind] += 1
-    return self._left[kind].pop(0)
+    shard = self._left[kind].popleft()
+    self._work[kind] -= len(shard.members)
+    return shard
 
 
 def run(
