@@ -367,7 +367,8 @@ class Bar:
       shards: of `running.plan`.
       job: `running.Job`.
     """
-    self._shards, self._space = shards, job.space
+    self._places = {shard.name: n for n, shard in enumerate(shards, 1)}
+    self._space = job.space
     self._epochs, self._metric = job.recipe.epochs, job.metric
     epochs = self._epochs
     self._best = np.inf
@@ -406,7 +407,7 @@ class Bar:
     self._describe(shard, 0)
 
   def _place(self, shard):
-    return f'shard {self._shards.index(shard) + 1}/{len(self._shards)}'
+    return f'shard {self._places[shard.name]}/{len(self._places)}'
 
   def _describe(self, shard, epoch):
     best = f'{self._best:.1%}' if np.isfinite(self._best) else '--'
@@ -469,7 +470,7 @@ class Bar:
     # What a finished shard has not been trained for, it never will be.
     del skipped
     self._running.pop(shard.name, None)
-    left = self._epochs - self._epochs_told.get(shard.name, 0)
+    left = self._epochs - self._epochs_told.pop(shard.name, 0)
     self._advance(len(shard.members) * left)
 
   def _advance(self, epochs):

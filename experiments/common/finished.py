@@ -55,9 +55,7 @@ def compare(path, devices=None):
   tasks, epoch_s, compile_s = _tasks(found)
   if devices is None:
     devices = _devices(rows)
-  outcome = scheduling.simulate(
-    tasks, [1.0] * devices, compile=float(np.mean(list(compile_s.values())))
-  )
+  outcome = scheduling.simulate(tasks, [1.0] * devices, compile=compile_s)
   begun = min(end - float(e.sum()) for _, _, e, end in found.values())
   took = max(end for *_, end in found.values()) - begun
   busy = sum(float(e.sum()) for _, _, e, _ in found.values())

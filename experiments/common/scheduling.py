@@ -106,7 +106,7 @@ def simulate(
     tasks: list of Task; of one program they are taken in this order.
     speeds: of each device.
     start: seconds until a process is ready.
-    compile: seconds to compile a program, once a process.
+    compile: seconds to compile a program, once a process; or a dict of them.
     between: seconds between two shards of a device.
     failures: of a device, an hour.
     restart: seconds until a device is back.
@@ -118,7 +118,10 @@ def simulate(
   """
   rng, rate = np.random.default_rng(seed), failures / 3600
   slowest = every * max(t.seconds for t in tasks) / min(speeds)
-  slowest += start + compile
+  compiling = compile
+  if not isinstance(compile, dict):
+    compiling = dict.fromkeys({task.program for task in tasks}, compile)
+  slowest += start + max(compiling.values())
   if rate * slowest > _MOST_FAILURES:
     raise ValueError(
       f'{failures} failures an hour come {rate * slowest:.1f} times in the '
@@ -156,7 +159,7 @@ def simulate(
     seconds, todo = task.seconds / speeds[d], task.epochs
     while True:
       begin = between if started[d] else start
-      make = 0.0 if program in known[d] else compile
+      make = 0.0 if program in known[d] else compiling[program]
       whole = begin + make + todo * seconds
       strike = rng.exponential(1 / rate) if rate else math.inf
       saved = todo

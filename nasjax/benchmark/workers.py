@@ -4,6 +4,7 @@ Members exchange nothing, so devices need not keep step with each other. On a
 CPU every device is a worker: none trains padding, or waits for the others.
 """
 
+import collections
 import concurrent.futures
 import queue
 import threading
@@ -23,10 +24,12 @@ class _Queue:
 
   def __init__(self, shards):
     self._lock, self._shards = threading.Lock(), shards
-    self._left, self._workers = {}, {}
+    self._left, self._workers, self._work = {}, {}, {}
     for shard in shards:
-      self._left.setdefault(shard.signature, []).append(shard)
-      self._workers[shard.signature] = 0
+      kind = shard.signature
+      self._left.setdefault(kind, collections.deque()).append(shard)
+      self._work[kind] = self._work.get(kind, 0) + len(shard.members)
+      self._workers[kind] = 0
 
   def take(self, last, stop):
     """Returns the next shard, or None.
@@ -65,13 +68,14 @@ class _Queue:
       return None
 
     def rank(kind):
-      work = sum(len(shard.members) for shard in self._left[kind])
-      return kind == last, -self._workers[kind], work
+      return kind == last, -self._workers[kind], self._work[kind]
 
     kind = max(left, key=rank)
     if kind != last:
       self._workers[kind] += 1
-    return self._left[kind].pop(0)
+    shard = self._left[kind].popleft()
+    self._work[kind] -= len(shard.members)
+    return shard
 
 
 def run(

@@ -1,0 +1,79 @@
+"""What handing out and showing shards costs where there are very many."""
+
+import time
+import tracemalloc
+import types
+
+import numpy as np
+import pytest
+import tiny_corpus
+from common import console
+from rich.console import Console
+
+from nasjax.benchmark import running, workers
+
+
+def _shards(count):
+  """Shards of two programs, of one member each."""
+  members = [
+    [((1, 1, 2, 1, 0, 0, 0, 0, 0), 7)],
+    [((2, 1, 2, 1, 0, 0, 0, 0, 0), 7)],
+  ]
+  kinds = ('linear', 'conv', 'conv'), ('conv', 'conv', 'conv')
+  return [
+    running.Shard(f'{n:016x}', kinds[n % 2], tuple(members[n % 2]), 1, (7,))
+    for n in range(count)
+  ]
+
+
+def _drive(count, measure, place, monkeypatch):
+  """Returns what `measure()` grew by from the first tenth of shards to the end.
+
+  The real loop of workers and the real bar; shards train in no time.
+  """
+  found, curves = [], {'val_per': np.full((1, 1), 0.5)}
+  seen = 0
+
+  def run_shard(job, shard, prepared, out, on_epoch, *how):
+    nonlocal seen
+    seen += 1
+    if seen in (count // 10, count):
+      found.append(measure())
+    on_epoch(running.ShardProgress(shard, 1, curves, 0.0, False, 0, np.ones(1)))
+    return True
+
+  monkeypatch.setattr(running, 'run_shard', run_shard)
+  mesh = types.SimpleNamespace(shape={'member': 1})
+  prepared = types.SimpleNamespace(mesh=mesh)
+  shards = _shards(count)
+  job = tiny_corpus.job(tiny_corpus.variant(name='many', epochs=1))
+  # Else pytest would keep what is printed.
+  with (place / 'printed').open('w') as out:
+    monkeypatch.setattr(console, 'CONSOLE', Console(file=out, width=110))
+    with console.Bar(shards, job) as bar:
+      workers.run(job, shards, [prepared], place, bar)
+  assert seen == count
+  return found[1] - found[0]
+
+
+def test_a_shard_takes_little_time(tmp_path, monkeypatch):
+  """Of 100,000 each took 1.0 ms of a processor, memory being traced."""
+  spent = _drive(1000, time.process_time, tmp_path, monkeypatch)
+  assert spent / 900 < 0.002
+
+
+# In small: the time, above.
+@pytest.mark.slow
+def test_a_shard_leaves_nothing_behind(tmp_path, monkeypatch):
+  tracemalloc.start()
+  try:
+    grown = _drive(
+      8000,
+      lambda: tracemalloc.get_traced_memory()[0],
+      tmp_path,
+      monkeypatch,
+    )
+  finally:
+    tracemalloc.stop()
+  # rich remembers the last 4,000 lines.
+  assert grown < 16 * 7200 + 2e6
