@@ -289,6 +289,11 @@ _MISTAKES = {
   '--random_cells=1 --out={tmp}/held --shard=a': 'that wants it alone',
   '--random_cells=1 --out={tmp}/torn --shard=a': 'torn/shards.json is damaged',
   '--random_cells=1 --out={tmp}/o --shard=': '--shard is empty',
+  '--random_cells=1 --out={tmp}/held --claim': 'that wants it alone',
+  '--random_cells=1 --out={tmp}/o --claim --shard=a': (
+    '--claim does not go with --shard'
+  ),
+  '--random_cells=1 --claim --lease_seconds=0': '--lease_seconds=0',
 }
 
 
