@@ -41,7 +41,7 @@ flags.DEFINE_float(
 flags.DEFINE_bool(
   'plan_only',
   False,
-  'Write OUT/shards.json, the list of shards, and stop; with --claim only where '
+  'Write OUT/shards.json, the list of shards, and stop; with --claim only if '
   'there is none, and refuse one of other flags.',
 )
 
