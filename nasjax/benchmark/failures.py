@@ -12,7 +12,7 @@ import socket
 import traceback
 from typing import NamedTuple
 
-from nasjax.storage import disk
+from nasjax.storage import disk, leases
 
 # Characters of a traceback that are kept, the last ones.
 MOST = 20_000
@@ -44,6 +44,8 @@ def noted(out, name):
   """
   try:
     yield
+  except leases.LostError:
+    raise  # Another process goes on with it.
   except Exception as e:
     # On a disk that is full the error itself is what has to be heard of.
     with contextlib.suppress(OSError):

@@ -98,6 +98,7 @@ def run(
           guard()
           saver.save(epoch, host, about)
       tell(epoch, host, epoch <= done)
+    guard()
     saver.finish()
   shutil.rmtree(midway.place, ignore_errors=True)
   return host

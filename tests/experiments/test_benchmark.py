@@ -305,6 +305,9 @@ _MISTAKES = {
   '{cell} --out={tmp}/held --shard=a': 'that wants it alone',
   '{cell} --out={tmp}/torn --shard=a': 'torn/shards.json is damaged',
   '{cell} --out={tmp}/o --shard=': '--shard is empty',
+  '{cell} --out={tmp}/held --claim': 'that wants it alone',
+  '{cell} --out={tmp}/o --claim --shard=a': '--claim does not go with --shard',
+  '{cell} --claim --lease_seconds=0': '--lease_seconds=0',
 }
 
 

@@ -1,5 +1,7 @@
 """Writers that are killed, that race, and that run out of disk."""
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -8,6 +10,7 @@ import textwrap
 
 import pytest
 import tiny_run
+from table_rows import row
 
 from nasjax import table
 
@@ -171,3 +174,33 @@ def test_a_full_disk_commits_nothing(tmp_path):
   assert [p.name for p in tmp_path.iterdir()] == ['.lock']
   with pytest.raises(table.TableError, match='no committed shard'):
     table.open(tmp_path)
+
+
+@pytest.mark.parametrize('locks', [True, False])
+def test_rows_without_a_mark_are_vouched_for_or_replaced(
+  tmp_path, monkeypatch, locks
+):
+  """Those of a writer who is dead, or late, or on another machine."""
+  if not locks:
+
+    def none(*_):
+      raise OSError(errno.ENOLCK, 'No locks available')
+
+    monkeypatch.setattr(fcntl, 'flock', none)
+  cell = [[0, 1], [0, 0, 1], [0, 1, 0, 0]]
+  for name, changes, kept in [
+    ('same', {'seconds': 7.0}, True),
+    ('other', {'test_per': 0.5}, False),
+    ('torn', None, False),
+  ]:
+    table.write_shard(tmp_path / name, 'new', [row(cell, **(changes or {}))])
+    path = tmp_path / name / 'new.parquet'
+    (tmp_path / name / '_new.json').unlink()
+    if changes is None:
+      path.write_bytes(path.read_bytes()[:-9])
+    before = path.read_bytes()
+    table.write_shard(tmp_path / name, 'new', [row(cell)])
+    assert (path.read_bytes() == before) == kept
+    report = table.verify(tmp_path / name)
+    assert not report.problems and len(report.shards) == 1
+    assert not report.uncommitted and not report.leftovers
