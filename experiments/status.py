@@ -6,7 +6,7 @@ Reads the run's directory and nothing else, so it works on any machine that sees
 it. On a terminal the screen is drawn anew every --interval seconds until the
 run is done; otherwise, or with --once, once. --json prints all of it (or writes
 it, with --json=PATH), --html=PATH is a page for a browser, --prometheus_port=N
-serves http://HOST:N/metrics.
+serves http://HOST:N/metrics until it is stopped.
 """
 
 import contextlib
@@ -50,11 +50,15 @@ _PRINT = '-'
 
 
 def looks(watch):
-  """Yields what a Watch sees, again and again, until the run is done."""
+  """Yields what a Watch sees, again and again, until the run is done.
+
+  While a port is served, until somebody stops it.
+  """
   while True:
     status = watch.look(FLAGS.errors)
     yield status
-    if FLAGS.once or status['state'] == 'done':
+    serving = FLAGS.prometheus_port is not None
+    if FLAGS.once or (status['state'] == 'done' and not serving):
       return
     time.sleep(FLAGS.interval)
 
@@ -93,6 +97,8 @@ def run():
   if not console.is_terminal:
     console = Console(markup=False, emoji=False, highlight=False, width=110)
   port = FLAGS.prometheus_port
+  if FLAGS.once and port is not None:
+    raise ValueError('--once does not go with --prometheus_port')
   if FLAGS.once is None:
     FLAGS.once = not console.is_terminal and port is None
   watch = watching.Watch(out)

@@ -250,7 +250,7 @@ def files_of(shards_):
 def read_all(shards_):
   """Returns the Arrow table of Shards, in their order."""
   files, order = files_of(shards_)
-  parts = []
+  wholes, parts = [], []
   for path, spans in files.items():
     try:
       with _parquet(path) as f:
@@ -258,7 +258,11 @@ def read_all(shards_):
     except (pa.ArrowException, OSError) as e:
       raise damaged(path, f'cannot be read: {e}') from e
     parts += [whole.slice(first, stop - first) for first, stop in spans]
-  table = pa.concat_tables(parts)
+    if len(parts) >= 256:
+      # A small table takes ten times the room of its values.
+      wholes.append(pa.concat_tables(parts).combine_chunks())
+      parts = []
+  table = pa.concat_tables(wholes + parts)
   return table if order is None else table.take(pa.array(order))
 
 

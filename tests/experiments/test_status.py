@@ -225,6 +225,21 @@ def test_the_launcher_on_a_real_run(tmp_path):
   assert '2 of 2 done' in done.stdout and '2 of 2 done' in html.read_text()
 
 
+def test_the_launcher_serves_a_run_that_is_done(run):
+  plan = json.loads((run / 'shards.json').read_text())
+  plan['shards'] = plan['shards'][:2]
+  (run / 'shards.json').write_text(json.dumps(plan))
+  flags = f'--out={run}', '--prometheus_port=0', '--interval=0.1'
+  with tiny_run.start(*flags, launcher='status') as process:
+    try:
+      port = re.match(r'serving port (\d+)', process.stdout.readline())[1]
+      url = f'http://127.0.0.1:{port}/metrics'
+      with urllib.request.urlopen(url, timeout=60) as reply:
+        assert b'\nnasjax_shards{state="done"} 2\n' in reply.read()
+    finally:
+      process.terminate()
+
+
 def test_what_is_no_run_is_told_in_a_line(tmp_path):
   done = _launch(f'--out={tmp_path}')
   assert done.returncode == 1 and done.stderr == (

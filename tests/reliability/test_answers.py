@@ -11,7 +11,8 @@ from table_rows import SPACE, row
 
 from nasjax import table
 
-pytestmark = pytest.mark.reliability
+# In small: tests/table, in one process.
+pytestmark = [pytest.mark.reliability, pytest.mark.slow]
 
 ASK = """
 import hashlib, sys
