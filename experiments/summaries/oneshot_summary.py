@@ -207,7 +207,8 @@ def show(record):
   seeds = record['seeds']
   view = Table(
     title=f'test {record["metric"]} of {record["space"]} networks found on '
-    f'{record["corpus"]}, trained alone with recipe {record["recipe"]} and '
+    f'{record["corpus"]}, by stand-alone training with recipe '
+    f'{record["recipe"]} and '
     f'{len(seeds)} seeds'
   )
   ranked = any(f['table_ranks'] for f in record['found'].values())
@@ -368,7 +369,7 @@ def draw(study, record, out, metric=None):
         alone_n,
         sd_n,
         xlabel=f'validation {record["decides"]} with shared weights',
-        ylabel=f'test {record["metric"]} trained alone',
+        ylabel=f'test {record["metric"]} by stand-alone training',
         title=title,
       ),
       f'ranks_{names[i]}',

@@ -134,7 +134,7 @@ def makeup(study):
     said.append(
       f'Median test {study.metric}: '
       + words.order(
-        'cells with a path of skips from input to output',
+        'cells with an identity path from input to output',
         analysis.median(r.test_n[ranked][paths_n], repeats=study.repeats),
         'cells without',
         analysis.median(r.test_n[ranked][~paths_n], repeats=study.repeats),

@@ -160,7 +160,7 @@ def draw(table, out, metric=None):
   groups = ['networks'] * len(archs_rd)
   if isinstance(space, spaces.Chain):
     path_r = space.has_skip_paths(archs_rd)
-    groups = list(np.where(path_r, 'with a path of skips', 'without'))
+    groups = list(np.where(path_r, 'with an identity path', 'without'))
   labels = [space.names(arch) for arch in archs_rd]
   runs = table.curves('val_per'), labels, groups
   said = plots.findings.learning(*runs, table.metric)

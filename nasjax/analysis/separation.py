@@ -46,7 +46,7 @@ class Separation(NamedTuple):
 
   Attributes:
     spread: between cells and between seeds.
-    by_skip_path: with, then without a path of skips from input to output.
+    by_skip_path: with, then without an identity path from input to output.
     by_op: for each operation, groups by how many nodes have it; of a space that
       is no chain, for each decision groups by its choice.
     by_skips: groups by the number of skips; as `by_skip_path`, of chains alone.
@@ -122,7 +122,7 @@ def separate(space, archs_rd, error_r):
   return Separation(
     spread(cell_r, error_r),
     tuple(
-      _group(f'{label} a path of skips', cell_r, error_r, path_r == has)
+      _group(f'{label} an identity path', cell_r, error_r, path_r == has)
       for label, has in (('with', True), ('without', False))
       if (path_r == has).any()
     ),

@@ -177,12 +177,12 @@ def supernet_ranks(
 
   Args:
     shared_n: PER of networks with the weights of a supernet, fractions.
-    alone_n: PER of the same networks trained alone; a network where either is
-      NaN is left out, and counted.
+    alone_n: PER of the same networks by stand-alone training; one where either
+      is NaN is left out, and counted.
     sd_n: standard deviation of alone_n over seeds, 0 or NaN for none.
     found: index of the network that the search found, set off; None for none.
     xlabel, ylabel: what the two are; error rates on validation with shared
-      weights, and on test trained alone if not given.
+      weights, and on test by stand-alone training if not given.
     title: of the figure.
     metric: what the error rate is called, where there is no label.
 
@@ -190,7 +190,7 @@ def supernet_ranks(
     ValueError: lengths differ, or there is no network `found`.
   """
   xlabel = xlabel or f'validation {metric} with shared weights'
-  ylabel = ylabel or f'test {metric} trained alone'
+  ylabel = ylabel or f'test {metric} by stand-alone training'
   shared_n, alone_n = statistics.pairs(shared_n, alone_n)
   both_n = np.isfinite(shared_n) & np.isfinite(alone_n)
   if found is not None and not 0 <= found < len(both_n):

@@ -163,10 +163,10 @@ class Chain(Space):
 
   def describe(self, arch):
     """The architecture in a few lines, for people."""
-    path = 'a' if self.has_skip_path(arch) else 'no'
+    path = 'an' if self.has_skip_path(arch) else 'no'
     return (
       f'{super().describe(arch)}\n'
-      f'  skips     {path} path of skips from input to output'
+      f'  skips     {path} identity path from input to output'
     )
 
   @functools.cached_property

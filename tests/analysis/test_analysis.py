@@ -128,7 +128,7 @@ def test_separate_by_hand():
   archs = [path, path, none, direct, none]
   found = analysis.separate(SPACE, archs, [0.2, 0.4, 0.9, 0.1, NAN])
   with_path, without = found.by_skip_path
-  assert with_path.label == 'with a path of skips'
+  assert with_path.label == 'with an identity path'
   assert with_path[1:] == pytest.approx((2, 3, 0, 0.1, 0.2, 0.2, 0.3))
   assert without[1:] == (1, 1, 1, 0.9, 0.9, 0.9, 0.9)
   linear = {g.label: g.mean for g in found.by_op['linear']}

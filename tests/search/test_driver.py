@@ -17,7 +17,7 @@ EXAMPLES = pathlib.Path(__file__).parents[2] / 'experiments' / 'examples'
 
 @pytest.fixture(scope='module')
 def scape(tmp_path_factory):
-  """Of functions with a path of skips and without, of one run and of two."""
+  """Of functions with an identity path and without, of one run and of two."""
   archs = table_rows.SPACE.product(['linear', 'conv5'], ['s00', 's20'])
   path = tmp_path_factory.mktemp('driver')
   written = [

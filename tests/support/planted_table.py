@@ -1,6 +1,6 @@
 """Tables whose error rates follow from the cells: what analyses must find.
 
-Cells without a path of skips hardly train; otherwise each zero costs 4 points,
+Cells without an identity path hardly train; otherwise each zero costs 4 points,
 each linear 2, each missing skip 0.5, and fewer epochs more. Seeds scatter.
 """
 
