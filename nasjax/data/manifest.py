@@ -454,8 +454,9 @@ def _left_out(utterances, heard, dropped) -> list[dict]:
   for line, rule in {p.line: p.rule for p in reversed(dropped)}.items():
     # Lines without a split are training lines until one is taken from them.
     key = rule, by_line[line].split or 'train'
-    declared = by_line[line].seconds
-    seconds = heard[line].seconds if declared is None else declared
+    seconds = by_line[line].seconds
+    if seconds is None:
+      seconds = heard[line].seconds if line in heard else 0.0
     count, before = found.get(key, (0, 0.0))
     found[key] = count + 1, before + seconds
   return [

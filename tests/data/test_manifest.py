@@ -273,7 +273,7 @@ def test_round_trip(tmp_path, rows):
   assert metadata['alphabet'] == ['AO', 'G', 'N', 'OW']
   assert metadata['train_map'] == metadata['score_map']
   assert metadata['dropped'] == []
-  assert not {'tensorflow', 'torch', 'ray'} & set(sys.modules)
+  assert not {'tensorflow', 'torch'} & set(sys.modules)
 
 
 def test_characters(tmp_path, rows):

@@ -120,7 +120,7 @@ def test_round_trip(tmp_path, speech, case):
   assert metadata['train_map'] == phones.FOLD_61_TO_48
   assert metadata['score_map'] == phones.FOLD_48_TO_39
   assert metadata['name'] == 'timit'
-  assert not {'tensorflow', 'torch', 'ray'} & set(sys.modules)
+  assert not {'tensorflow', 'torch'} & set(sys.modules)
 
 
 def test_both_cases_have_one_fingerprint(tmp_path, speech):

@@ -34,7 +34,8 @@ class Toy:
   def resume(self, host):
     self._state = host
 
-  def epoch(self, epoch):
+  def epoch(self, epoch, since=None, pause=None):
+    del since, pause
     noise = np.random.default_rng(epoch).normal(size=5000)
     moments = 0.9 * self._state.moments + noise
     weights = self._state.weights - 0.1 * moments
