@@ -15,7 +15,7 @@ from nasjax import table
 @pytest.mark.reliability
 def test_a_run_begun_on_one_engine_is_finished_on_another(tmp_path):
   """By name, on Ray until that is killed, and by two that claim."""
-  pytest.importorskip('ray')
+  engines.want_ray()
   whole = tiny_run.finished()
   out = tmp_path / 'out'
   flags = [f for f in whole.flags if not f.startswith('--cpu_devices')]

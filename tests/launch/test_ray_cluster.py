@@ -57,7 +57,7 @@ def test_flags_that_cannot_be(flags, told):
 
 @pytest.fixture
 def launcher(tmp_path):
-  pytest.importorskip('ray')
+  engines.want_ray()
   return engines.copied(tmp_path / 'copy') / 'ray_cluster.py'
 
 

@@ -4,6 +4,7 @@ The launchers are copied, and `claiming_benchmark.py` stands where they look for
 `benchmark.py`.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -15,9 +16,37 @@ import sys
 import tempfile
 import time
 
+import pytest
 import tiny_run
 
 from nasjax import table
+
+_PROBE = """
+import ray
+ray.init(address='local', num_cpus=1, include_dashboard=False)
+assert ray.get(ray.remote(lambda: 1).remote()) == 1
+"""
+
+
+@functools.cache
+def want_ray():
+  """Skips a test where Ray is not installed, or does not start by itself.
+
+  It needs sockets and shared memory that not every sandbox grants.
+  """
+  pytest.importorskip('ray')
+  try:
+    done = subprocess.run(
+      [sys.executable, '-c', _PROBE],
+      env=environment(),
+      capture_output=True,
+      text=True,
+      timeout=120,
+    )
+  except subprocess.TimeoutExpired:
+    pytest.skip('Ray itself does not start here within two minutes')
+  if done.returncode:
+    pytest.skip(f'Ray itself does not start here: {done.stderr[-500:]}')
 
 
 def copied(place):
