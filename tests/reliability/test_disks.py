@@ -144,7 +144,8 @@ class _Weights:
   def resume(self, host):
     self._state = host
 
-  def epoch(self, epoch):
+  def epoch(self, epoch, since=None, pause=None):
+    del since, pause
     noise = np.random.default_rng(epoch).normal(size=12_500)
     self._state = {'w': 0.5 * self._state['w'] + noise}
 
