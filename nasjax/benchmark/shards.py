@@ -176,21 +176,12 @@ def grid(job, members, own, members_per_shard):
     count = -(-len(all_of) // members_per_shard)
     size = -(-len(all_of) // count)
     chunks = [all_of[i : i + size] for i in range(0, len(all_of), size)]
-    seeds = [sorted({seed for (_, seed), _ in chunk}) for chunk in chunks]
-    most = max(map(len, seeds))
-    for chunk, streams in zip(chunks, seeds, strict=True):
-      pair_p, recipe_p = zip(*chunk, strict=True)
+    pairs = [tuple(zip(*chunk, strict=True)) for chunk in chunks]
+    streams = _streams([pair_p for pair_p, _ in pairs])
+    for (pair_p, recipe_p), own_streams in zip(pairs, streams, strict=True):
       described = [recipes.describe(recipe) for recipe in recipe_p]
-      shards.append(
-        Shard(
-          _name(job, pair_p, recipes=described),
-          kind,
-          pair_p,
-          size,
-          tuple(streams + streams[-1:] * (most - len(streams))),
-          recipe_p,
-        )
-      )
+      name = _name(job, pair_p, recipes=described)
+      shards.append(Shard(name, kind, pair_p, size, own_streams, recipe_p))
   return shards
 
 
@@ -220,12 +211,16 @@ def _shards(job, chunks):
   shards = []
   for kind, group in groups.items():
     size = max(map(len, group))
-    seeds = [sorted({seed for _, seed in chunk}) for chunk in group]
-    most = max(map(len, seeds))
-    for chunk, own in zip(group, seeds, strict=True):
-      streams = tuple(own + own[-1:] * (most - len(own)))
+    for chunk, streams in zip(group, _streams(group), strict=True):
       shards.append(Shard(_name(job, chunk), kind, chunk, size, streams))
   return shards
+
+
+def _streams(chunks):
+  """Returns `Shard.streams` of the shards of a signature, by their members."""
+  seeds = [sorted({seed for _, seed in chunk}) for chunk in chunks]
+  most = max(map(len, seeds))
+  return [tuple(own + own[-1:] * (most - len(own))) for own in seeds]
 
 
 def _name(job, members, **more):
