@@ -5,7 +5,13 @@
 Three forms: from scores that are there (`plain`), from encoder and predictor by
 a joiner that runs for some frames at a time (`chunked`), and over the likeliest
 paths alone (`pruned`). Where torchaudio can be imported its loss takes its
-turns on the same scores, so that other work on the machine meets both alike.
+turns on the same scores, and behind the same joiner, on the same device, so
+that other work on the machine meets all alike. The batch of the published
+comparison on GPUs (csukuangfj/transducer-loss-benchmarking: 30 utterances of
+train-clean-100, 500 symbols, a joiner of 512) is one of the longest there with
+
+  --utterances=30 --frames=412 --labels=100 --symbols=500 --width=512
+
 `processor` is the least time of all cores together, which other work lengthens
 less. The memory is that of the compiled program (XLA's analysis), arguments and
 results included; nothing of --memory_vocabulary symbols is run.
@@ -113,27 +119,58 @@ def drawn(shapes, symbols):
 
 
 def theirs(inputs):
-  """Returns torchaudio's value and gradient; None without torchaudio."""
+  """Returns torchaudio's losses, on JAX's kind of device, as functions.
+
+  `torchaudio` is of scores that are there, `torchaudio joined` of the joiner's;
+  each returns value and peak of the device's memory, None on CPUs. Empty
+  without torchaudio.
+  """
+  import jax
   import numpy as np
 
   try:
     import torch
     from torchaudio.functional import rnnt_loss
   except ImportError:
-    return None
-  logits, len_b, labels_bl, label_len_b = (
-    torch.tensor(np.asarray(x)) for x in inputs
-  )
-  logits.requires_grad_()
+    return {}
+  on_gpu = jax.default_backend() == 'gpu' and torch.cuda.is_available()
+  # What JAX does on GPUs unless told otherwise.
+  torch.set_float32_matmul_precision('high')
 
-  def run():
-    logits.grad = None
-    lengths = len_b, label_len_b
-    total = rnnt_loss(logits, labels_bl, *lengths, blank=0, reduction='sum')
-    total.backward()
-    return total.item()
+  def tensors(name):
+    return [
+      torch.tensor(np.asarray(x), device='cuda' if on_gpu else 'cpu')
+      for x in inputs[name]
+    ]
 
-  return run
+  def scores(logits):
+    return logits
+
+  def join(kernel_dv, enc_btd, pred_bud):
+    return torch.tanh(enc_btd[:, :, None] + pred_bud[:, None]) @ kernel_dv
+
+  def loss(name, make):
+    *args, len_b, labels_bl, label_len_b = tensors(name)
+    for x in args:
+      x.requires_grad_()
+
+    def run():
+      for x in args:
+        x.grad = None
+      if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+      rest = labels_bl, len_b, label_len_b
+      total = rnnt_loss(make(*args), *rest, blank=0, reduction='sum')
+      total.backward()
+      value = total.item()
+      return value, torch.cuda.max_memory_allocated() if on_gpu else None
+
+    return run
+
+  return {
+    'torchaudio': loss('plain', scores),
+    'torchaudio joined': loss('chunked', join),
+  }
 
 
 def memory():
@@ -153,9 +190,11 @@ def memory():
 
 
 def measure():
-  """Returns milliseconds of each form, and what torchaudio's value is off."""
+  """Returns milliseconds and bytes of each form, and what values are off."""
   import jax
   import numpy as np
+
+  from nasjax.programs import memory as memory_lib
 
   programs = forms(FLAGS.symbols)
   inputs = {
@@ -168,11 +207,20 @@ def measure():
     for name, (program, _) in programs.items()
   }
   values = {name: float(run()[0]) for name, run in runs.items()}
-  rival = theirs(inputs['plain'])
-  found = {}
-  if rival:
-    runs['torchaudio'] = rival
-    found['value_off'] = abs(values['plain'] / rival() - 1)
+  found = {
+    'device': jax.devices()[0].device_kind,
+    'run_bytes': {
+      name: memory_lib.program_bytes(program.lower(*shapes).compile())
+      for name, (program, shapes) in programs.items()
+    },
+  }
+  for name, run in theirs(inputs).items():
+    runs[name] = run
+    value, peak = run()
+    ours = values['plain' if name == 'torchaudio' else 'chunked']
+    found.setdefault('value_off', {})[name] = abs(ours / value - 1)
+    if peak is not None:
+      found['run_bytes'][name] = peak
   times = {name: [] for name in runs}
   for _ in range(FLAGS.rounds):
     for name, run in runs.items():
@@ -202,6 +250,10 @@ def show(found):
     view.add_row(name, *(f'{value:,.0f}' for value in ms.values()))
   console = Console(markup=False, emoji=False, highlight=False, width=80)
   console.print(view)
+  told = ', '.join(
+    f'{name} {x / 1e6:,.0f} MB' for name, x in found['run_bytes'].items()
+  )
+  console.print(f'{FLAGS.symbols} symbols on {found["device"]}: {told}')
   megabytes = {name: x / 1e6 for name, x in found['bytes'].items()}
   console.print(
     f'{FLAGS.memory_vocabulary} symbols: all scores {megabytes["logits"]:,.0f} '
