@@ -13,7 +13,6 @@ import time
 import claiming_runs
 import engines
 import pytest
-import tiny_corpus
 import tiny_run
 
 from nasjax import table
@@ -25,11 +24,8 @@ RUNS = int(os.environ.get('NASJAX_RELIABILITY_RUNS', '200'))
 def _assert_whole(out, runs, tmp_path):
   whole = tmp_path / 'whole'
   claiming_runs.whole(whole, runs)
-  tiny_corpus.assert_same_table(out, whole)
+  claiming_runs.assert_whole(out, whole)
   assert len(table.open(out)) == runs
-  report = table.verify(out / 'table')
-  assert not report.problems and not report.uncommitted
-  assert not report.leftovers and not list(out.glob('failures/*'))
 
 
 def test_a_missing_ray_is_one_line(tmp_path):
