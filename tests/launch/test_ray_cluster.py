@@ -41,8 +41,11 @@ def test_a_missing_ray_is_one_line(tmp_path):
   'flags, told',
   [
     (['--claim'], '--claim does not go with an engine'),
-    (['--workers=0'], '--workers=0: at least 1'),
-    (['--resources=[1]'], '--resources is no JSON object'),
+    (['--workers=0'], "--workers: '0' is no positive number"),
+    (['--resources=[1]'], "--resources: '[1]' is no JSON object such as"),
+    (['--num_gpus=1.5'], "--num_gpus: '1.5' is neither a whole number nor"),
+    (['--resources={"TPU": -1}'], "--resources: '-1' is neither a whole"),
+    (['--num_cpus=0'], 'a worker takes nothing of a node; give --num_cpus'),
   ],
 )
 def test_flags_that_cannot_be(flags, told):
