@@ -33,6 +33,9 @@ _LOOK = 5.0
 # Seconds without an answer after which the head is gone. Ray itself waits for a
 # minute, and then ends the program.
 _SILENCE = 15.0
+# Seconds for which a head that has just been started may answer and yet take
+# nobody in.
+_YOUNG = 60.0
 
 
 def _amount(text):
@@ -111,27 +114,40 @@ def _start(ray, own):
   local = {} if own.address not in (None, 'local') else {
     'include_dashboard': False
   }  # fmt: skip
+  deadline = time.monotonic() + _YOUNG
+  while True:
+    try:
+      ray.init(address=own.address, logging_level='ERROR', **local)
+      return
+    except (ConnectionError, ValueError, RuntimeError) as e:
+      young = isinstance(e, ConnectionError) and _answers(own.address or '')
+      if young and time.monotonic() < deadline:
+        time.sleep(1)
+        continue
+      first = str(e).strip().partition('\n')[0]
+      sys.exit(
+        f'{NAME}: no cluster at --address={own.address}: {first}; one that '
+        'asks for a token wants RAY_AUTH_MODE=token in the environment'
+      )
+
+
+def _answers(address):
+  """Tells whether anybody listens at HOST:PORT."""
+  host, _, port = address.rpartition(':')
   try:
-    ray.init(address=own.address, logging_level='ERROR', **local)
-  except (ConnectionError, ValueError, RuntimeError) as e:
-    first = str(e).strip().partition('\n')[0]
-    sys.exit(
-      f'{NAME}: no cluster at --address={own.address}: {first}; one that asks '
-      'for a token wants RAY_AUTH_MODE=token in the environment'
-    )
+    socket.create_connection((host, int(port)), timeout=5).close()
+  except (OSError, ValueError):
+    return False
+  return True
 
 
 def _watch_head(address):
   """Ends the program where the head of the cluster answers no more."""
-  host, _, port = address.rpartition(':')
   heard = time.monotonic()
   while time.monotonic() - heard < _SILENCE:
     time.sleep(1)
-    try:
-      socket.create_connection((host, int(port)), timeout=5).close()
+    if _answers(address):
       heard = time.monotonic()
-    except OSError:
-      pass
   print(
     f'{NAME}: the head of the cluster, {address}, answers no more; start it, '
     'and the same command goes on',

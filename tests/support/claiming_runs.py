@@ -115,7 +115,7 @@ def assert_whole(out, whole):
   report = table.verify(out / 'table')
   assert not report.problems and not report.uncommitted
   assert not report.leftovers
-  assert not list(out.glob('checkpoints/*/*tmp*'))
+  assert not [p for p in out.rglob('*') if '.tmp' in p.name or '-tmp' in p.name]
   assert not list(out.glob('leases/*')) and not list(out.glob('failures/*'))
 
 
