@@ -6,13 +6,15 @@
 Joins the cluster of --address (or of RAY_ADDRESS, or that runs here), or starts
 one on this machine. Flags that are not its own go to experiments/benchmark.py.
 Workers are tasks that take shards from the plan until none is left; nodes that
-join get workers, those of lost nodes are started elsewhere. --out and
---data_dir must be seen by all nodes under the same path. Killed with its
-cluster, the same command goes on.
+join get workers, those of lost nodes are started elsewhere. Each is alone with
+its devices: jax.distributed, for one network on several hosts, takes no part.
+--out and --data_dir must be seen by all nodes under the same path. Killed with
+its cluster, the same command goes on.
 """
 
 import argparse
 import json
+import math
 import os
 import socket
 import sys
@@ -31,36 +33,63 @@ _LOOK = 5.0
 # Seconds without an answer after which the head is gone. Ray itself waits for a
 # minute, and then ends the program.
 _SILENCE = 15.0
+# Seconds for which a head that has just been started may answer and yet take
+# nobody in.
+_YOUNG = 60.0
+
+
+def _amount(text):
+  """Returns what a worker takes of something: a share of one, or whole ones."""
+  try:
+    amount = float(text)
+  except ValueError:
+    amount = math.nan
+  if not (0 <= amount <= 1 or 1 < amount < math.inf and amount.is_integer()):
+    raise argparse.ArgumentTypeError(
+      f'{text!r} is neither a whole number nor a share such as 0.5'
+    )
+  return amount
+
+
+def _resources(text):
+  """Returns what a worker takes of resources, by name."""
+  try:
+    found = json.loads(text)
+    return {name: _amount(json.dumps(n)) for name, n in found.items()}
+  except (ValueError, AttributeError):
+    raise argparse.ArgumentTypeError(
+      f'{text!r} is no JSON object such as {{"TPU": 1}}'
+    ) from None
 
 
 def _arguments():
-  parser = argparse.ArgumentParser(
-    NAME, description=__doc__, allow_abbrev=False,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )  # fmt: skip
-  parser.add_argument('--address', help='of a cluster; "local" starts one')
-  parser.add_argument('--num_gpus', type=float, default=0, help='of a worker')
-  parser.add_argument('--num_cpus', type=float, default=1, help='of a worker')
-  parser.add_argument(
-    '--resources', type=json.loads, default={},
+  parser = worker.Parser(NAME, __doc__)
+  add = parser.add_argument
+  add('--address', help='of a cluster; "local" starts one')
+  add('--num_gpus', type=_amount, default=0, help='of a worker')
+  add('--num_cpus', type=_amount, default=1, help='of a worker')
+  add(
+    '--resources', type=_resources, default={},
     help='of a worker, such as \'{"TPU": 1}\'',
   )  # fmt: skip
-  parser.add_argument(
-    '--workers', type=int, help='at most; as many as nodes hold if not given'
-  )
-  parser.add_argument(
+  add(
+    '--workers', type=worker.positive,
+    help='at most; as many as nodes hold if not given',
+  )  # fmt: skip
+  add(
     '--retries', type=int, default=100,
     help='times that a worker may be lost with its process or node',
   )  # fmt: skip
-  parser.add_argument(
+  add(
     '--figures', action=argparse.BooleanOptionalAction, default=True,
     help='draw them here when all is done',
   )  # fmt: skip
   own, flags = parser.parse_known_args()
-  if own.workers is not None and own.workers < 1:
-    sys.exit(f'{NAME}: --workers={own.workers}: at least 1')
-  if not isinstance(own.resources, dict):
-    sys.exit(f'{NAME}: --resources is no JSON object such as {{"TPU": 1}}')
+  if not _needs(own):
+    parser.error(
+      'a worker takes nothing of a node; give --num_cpus, --num_gpus or '
+      '--resources'
+    )
   worker.check(NAME, flags)
   return own, flags
 
@@ -85,27 +114,40 @@ def _start(ray, own):
   local = {} if own.address not in (None, 'local') else {
     'include_dashboard': False
   }  # fmt: skip
+  deadline = time.monotonic() + _YOUNG
+  while True:
+    try:
+      ray.init(address=own.address, logging_level='ERROR', **local)
+      return
+    except (ConnectionError, ValueError, RuntimeError) as e:
+      young = isinstance(e, ConnectionError) and _answers(own.address or '')
+      if young and time.monotonic() < deadline:
+        time.sleep(1)
+        continue
+      first = str(e).strip().partition('\n')[0]
+      sys.exit(
+        f'{NAME}: no cluster at --address={own.address}: {first}; one that '
+        'asks for a token wants RAY_AUTH_MODE=token in the environment'
+      )
+
+
+def _answers(address):
+  """Tells whether anybody listens at HOST:PORT."""
+  host, _, port = address.rpartition(':')
   try:
-    ray.init(address=own.address, logging_level='ERROR', **local)
-  except (ConnectionError, ValueError, RuntimeError) as e:
-    first = str(e).strip().partition('\n')[0]
-    sys.exit(
-      f'{NAME}: no cluster at --address={own.address}: {first}; one that asks '
-      'for a token wants RAY_AUTH_MODE=token in the environment'
-    )
+    socket.create_connection((host, int(port)), timeout=5).close()
+  except (OSError, ValueError):
+    return False
+  return True
 
 
 def _watch_head(address):
   """Ends the program where the head of the cluster answers no more."""
-  host, _, port = address.rpartition(':')
   heard = time.monotonic()
   while time.monotonic() - heard < _SILENCE:
     time.sleep(1)
-    try:
-      socket.create_connection((host, int(port)), timeout=5).close()
+    if _answers(address):
       heard = time.monotonic()
-    except OSError:
-      pass
   print(
     f'{NAME}: the head of the cluster, {address}, answers no more; start it, '
     'and the same command goes on',

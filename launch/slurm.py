@@ -48,23 +48,14 @@ def _minutes(text):
   return total
 
 
-def _positive(text):
-  if not text.isdecimal() or not int(text):
-    raise argparse.ArgumentTypeError(f'{text!r} is no positive number')
-  return int(text)
-
-
 def _arguments():
-  parser = argparse.ArgumentParser(
-    NAME, description=__doc__, allow_abbrev=False,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )  # fmt: skip
+  parser = worker.Parser(NAME, __doc__)
   add = parser.add_argument
-  add('--workers', type=_positive, default=1, help='tasks of the array')
+  add('--workers', type=worker.positive, default=1, help='tasks of the array')
   add('--partition')
   add('--account')
-  add('--gpus_per_node', type=int, help='of a worker')
-  add('--cpus_per_task', type=_positive, default=1, help='of a worker')
+  add('--gpus_per_node', type=worker.positive, help='of a worker')
+  add('--cpus_per_task', type=worker.positive, default=1, help='of a worker')
   add('--mem', help='of a worker, such as 16GB')
   add('--time', type=_minutes, default=_minutes('24:00:00'), help='of a worker')
   add('--constraint', help='features that nodes must have')

@@ -5,6 +5,7 @@ the directory of the run (`--claim`), so that nothing is lost with an engine,
 and runs that one began another ends.
 """
 
+import argparse
 import os
 import pathlib
 import re
@@ -33,6 +34,26 @@ if os.getppid() == int(parent):
 
 class LostError(Exception):
   """A worker was killed; another may do its work."""
+
+
+class Parser(argparse.ArgumentParser):
+  """Of an engine's own flags; what is wrong with one is a line."""
+
+  def __init__(self, name, about):
+    super().__init__(
+      name, description=about, allow_abbrev=False,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+
+  def error(self, message):
+    sys.exit(f'{self.prog}: {message.removeprefix("argument ")}')
+
+
+def positive(text):
+  """Returns a flag's number, 1, 2 and so on."""
+  if not text.isdecimal() or not int(text):
+    raise argparse.ArgumentTypeError(f'{text!r} is no positive number')
+  return int(text)
 
 
 def check(name, flags):

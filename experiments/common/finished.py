@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import re
 
 import numpy as np
 from common import scheduling, watching
@@ -14,13 +13,13 @@ def compare(path, devices=None):
   """Returns how long a run took, and how long by the simulation.
 
   Which shards there were is its plan's, how long an epoch of each program took
-  its table's: the median of all epochs but the first, which also compiles. What
-  it took longer than that is compilation, the median of those that did.
+  its table's: the mean of all epochs but the first, which also compiles. What
+  that took longer is compilation, the mean of those that compiled.
 
   Args:
     path: directory of the run.
-    devices: that trained shards side by side; by the table if not given, which
-      says `2 x cpu`: CPUs work side by side, others together.
+    devices: that trained shards side by side; if not given, as many as the
+      table has shards that were in training at one moment.
 
   Returns:
     dict: shards, devices, seconds and simulated_seconds (from the beginning of
@@ -54,7 +53,7 @@ def compare(path, devices=None):
     found[name] = kind, members, epochs_e, end
   tasks, epoch_s, compile_s = _tasks(found)
   if devices is None:
-    devices = _devices(rows)
+    devices = _side_by_side(found.values())
   outcome = scheduling.simulate(tasks, [1.0] * devices, compile=compile_s)
   begun = min(end - float(e.sum()) for _, _, e, end in found.values())
   took = max(end for *_, end in found.values()) - begun
@@ -82,12 +81,12 @@ def _tasks(found):
   for kind in sorted({kind for kind, *_ in found.values()}):
     mine = [(m, e) for k, m, e, _ in found.values() if k == kind]
     later = np.concatenate([e[1:] / m for m, e in mine])
-    one = float(np.median(later if later.size else mine[0][1] / mine[0][0]))
+    one = float(np.mean(later if later.size else mine[0][1] / mine[0][0]))
     excess = [float(e[0]) - one * m for m, e in mine if e.size]
     # Of a program that some shards found compiled, the others say.
     compiled = [x for x in excess if x > 0.5 * max(excess)]
     epoch_s[kind] = one
-    compile_s[kind] = max(0.0, float(np.median(compiled or [0.0])))
+    compile_s[kind] = max(0.0, float(np.mean(compiled or [0.0])))
   tasks = [
     scheduling.Task(kind, len(epochs_e), epoch_s[kind] * members, members)
     for kind, members, epochs_e, _ in found.values()
@@ -95,12 +94,12 @@ def _tasks(found):
   return tasks, epoch_s, compile_s
 
 
-def _devices(rows):
-  """Returns how many workers there were, by what rows say of their devices."""
-  told = {json.loads(v)['device'] for v in rows.codes('versions').names}
-  match = re.fullmatch(r'(\d+) x (.*)', min(told))
-  if len(told) > 1 or not match:
-    raise ValueError(
-      f'it was trained on {", ".join(sorted(told))}; give --devices'
-    )
-  return int(match[1]) if match[2] == 'cpu' else 1
+def _side_by_side(found):
+  """Returns the most shards that were in training at one moment.
+
+  A worker ends a shard, and writes its time, before it begins the next.
+  """
+  moments = []
+  for _, _, epochs_e, end in found:
+    moments += [(end - float(epochs_e.sum()), 1), (end, -1)]
+  return int(max(np.cumsum([change for _, change in sorted(moments)])))

@@ -8,7 +8,7 @@ directory, on any machine, sees the run.
   OUT/attempts/<shard>.json       that somebody began one, and when
   OUT/checkpoints/<shard>/<n>/    epochs it has behind it, and since when
   OUT/leases/<shard>.<n>          who trains one that several processes may
-  OUT/errors/<shard>.txt          what it failed of
+  OUT/failures/<shard>.json       what it failed of
 """
 
 import datetime
@@ -90,11 +90,10 @@ class Watch:
     damaged = self._read_new(members_of)
     done = {n: self._done[n] for n in members_of if n in self._done}
     epoch_of = self._epochs_saved(members_of.keys() - done.keys())
-    failed = {f.shard: f for f in failures.read(self._out)}
     running = self._running(members_of, epochs, done, epoch_of, now)
     alive = {r.shard for r in running}
-    open_failures = [f for f in failed.values() if f.shard not in done]
-    fails = {f.shard for f in open_failures} - alive & members_of.keys()
+    failed = [f for f in failures.read(self._out) if f.shard not in done]
+    fails = {f.shard for f in failed if f.shard in members_of} - alive
     left = sum(
       members * (epochs - epoch_of.get(name, (0, 0.0))[0])
       for name, members in members_of.items()
@@ -114,8 +113,9 @@ class Watch:
         'file': str(f.path),
         'time': _clock_time(f.time),
         'error': f.line,
+        'attempts': f.attempts,
       }
-      for f in sorted(open_failures, key=lambda f: -f.time)
+      for f in failed
     ]
     finished, seconds = len(done) == len(members_of), None
     if finished or speed:
@@ -191,6 +191,7 @@ class Watch:
           'file': str(directory / f'{name}.parquet'),
           'time': None,
           'error': str(error),
+          'attempts': 0,
         }
       )
     if not found:

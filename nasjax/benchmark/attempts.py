@@ -21,6 +21,7 @@ def begin(out, shard, size):
   """Notes that so many members of a shard are about to be trained at a time."""
   place = pathlib.Path(out) / 'attempts'
   disk.make_directory(place)
+  disk.clear(place, f'.{shard.name}.')  # of who was killed here
   boot, kills = _kills()
   note = {
     'size': size,

@@ -5,21 +5,18 @@ is neither done nor held, until none is left, and then waits for those which
 others hold, for their holders may die.
 
   OUT/leases/<shard>.<n>       who trains a shard; see `storage.leases`
-  OUT/failures/<shard>.json    what was wrong with a shard that failed
+  OUT/failures/<shard>.json    what was wrong with one that failed; see
+                               `failures`
 """
 
 import collections
-import datetime
 import hashlib
-import json
-import os
 import pathlib
 import random
-import socket
 import threading
 
 from nasjax import table
-from nasjax.storage import disk
+from nasjax.benchmark import failures
 
 # Leases that one process watches at a time; many processes that wait for the
 # last shards would otherwise read each other's without end.
@@ -57,7 +54,7 @@ class Claims:
     self._lock = threading.Lock()
     self._given, self._done, self._failed = set(), [], {}
     self._in_a_row, self._waiting = 0, False
-    self._before = {name: self._failures(name) for name in self._noted()}
+    self._before = {f.shard: f.attempts for f in failures.read(out)}
     standing = set(table.committed(self._out / 'table'))
     self._standing = [shard for shard in shards if shard.name in standing]
     for shard in self._standing:
@@ -99,7 +96,7 @@ class Claims:
       self._drop(shard.name)
       self._in_a_row = 0
       self._leases.finish(shard.name)
-      self._note(shard.name).unlink(missing_ok=True)
+      failures.forget(self._out, shard.name)
 
   def leave(self, shard, error=None):
     """Takes a shard back that is not done.
@@ -117,6 +114,8 @@ class Claims:
         self._leases.check(shard.name)
       except Exception as lost:
         # Whatever failed: somebody else has it, and may have touched its files.
+        if table.is_committed(self._out / 'table', shard.name):
+          failures.forget(self._out, shard.name)
         self._say(f'shard {shard.name} is left to others ({lost})')
         return True
       try:
@@ -145,9 +144,9 @@ class Claims:
   def failed(self):
     """By shard name what was wrong, as far as this process knows."""
     found = dict(self._failed)
-    for name in self._noted():
-      if name in self._kinds and self._given_up(name):
-        found.setdefault(name, self._words(name))
+    for failure in failures.read(self._out):
+      if failure.shard in self._kinds and self._given_up(failure.shard):
+        found.setdefault(failure.shard, failure.error)
     return found
 
   def _next(self, last):
@@ -159,7 +158,7 @@ class Claims:
       return kind == last, -busy[kind], len(self._left[kind])
 
     kinds = sorted(self._left, key=rank, reverse=True)
-    noted = self._noted()
+    noted = failures.names(self._out)
     for kind in kinds:
       shard = self._first(self._left[kind], held, noted)
       if shard is not None:
@@ -248,50 +247,19 @@ class Claims:
     """Notes that a shard failed; tells whether to go on with others."""
     if self._alone or isinstance(error, OSError) and error.errno:
       return False  # a disk, say: other shards would fail as well
-    words = f'{type(error).__name__}: {" ".join(str(error).split())}'
+    words = failures.note(self._out, shard.name, error, more=1)
     self._failed[shard.name] = words
     self._in_a_row += 1
-    note = {
-      'shard': shard.name,
-      'error': words,
-      'host': socket.gethostname(),
-      'pid': os.getpid(),
-      'attempts': self._failures(shard.name) + 1,
-      'time': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
-    }
-    path = self._note(shard.name)
-    disk.make_directory(path.parent)
-    disk.publish(path, json.dumps(note, indent=1).encode())
     self._say(f'shard {shard.name} failed, going on with others ({words})')
     return self._in_a_row < 2
 
-  def _note(self, name):
-    return self._out / 'failures' / f'{name}.json'
-
-  def _noted(self):
-    try:
-      found = os.listdir(self._out / 'failures')
-    except FileNotFoundError:
-      return set()
-    return {n.removesuffix('.json') for n in found if not n.startswith('.')}
-
-  def _read_note(self, name):
-    try:
-      note = json.loads(self._note(name).read_text())
-      return note if isinstance(note, dict) else {}
-    except (OSError, ValueError):
-      return {}
-
-  def _failures(self, name):
-    count = self._read_note(name).get('attempts')
-    return count if isinstance(count, int) else 0
-
-  def _words(self, name):
-    return str(self._read_note(name).get('error', 'failed elsewhere'))
+  def _attempts(self, name):
+    found = failures.one(self._out, name)
+    return found.attempts if found else 0
 
   def _given_up(self, name):
     """Tells whether a shard failed so often that others shall try it."""
     if self._alone:
       return False
-    since = self._failures(name) - self._before.get(name, 0)
+    since = self._attempts(name) - self._before.get(name, 0)
     return name in self._failed or since >= _ATTEMPTS

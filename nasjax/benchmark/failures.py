@@ -1,11 +1,13 @@
-"""What went wrong with shards, for who watches a run from outside.
+"""What went wrong with shards, for who watches a run and who goes on with it.
 
-OUT/errors/<shard>.txt    a line of when, where and what, then the traceback;
-                          removed when the shard is done
+OUT/failures/<shard>.json    what, when, where, the traceback, and how many
+                             processes that claim shards have failed with it;
+                             removed when the shard is done
 """
 
 import contextlib
 import datetime
+import json
 import os
 import pathlib
 import socket
@@ -14,24 +16,28 @@ from typing import NamedTuple
 
 from nasjax.storage import disk, leases
 
-# Characters of a traceback that are kept, the last ones.
-MOST = 20_000
+# Characters of an error, and lines of a traceback that are kept, the last ones.
+_MOST, _LINES = 500, 200
 
 
 class Failure(NamedTuple):
-  """What the file of a shard says.
+  """What the note of a shard says.
 
   Attributes:
     shard: its name.
-    path: of the file.
+    path: of the note.
     time: seconds since 1970 at which it was written.
+    error: kind and words of the error, in one line.
     line: when, where and what, in one line.
+    attempts: processes that failed with it and went on with other shards.
   """
 
   shard: str
   path: pathlib.Path
   time: float
+  error: str
   line: str
+  attempts: int
 
 
 @contextlib.contextmanager
@@ -51,36 +57,82 @@ def noted(out, name):
     with contextlib.suppress(OSError):
       note(out, name, e)
     raise
-  with contextlib.suppress(FileNotFoundError):
-    _path(out, name).unlink()
+  forget(out, name)
 
 
-def note(out, name, error):
-  """Writes down the error of a shard, the last of several."""
-  now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
-  told = ' '.join(f'{type(error).__name__}: {error}'.split())[:500]
-  where = f'{socket.gethostname()}, process {os.getpid()}'
-  frames = ''.join(traceback.format_exception(error))[-MOST:]
+def note(out, name, error, more=0):
+  """Writes down the error of a shard, the last of several.
+
+  Args:
+    out: directory of the run.
+    name: of the shard.
+    error: the exception.
+    more: attempts to be counted beside those that were.
+
+  Returns:
+    the error in one line.
+  """
+  before = one(out, name)
+  told = ' '.join(f'{type(error).__name__}: {error}'.split())[:_MOST]
+  lines = ''.join(traceback.format_exception(error)).splitlines()
+  text = json.dumps(
+    {
+      'shard': name,
+      'error': told,
+      'time': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+      'host': socket.gethostname(),
+      'pid': os.getpid(),
+      'attempts': (before.attempts if before else 0) + more,
+      'traceback': lines[-_LINES:],
+    },
+    indent=1,
+  )
   path = _path(out, name)
   disk.make_directory(path.parent)
-  text = f'{now} ({where}) {told}\n\n{frames}'
-  disk.publish(path, text.encode(errors='backslashreplace'))
+  disk.publish(path, text.encode())
+  return told
+
+
+def forget(out, name):
+  """Removes the note of a shard, if there is one."""
+  _path(out, name).unlink(missing_ok=True)
+
+
+def names(out):
+  """Returns the names of the shards that have a note, a set."""
+  try:
+    found = os.listdir(pathlib.Path(out) / 'failures')
+  except FileNotFoundError:
+    return set()
+  return {n.removesuffix('.json') for n in found if not n.startswith('.')}
+
+
+def one(out, name):
+  """Returns the Failure of a shard; None where there is no note."""
+  path = _path(out, name)
+  try:
+    time = path.stat().st_mtime
+    plain = json.loads(path.read_bytes())
+    plain = plain if isinstance(plain, dict) else {}
+  except ValueError:
+    plain = {}
+  except OSError:
+    return None  # It may be done meanwhile.
+  error = str(plain.get('error', f'{path} cannot be read'))
+  where = f'{plain.get("host")}, process {plain.get("pid")}'
+  attempts = plain.get('attempts')
+  return Failure(
+    *(name, path, time, error),
+    f'{plain.get("time")} ({where}) {error}' if 'error' in plain else error,
+    attempts if isinstance(attempts, int) else 0,
+  )
 
 
 def read(out):
   """Returns the Failures of a run, the last one first."""
-  found = []
-  for path in (pathlib.Path(out) / 'errors').glob('*.txt'):
-    if path.name.startswith('.'):
-      continue
-    try:
-      with path.open(errors='replace') as lines:
-        line = lines.readline(2000).strip()
-      found.append(Failure(path.stem, path, path.stat().st_mtime, line))
-    except OSError:
-      continue  # removed meanwhile: the shard is done
-  return sorted(found, key=lambda failure: -failure.time)
+  found = [one(out, name) for name in names(out)]
+  return sorted(filter(None, found), key=lambda failure: -failure.time)
 
 
 def _path(out, name):
-  return pathlib.Path(out) / 'errors' / f'{name}.txt'
+  return pathlib.Path(out) / 'failures' / f'{name}.json'

@@ -8,7 +8,7 @@ epoch, and its rows appear whole.
   OUT/checkpoints/<shard>/<epoch>/      orbax: states, and of which members
   OUT/checkpoints/<shard>/portable.npz  what they need to hear and to speak
   OUT/attempts/<shard>.json             how many members stand on the devices
-  OUT/errors/<shard>.txt                what it failed of
+  OUT/failures/<shard>.json             what it failed of
 """
 
 import gc
@@ -146,7 +146,7 @@ def run_shard(
 
   Raises:
     TooLargeError: memory ran out where it once was enough.
-    whatever training raised; it is in OUT/errors/ then (`failures`).
+    whatever training raised; it is in OUT/failures/ then (`failures`).
   """
   with failures.noted(out, shard.name):
     return _run_shard(

@@ -109,6 +109,7 @@ def seal(path):
     path: of the checkpoint, a directory.
   """
   if path.is_dir() and not (path / SEAL).exists():
+    disk.clear(path, f'.{SEAL}.')
     disk.publish(path / SEAL, _digests(path).encode())
 
 

@@ -54,6 +54,8 @@ class MissingError(ValueError):
 def keep(place, prepared, about):
   """Writes the file, whole or not at all, unless it is there.
 
+  Who was killed when he wrote it has left a part of it, which is removed.
+
   Args:
     place: directory of the checkpoints.
     prepared: of `trainer.device_corpus`.
@@ -63,10 +65,12 @@ def keep(place, prepared, about):
   model = path.with_name(PIECES)
   if prepared.pieces is not None and not model.exists():
     disk.make_directory(path.parent)
+    disk.clear(path.parent, '.')
     disk.publish(model, prepared.pieces)
   if path.exists():
     return
   disk.make_directory(path.parent)
+  disk.clear(path.parent, '.')
   found = Portable(about, prepared.fitted, prepared.units, prepared.classes)
   disk.publish(path, written(found))
 

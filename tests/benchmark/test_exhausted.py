@@ -270,6 +270,9 @@ def test_fewer_than_fit_the_devices_there_cannot_be(tmp_path, monkeypatch):
   for kills in range(3):
     _kernel(tmp_path, 'one', kills)
     attempts.begin(tmp_path, shard, size)
+    note = f'{shard.name}.json'
+    assert [p.name for p in (tmp_path / 'attempts').iterdir()] == [note]
+    (tmp_path / 'attempts' / f'.{note}.0.tmp').write_text('of who was killed')
     _kernel(tmp_path, 'one', kills + 1)
     (size,) = attempts.learnt(tmp_path, [shard], 1, said.append).values()
     sizes.append(size)

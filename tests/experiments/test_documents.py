@@ -19,7 +19,7 @@ OTHERS = {
 def flags():
   """Names of the flags that launchers define."""
   defined = set(OTHERS)
-  for folder in ('experiments', 'launch'):
+  for folder in ('experiments', 'launch', 'tests/reliability'):
     for path in (ROOT / folder).rglob('*.py'):
       text = path.read_text()
       defined |= set(re.findall(r"DEFINE_\w+\(\s*'(\w+)'", text))

@@ -1,6 +1,7 @@
 """Tests of what is said of a run from its directory alone."""
 
 import datetime
+import io
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import pytest
 import table_rows
 import tiny_run
 from common import watching
+from rich.console import Console
 from summaries import status_port, status_views
 
 from nasjax import table
@@ -127,19 +129,41 @@ def test_errors_come_with_their_files_and_go(run):
   with pytest.raises(ValueError), failures.noted(run, 's5'):
     raise ValueError('b' * 5000)
   for name, when in (('s4', NOW - 5), ('s5', NOW - 7)):
-    os.utime(run / 'errors' / f'{name}.txt', (when, when))
+    os.utime(run / 'failures' / f'{name}.json', (when, when))
   (run / 'attempts' / 's4.json').unlink()
   seen = watching.Watch(run).look(errors=1, now=NOW)
   assert seen['shards']['failed'] == 2 == seen['errors_total']
   assert seen['shards']['waiting'] == 0
   (error,) = seen['errors']
-  assert error['file'] == str(run / 'errors' / 's4.txt')
+  assert error['file'] == str(run / 'failures' / 's4.json')
   assert error['error'].endswith('OSError: no space left on that device')
-  text = (run / 'errors' / 's4.txt').read_text()
+  text = (run / 'failures' / 's4.json').read_text()
   assert 'raise OSError' in text and 'Traceback' in text
+  assert error['attempts'] == 0 and json.loads(text)['shard'] == 's4'
   with failures.noted(run, 's4'):
     pass
   assert [f.shard for f in failures.read(run)] == ['s5']
+
+
+def test_what_claiming_processes_gave_up_is_shown_everywhere(run):
+  for number in (1, 2):
+    failures.note(run, 's5', RuntimeError(f'try <{number}>\nof two'), more=1)
+  (run / 'failures' / 's4.json').write_text('[torn')
+  seen = watching.Watch(run).look(now=NOW)
+  assert seen['shards']['failed'] == 2 and seen['shards']['waiting'] == 0
+  by_shard = {error['shard']: error for error in seen['errors']}
+  assert by_shard['s4']['error'].endswith('s4.json cannot be read')
+  assert by_shard['s5']['attempts'] == 2
+  told = by_shard['s5']['error']
+  assert told.endswith('RuntimeError: try <2> of two')
+  assert f'process {os.getpid()})' in told
+  console = Console(file=io.StringIO(), width=200)
+  console.print(status_views.screen(seen))
+  assert told in console.file.getvalue()
+  assert 'try &lt;2&gt; of two' in status_views.page(seen)
+  text = status_views.prometheus(seen)
+  assert 'nasjax_shards{state="failed"} 2\n' in text
+  assert 'nasjax_errors 2\n' in text
 
 
 def test_a_damaged_shard_is_an_error(run):

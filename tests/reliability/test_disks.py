@@ -83,6 +83,25 @@ def test_a_shard_on_a_full_disk_is_written_later(disk, left):
   assert not table.verify(disk / 'table').uncommitted
 
 
+def test_cut_at_any_byte_it_is_refused_and_written_again(tmp_path):
+  """Every byte of the mark, and of the end of the rows."""
+  fill(tmp_path, 'ab')
+  before = answers(tmp_path)
+  for name, last in (('_b.json', None), ('b.parquet', 400)):
+    path = tmp_path / name
+    good = path.read_bytes()
+    for length in range(len(good) - (last or len(good)), len(good)):
+      path.write_bytes(good[:length])
+      with pytest.raises(table.DamagedShardError, match=name) as raised:
+        table.open(tmp_path)
+      assert last is None or f'has {length} bytes' in str(raised.value)
+      if not length % 64:
+        fill(tmp_path, 'b')
+        assert answers(tmp_path) == before
+      else:
+        path.write_bytes(good)
+
+
 @pytest.mark.parametrize('left', [0, 8192, 24576])
 def test_compacting_on_a_full_disk_loses_nothing(disk, left):
   fill(disk / 'table', 'abcdefgh')

@@ -51,6 +51,14 @@ def test_any_path(tmp_path, name):
   assert [p.name for p in place.iterdir()] == ['2']
 
 
+def test_who_is_killed_sealing_leaves_nothing_for_long(tmp_path):
+  (tmp_path / 'a').write_text('numbers')
+  (tmp_path / f'.{checkpoints.SEAL}.0a1b2c3d.tmp').write_text('of the dead')
+  checkpoints.seal(tmp_path)
+  assert {p.name for p in tmp_path.iterdir()} == {'a', checkpoints.SEAL}
+  assert checkpoints.broken(tmp_path) is None
+
+
 def test_who_only_reads_gets_the_last_and_changes_nothing(tmp_path):
   place = tmp_path / 'run [a]' / 'shard'
   with pytest.raises(ValueError, match='has no checkpoint'):

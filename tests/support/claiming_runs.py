@@ -7,6 +7,7 @@ PLAN is JSON: "out", the directory of the run; "runs", networks in all;
 
   "kills": n     n times a worker is killed, at random moments of the run, and
                  another one begun
+  "every": s     instead: one is killed every s seconds on average
   "stops": text  the first worker stops itself where it touches a path that has
                  the text in it, and goes on when the others have ended
   "seconds": s   of a lease
@@ -14,15 +15,18 @@ PLAN is JSON: "out", the directory of the run; "runs", networks in all;
   "shifts": file each worker's wall clock is set to another day now and then, by
                  the preloaded library `clock_shift` that reads the file
 
-Prints JSON: "statuses", how the processes ended that nobody killed; "kills";
-"lost", lines in which shards were left to others; "seconds" of it all.
+Prints JSON: "statuses", how the processes ended that nobody killed; "kills", at
+what stage of its work each killed one was; "attempts", how often a shard was
+begun; "lost", lines in which shards were left to others; "seconds" of it all.
 
 All is imported before the workers are forked, so that each costs no more than
 its training.
 """
 
+import contextlib
 import functools
 import json
+import math
 import os
 import pathlib
 import random
@@ -31,6 +35,7 @@ import sys
 import threading
 import time
 
+import engines
 import jax
 import pandas  # noqa: F401  pyarrow would load it in every process
 import scipy.linalg  # noqa: F401  and so would jax
@@ -50,6 +55,7 @@ CELLS = [
 ]
 # Of a run that is killed, this much of the time has passed at the last kill.
 _BUSY = 0.9
+_BEGUN = 'begun:'
 
 
 def members(runs):
@@ -65,11 +71,14 @@ def shards(runs):
   return running.plan(job(), members(runs), 2)
 
 
-class _Silent:
-  """What `workers.run` tells of the progress."""
+class _Watch:
+  """What `workers.run` tells of the progress: what is begun is said."""
+
+  def __init__(self, say):
+    self._say = say
 
   def begin(self, shard):
-    pass
+    self._say(f'{_BEGUN} {shard.name}')
 
   def update(self, progress):
     pass
@@ -78,20 +87,59 @@ class _Silent:
     pass
 
 
-def work(out, runs, seconds=2.0, say=print):
+def _nothing(line):
+  pass
+
+
+def work(out, runs, seconds=2.0, say=print, begun=_nothing):
   """Claims shards until all are done; returns what failed."""
   planned = shards(runs)
   with leases.Leases(out / 'leases', seconds) as own:
     queue = claims.Claims(planned, own, out, say, alone=False)
     prepared = [tiny_corpus.prepared(RECIPE)]
-    workers.run(job(), planned, prepared, out, _Silent(), say, queue=queue)
+    watch = _Watch(begun)
+    workers.run(job(), planned, prepared, out, watch, say, queue=queue)
     return queue.failed
 
 
 def whole(out, runs):
   """Makes the same table in one process, without a lease."""
   prepared = [tiny_corpus.prepared(RECIPE)]
-  workers.run(job(), shards(runs), prepared, out, _Silent(), say=print)
+  watch = _Watch(_nothing)
+  workers.run(job(), shards(runs), prepared, out, watch, say=print)
+
+
+def assert_whole(out, whole):
+  """Compares a table with that of one process that nobody disturbed."""
+  tiny_corpus.assert_same_table(out, whole)
+  report = table.verify(out / 'table')
+  assert not report.problems and not report.uncommitted
+  assert not report.leftovers
+  assert not [p for p in out.rglob('*') if '.tmp' in p.name or '-tmp' in p.name]
+  assert not list(out.glob('leases/*')) and not list(out.glob('failures/*'))
+
+
+def stage(out, pid):
+  """Returns in words at what a stopped worker is, by what lies there."""
+  mine = engines.held(out).get(pid)
+  if mine is None:
+    return 'without a shard'
+  folder = out / 'table'
+  if table.is_committed(folder, mine):
+    return 'behind the mark'
+  if (folder / f'{mine}.parquet').exists():
+    return 'between rows and mark'
+  if list(folder.glob(f'.*{mine}*')):
+    return 'writing rows'
+  place = out / 'checkpoints' / mine
+  if list(place.glob('*tmp*')):
+    return 'writing a checkpoint'
+  saved = [int(p.name) for p in place.glob('*') if p.name.isdecimal()]
+  if not saved:
+    return 'in the first epoch'
+  if max(saved) < RECIPE.epochs:
+    return 'in a later epoch'
+  return 'behind the last epoch'
 
 
 def _stop_at(out, text):
@@ -123,7 +171,7 @@ def _fork(plan, said, stop=None):
     def say(line):
       os.write(said, f'{line}\n'.encode())
 
-    failed = work(out, plan['runs'], plan.get('seconds', 2.0), say)
+    failed = work(out, plan['runs'], plan.get('seconds', 2.0), say, say)
     os._exit(1 if failed else 0)
   except BaseException as e:
     print(repr(e), file=sys.stderr, flush=True)
@@ -135,7 +183,7 @@ class _Workers:
 
   def __init__(self, plan, said):
     self._plan, self._said = plan, said
-    self.live, self.statuses, self.kills = [], [], 0
+    self.live, self.statuses, self.kills = [], [], []
     stop = plan.get('stops')
     for n in range(plan['workers']):
       self.live.append(_fork(plan, said, None if n else stop))
@@ -156,12 +204,16 @@ class _Workers:
       self.stopped = None
 
   def kill(self, rng):
+    """Kills one at the moment at which it stops; returns its stage."""
     pid = rng.choice(self.live)
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    self.kills.append(stage(pathlib.Path(self._plan['out']), pid))
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     self.live.remove(pid)
-    self.kills += 1
     self.live.append(_fork(self._plan, self._said))
+    return self.kills[-1]
 
 
 def _shift(path, rng):
@@ -171,42 +223,75 @@ def _shift(path, rng):
   os.replace(temporary, path)
 
 
-def main():
-  plan = json.loads(sys.argv[1])
-  jax.config.update(
-    'jax_compilation_cache_dir', os.environ['NASJAX_TEST_CACHE']
-  )
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+def disturbed(plan, rng, log=_nothing, until=math.inf):
+  """Does what a plan says; returns what `main` prints.
+
+  Args:
+    plan: dict.
+    rng: of moments and workers.
+    log: called with a line at every kill.
+    until: by the monotonic clock: no kill after it, where "every" says how
+      often there is one.
+  """
   assert threading.active_count() == 1, 'threads do not survive a fork'
-  rng, begun = random.Random(20), time.monotonic()
+  begun, heard = time.monotonic(), b''
   reader, writer = os.pipe()
-  os.set_blocking(writer, False)
+  for end in (reader, writer):
+    os.set_blocking(end, False)
   out, total = pathlib.Path(plan['out']), len(shards(plan['runs']))
   kills, shifts = plan.get('kills', 0), plan.get('shifts')
+  every = plan.get('every')
   # So many shards are done at each kill.
   moments = sorted(rng.randrange(int(_BUSY * total) or 1) for _ in range(kills))
+  due = begun + rng.expovariate(1 / every) if every else math.inf
   own = _Workers(plan, writer)
   while own.live:
     time.sleep(rng.uniform(0.02, 0.08))
     own.look()
     done = len(table.committed(out / 'table'))
-    if moments and done >= moments[0] and len(own.live) > 1:
-      moments.pop(0)
+    now = time.monotonic()
+    by_progress = moments and done >= moments[0]
+    by_clock = due < now < until
+    if (by_progress or by_clock) and len(own.live) > 1:
+      if by_progress:
+        moments.pop(0)
       time.sleep(rng.uniform(0, 0.3))
       own.look()
-      own.kill(rng)
+      if own.live:
+        word = own.kill(rng)
+        log(f'{now - begun:.1f} s, {done} of {total} shards: killed {word}')
+      due = now + rng.expovariate(1 / every) if every else math.inf
     if shifts:
       _shift(pathlib.Path(shifts), rng)
+    with contextlib.suppress(BlockingIOError):
+      heard += os.read(reader, 1 << 16)
   os.close(writer)
-  with os.fdopen(reader) as lines:
-    lost = [line.strip() for line in lines if 'left to others' in line]
-  found = {
+  with os.fdopen(reader, 'rb') as rest:
+    os.set_blocking(reader, True)
+    lines = (heard + rest.read()).decode().splitlines()
+  return {
     'statuses': own.statuses,
     'kills': own.kills,
-    'lost': lost,
+    'attempts': sum(line.startswith(_BEGUN) for line in lines),
+    'lost': [line for line in lines if 'left to others' in line],
     'seconds': round(time.monotonic() - begun, 1),
   }
-  print(json.dumps(found), flush=True)
+
+
+def settings():
+  """Keeps compiled programs for all processes."""
+  jax.config.update(
+    'jax_compilation_cache_dir', os.environ['NASJAX_TEST_CACHE']
+  )
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+
+
+def main():
+  settings()
+  print(
+    json.dumps(disturbed(json.loads(sys.argv[1]), random.Random(20))),
+    flush=True,
+  )
 
 
 if __name__ == '__main__':

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 
-import pytest
 import tiny_run
 
 from nasjax import table
@@ -34,6 +33,8 @@ def want_ray():
 
   It needs sockets and shared memory that not every sandbox grants.
   """
+  import pytest  # which workers need not wait for
+
   pytest.importorskip('ray')
   try:
     done = subprocess.run(
@@ -111,17 +112,22 @@ def wait_for(shards, out, process, seconds=300):
     time.sleep(0.1)
 
 
-def holders(out):
-  """Returns the processes that hold leases, by what they say of themselves."""
-  found = set()
+def held(out):
+  """Returns the shards that are held, by the processes that say so."""
+  found = {}
   for path in (out / 'leases').glob('*.*'):
     try:
       state, _, text = path.read_bytes().partition(b'\n')
       if state.startswith(b'held'):
-        found.add(json.loads(text)['pid'])
+        found[json.loads(text)['pid']] = path.stem
     except (OSError, ValueError):
       pass  # it has gone, or is being made
-  return sorted(found)
+  return found
+
+
+def holders(out):
+  """Returns the processes that hold leases, by what they say of themselves."""
+  return sorted(held(out))
 
 
 def parent(pid):

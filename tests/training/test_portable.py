@@ -40,6 +40,8 @@ FITTED = {
 @pytest.mark.parametrize('kind', FITTED)
 def test_all_of_it_comes_back(tmp_path, kind):
   fitted, place = FITTED[kind], tmp_path / 'shard [1]'
+  place.mkdir()
+  (place / f'.{portable.NAME}.0a1b2c3d.tmp').write_text('of who was killed')
   portable.keep(place, _prepared(fitted), ABOUT)
   found = portable.read(place)
   assert found.about == ABOUT and found.classes == ('a', 's')
