@@ -12,8 +12,8 @@ from nasjax.decoding import error_rates, metrics
 from nasjax.losses import criterion
 from nasjax.models import families
 from nasjax.programs import costs as program_costs
+from nasjax.training import optimisers, population
 from nasjax.training import pieces as pieces_lib
-from nasjax.training import population
 from nasjax.training import step as step_lib
 
 # Numbers the curriculum's passes, apart from those of counted epochs; and the
@@ -272,12 +272,25 @@ class Trainer:
   def initial(self):
     """Returns the state before the first epoch."""
     members_p = self.programs.init(self._keys(), self.host_gates)
+    if self.job.initial is not None:
+      members_p = self._begun_with(self.job.initial, members_p)
     best = jax.tree.map(np.array, members_p.params)
     return begun(
       self.size,
       self.job.recipe.epochs,
       population.on_members(members_p, self.prepared.mesh),
       population.on_members(best, self.prepared.mesh),
+    )
+
+  def _begun_with(self, initial, members_p):
+    """Returns new members with the weights of an `initial.Initial`."""
+    params_p = jax.tree.map(np.array, members_p.params)
+    params_p = self.form.unpack(params_p, lead=1)
+    initial.fill(params_p, self.members)
+    params_p = self.form.pack(params_p, lead=1)
+    pair = optimisers.of(self.job.recipe, self.network.kernels)
+    return members_p._replace(
+      params=params_p, opt_state=jax.vmap(pair.init)(params_p)
     )
 
   def _keys(self):
