@@ -375,7 +375,7 @@ class Trainer:
       if keep_u.any():
         yield _CURRICULUM_PASS + i, keep_u
 
-  def _visits(self, number, keep_u=None, since=0):
+  def visits(self, number, keep_u=None, since=0):
     """Yields (`Plan`, `Data`) of the pieces of a pass, but the first `since`.
 
     Whoever takes them has to be done with one before asking for the next.
@@ -536,13 +536,13 @@ class Trainer:
     if epoch == 1 and since is None:
       first_p = [own.lr for own in self.recipes_p]
       for number, keep_u in self._curriculum():
-        for plan, data in self._visits(number, keep_u):
+        for plan, data in self.visits(number, keep_u):
           members_p, _ = self._pass(members_p, plan, first_p, data)
           jax.block_until_ready(members_p)
     lr_p = learning_rates(self.recipes_p, state, epoch)[:, -1]
     at = since or Point(0, 0, np.zeros(self.size), 0.0)
     gone, pieces = at.seconds, self.prepared.train.count
-    for plan, data in self._visits(epoch, since=at.visits):
+    for plan, data in self.visits(epoch, since=at.visits):
       members_p, loss_p = self._pass(members_p, plan, lr_p, data)
       if pieces > 1:
         jax.block_until_ready(members_p)

@@ -3,11 +3,14 @@
 import json
 import os
 import pathlib
+import wave
 
 import pytest
+import tensorflow_datasets as tfds
 import tiny_run
 
 from nasjax import table
+from nasjax.data import corpus
 from nasjax.data.synthetic import librispeech, synthesis
 from nasjax.decoding import arpa
 
@@ -97,6 +100,39 @@ def test_words_of_phones_by_a_lexicon(tmp_path, lm):
   told = f'cannot hear {lacking["words"]} of {lacking["of"]} words'
   assert told in output
   assert record['real_time_factor']['search'] > 0
+
+
+def test_recordings_are_heard_as_words(tmp_path, lm):
+  """transcribe.py searches as decode.py does."""
+  run = tiny_run.finished()
+  lexicon, audio = tmp_path / 'lexicon.txt', tmp_path / 'one.wav'
+  lexicon.write_text(LEXICON)
+  place = json.loads((run.out / 'run.json').read_text())['prepared_corpus']
+  builder = tfds.builder_from_directory(place)
+  spoken = next(corpus.utterances(builder, 'test'))
+  with wave.open(str(audio), 'wb') as file:
+    file.setparams((1, 2, 16_000, 0, 'NONE', ''))
+    file.writeframes(spoken.samples_n.tobytes())
+  words = f'--lm={lm}', f'--lexicon={lexicon}', f'--run={run.out}', CACHE
+  flags = *words, '--alternatives=3', '--align', f'--json={tmp_path / "t.json"}'
+  output = _forked('transcribe', *flags, str(audio))
+  (record,) = json.loads((tmp_path / 't.json').read_text())
+  best, *others = record['alternatives']
+  assert record['text'] == best['text'] and 0 < len(others) <= 2
+  assert all(best['score'] >= other['score'] for other in others)
+  assert output.startswith(f'{audio}: {best["text"]}\n')
+  assert all(f'  {other["text"]}\n' in output for other in others)
+  spelt = dict(line.split(' ', 1) for line in LEXICON.splitlines())
+  symbols = ' '.join(spelt[word] for word in best['text'].split()).split()
+  assert record['symbols'] == symbols == [span[0] for span in record['spans']]
+  _forked('decode', *words, '--utterances=1', '--worst=1',
+          f'--json={tmp_path / "d.json"}')  # fmt: skip
+  decoded = json.loads((tmp_path / 'd.json').read_text())
+  assert decoded['worst'][0]['heard'] == best['text']
+  status, _, errors = tiny_run.forked(
+    f'--run={run.out}', '--alternatives=3', str(audio), launcher='transcribe'
+  )
+  assert status == 1 and 'is for a search for words' in errors
 
 
 def test_what_is_wrong_is_one_line(tmp_path, lm):
