@@ -40,18 +40,6 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path):
       t.query(arch, 'train_loss', seed=seed, epoch=1) for t in (original, rows)
     ]
     assert losses[1] < losses[0]
-  # Once more there is nothing to do; and without it the run is another.
-  name = [
-    shard['name']
-    for shard in json.loads((out / 'shards.json').read_text())['shards']
-  ]
-  made = mark.stat().st_mtime_ns
-  status, _, errors = tiny_run.forked(*begun)
-  assert status == 0 and mark.stat().st_mtime_ns == made, errors
-  status, _, errors = tiny_run.forked(
-    *flags, f'--out={out}', f'--shard={name[0]}'
-  )
-  assert status == 1 and 'the plan of another run' in errors
 
 
 def test_what_it_cannot_begin_with_is_one_line(tmp_path):

@@ -191,7 +191,7 @@ def _peak(place, utterances):
     found = corpus_lib.load(
       builder, batch_seconds=1.0, encoding='uint8', place=place
     )
-    prepared = running.device_corpus(found, recipe, mesh, 1e6)
+    prepared = running.device_corpus(found, recipe, mesh, 3e5)
     for _ in prepared.train.visit(prepared.train.order(1)):
       pass
     return tracemalloc.get_traced_memory()[1], 4 * np.prod(
@@ -204,6 +204,6 @@ def _peak(place, utterances):
 def test_memory_does_not_grow_with_the_corpus(tmp_path):
   """From speech to pieces on the devices; but for labels and names."""
   _peak(tmp_path, 8)  # what is imported and compiled
-  small, large = (_peak(tmp_path, utterances) for utterances in (16, 64))
+  small, large = (_peak(tmp_path, utterances) for utterances in (12, 48))
   assert large[1] == 4 * small[1] > 3e6
-  assert large[0] - small[0] < 0.05 * (large[1] - small[1])
+  assert large[0] - small[0] < 0.1 * (large[1] - small[1])
