@@ -3,14 +3,16 @@
 import json
 import os
 import pathlib
+import types
 import wave
 
 import pytest
 import tensorflow_datasets as tfds
 import tiny_run
+from common import run_corpus
 
 from nasjax import table
-from nasjax.data import corpus
+from nasjax.data import corpus, frontend
 from nasjax.data.synthetic import librispeech, synthesis
 from nasjax.decoding import arpa
 
@@ -133,6 +135,26 @@ def test_recordings_are_heard_as_words(tmp_path, lm):
     f'--run={run.out}', '--alternatives=3', str(audio), launcher='transcribe'
   )
   assert status == 1 and 'is for a search for words' in errors
+
+
+def test_the_corpus_of_a_run_is_known_however_it_was_kept():
+  """In 8 bits, in pieces, begun with other weights; but no other corpus."""
+  own = types.SimpleNamespace(
+    data_dir='data', info=types.SimpleNamespace(metadata={'fingerprint': 'abc'})
+  )
+  for kept in frontend.NB_ASR, frontend.NB_ASR_HAMMING:
+    whole = kept.fingerprint('abc')
+    for found in (whole, f'{whole}+uint8', f'{whole}+uint8+3pieces+initial-1'):
+      run_corpus.check(_of_corpus(kept, found), own)
+    for found in ('abcd', whole.replace('abc', 'abd'), f'{whole}d'):
+      with pytest.raises(ValueError, match='data has corpus abc'):
+        run_corpus.check(_of_corpus(kept, found), own)
+
+
+def _of_corpus(kept, fingerprint):
+  return types.SimpleNamespace(
+    frontend=frontend.Fitted(kept), about={'corpus_fingerprint': fingerprint}
+  )
 
 
 def test_what_is_wrong_is_one_line(tmp_path, lm):
