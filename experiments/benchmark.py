@@ -45,6 +45,14 @@ flags.DEFINE_integer(
   lower_bound=1,
 )
 flags.DEFINE_string(
+  'initial',
+  None,
+  'Begin with the weights of this run, or of one of the directories in its '
+  'checkpoints/, instead of drawn ones: those of the same cell and seed (of '
+  'its best seed, if it has not that one). The head is drawn anew where the '
+  'corpus has other symbols.',
+)
+flags.DEFINE_string(
   'plan_for',
   None,
   'With --dry_run: plan for accelerators that are not there, such as v5e:2x2 '
@@ -107,6 +115,12 @@ def write_record(job, builder, planned, out):
     'commit': provenance.commit(),
     'environment': provenance.environment(),
   }
+  if job.initial is not None:
+    record['initial'] = [
+      {'arch': list(arch), 'seed': seed, **job.initial.described(arch, seed)}
+      for shard in planned.plan.shards
+      for arch, seed in shard.members
+    ]
   disk.publish(out / 'run.json', json.dumps(record, indent=1).encode())
 
 
@@ -141,7 +155,13 @@ def run(members=None, finish=None):
   with planning.hold(out):
     most = len(FLAGS.shard or ()) or FLAGS.members_per_shard or len(members)
     planning.check_versions(out)
-    work = jobs.prepare(recipe, most, topology=FLAGS.plan_for)
+    work = jobs.prepare(
+      recipe,
+      most,
+      topology=FLAGS.plan_for,
+      initial=FLAGS.initial,
+      members=members,
+    )
     from common import console
 
     from nasjax import table

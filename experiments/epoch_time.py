@@ -4,7 +4,8 @@
     --corpus_path=AN4/manifest.jsonl --macro=small --recipe=e40
 
 Takes the flags of benchmark.py and trains the first shard of their plan for two
-epochs, the second of which is timed, part by part.
+epochs, the second of which is timed, part by part. With --device_features_gb
+`waiting` is for pieces of the training split: the devices are idle then.
 """
 
 import pathlib
@@ -59,14 +60,17 @@ def measure(job, shard, prepared):
   trainer, quick = (running.Trainer(j, shard, prepared) for j in (job, greedy))
   state = trainer.epoch(trainer.initial(), 1)
   quick.evaluate(state.members.params, 'validation')
-  clock = Clock()
-  arguments = clock.time(
-    'data',
-    lambda: trainer.train_arguments(
-      state.members, trainer.plan(2), job.recipe.lr
-    ),
-  )
-  members_p, _ = clock.time('training', trainer.programs.train, *arguments)
+  clock, members_p = Clock(), state.members
+  waited = trainer.waited
+  for plan, data in trainer.visits(2):
+    arguments = clock.time(
+      'data', trainer.train_arguments, members_p, plan, job.recipe.lr, data
+    )
+    members_p, _ = clock.time('training', trainer.programs.train, *arguments)
+    # One piece makes room for the next.
+    del arguments, data
+  if prepared.train.count > 1:
+    clock.parts['waiting'] = trainer.waited - waited
   clock.time('evaluation', quick.evaluate, members_p.params, 'validation')
   clock.time('both', trainer.evaluate, members_p.params, 'validation')
   clock.parts['decoding'] = max(
@@ -99,6 +103,10 @@ def show(parts):
   CONSOLE.print(view)
   spent = sum(parts[name] for name in ('data', 'decoding', 'logging'))
   CONSOLE.print(f'data, decoding and logging: {spent / total:.1%}')
+  if 'waiting' in parts:
+    idle = parts['waiting'] + parts['data']
+    idle /= idle + parts['training']
+    CONSOLE.print(f'devices idle while data come: {idle:.2%} of the training')
   added = parts['decoding'] / (parts['training'] + parts['evaluation'])
   CONSOLE.print(f'with decoding it takes {1 + added:.2f} times as long')
 

@@ -4,16 +4,19 @@
 
 Recordings are WAV or FLAC files of any rate. The network is the one of the
 lowest validation error in the run's table, if no --cell is named; --list shows
-what there is. A line a recording; one that cannot be heard is told on stderr,
-and the status is 1 then.
+what there is. A language model (--lm) or a lexicon makes it search for words.
+A line a recording; one that cannot be heard is told on stderr, and the status
+is 1 then.
 """
 
+import dataclasses
 import json
 import pathlib
 import sys
 
+import numpy as np
 from absl import flags
-from common import command, device_flags
+from common import command, device_flags, word_flags
 
 FLAGS = flags.FLAGS
 
@@ -29,15 +32,6 @@ flags.DEFINE_string(
   'Take the shared weights of a one-shot search of the run: its method, or the '
   'beginning of its name.',
 )
-flags.DEFINE_enum(
-  'decoder',
-  None,
-  ['greedy', 'beam'],
-  'How transcripts are decoded; as in the training if not given.',
-)
-flags.DEFINE_integer(
-  'beam_width', None, 'Prefixes that a beam keeps.', lower_bound=1
-)
 flags.DEFINE_integer(
   'channel', None, 'Which channel of files of several, from 0.', lower_bound=0
 )
@@ -48,8 +42,16 @@ flags.DEFINE_bool('list', False, 'List the networks of the run, and stop.')
 flags.DEFINE_bool(
   'align', False, 'Also print when each symbol was heard, in seconds.'
 )
+flags.DEFINE_integer(
+  'alternatives',
+  1,
+  'Of a search for words: print so many transcripts of each recording, the '
+  'best first, with their scores.',
+  lower_bound=1,
+)
 flags.DEFINE_string('json', None, 'Where transcripts and alignments go.')
 flags.declare_key_flag('compilation_cache')
+flags.adopt_module_key_flags(word_flags)
 
 
 def _say(line):
@@ -63,8 +65,20 @@ def _show_networks():
     print(kept.label)
 
 
-def _record(path, heard):
-  return {
+def _worded(network, heard, found):
+  """Returns a `Transcript` with the words of a search, and their labels."""
+  labels = np.array(found.labels, np.int32)
+  return dataclasses.replace(
+    heard,
+    text=' '.join(found.words),
+    labels=labels,
+    symbols=tuple(network.symbols[label - 1] for label in labels),
+    logprob=found.ctc,
+  )
+
+
+def _record(path, heard, found):
+  record = {
     'audio': path,
     'text': heard.text,
     'symbols': list(heard.symbols),
@@ -72,6 +86,11 @@ def _record(path, heard):
     'spans': None if heard.alignment is None else heard.spans,
     'notes': list(heard.notes),
   }
+  if found:
+    record['alternatives'] = [
+      {'text': ' '.join(one.words), 'score': one.score} for one in found
+    ]
+  return record
 
 
 def run(recordings):
@@ -80,6 +99,11 @@ def run(recordings):
     raise ValueError('--run is empty; name the directory of a run')
   if not (recordings or FLAGS.list):
     raise ValueError('no recording; name WAV or FLAC files behind the flags')
+  word_flags.check()
+  if FLAGS['alternatives'].present and FLAGS.decoder != 'words':
+    raise ValueError(
+      '--alternatives is for a search for words; give --lm or --lexicon'
+    )
   device_flags.cache()
   if FLAGS.list:
     _show_networks()
@@ -94,15 +118,20 @@ def run(recordings):
   _say(f'hears with {network.label}')
   for note in network.notes:
     _say(note)
-  found, faults = [], 0
+  engine = word_flags.engine(network)
+  decoder, width = FLAGS.decoder, FLAGS.beam_width
+  if engine:
+    _say(engine.label)
+    decoder, width = 'greedy', None
+  records, faults = [], 0
   for path in recordings:
     try:
       heard = network.transcribe(
         path,
         channel=FLAGS.channel,
         speaker=FLAGS.speaker,
-        decoder=FLAGS.decoder,
-        beam_width=FLAGS.beam_width,
+        decoder=decoder,
+        beam_width=width,
       )
     except audio.AudioError as e:
       _say(str(e))
@@ -110,13 +139,19 @@ def run(recordings):
       continue
     for note in heard.notes:
       _say(note)
+    found = []
+    if engine:
+      found = engine.best(heard.logprobs_tv, FLAGS.alternatives)
+      heard = _worded(network, heard, found[0])
     print(f'{path}: {heard.text}', flush=True)
+    for one in found if FLAGS.alternatives > 1 else ():
+      print(f'  {one.score:10.2f}  {" ".join(one.words)}')
     if FLAGS.align and heard.alignment is not None:
       for symbol, first, last in heard.spans:
         print(f'  {first:7.2f} {last:7.2f}  {symbol}')
-    found.append(_record(path, heard))
+    records.append(_record(path, heard, found))
   if FLAGS.json:
-    text = json.dumps(found, indent=1, ensure_ascii=False)
+    text = json.dumps(records, indent=1, ensure_ascii=False)
     disk.publish(pathlib.Path(FLAGS.json), text.encode())
   if faults:
     raise ValueError(f'{faults} of {len(recordings)} recordings were not heard')

@@ -1,5 +1,6 @@
 """The way from flags to a corpus in memory and the workers that train on it."""
 
+import contextlib
 from typing import NamedTuple
 
 from absl import flags
@@ -66,7 +67,7 @@ def rows(job, table):
   )
 
 
-def prepare(recipe, most, macro=None, topology=None):
+def prepare(recipe, most, macro=None, topology=None, initial=None, members=()):
   """Makes the corpus of the flags ready for training.
 
   Args:
@@ -74,12 +75,15 @@ def prepare(recipe, most, macro=None, topology=None):
     most: networks that are trained together.
     macro: `macros.Cells`; that of the flags if not given.
     topology: as in `devices.meshes`.
+    initial: path of the weights that training begins with, as --initial.
+    members: (architecture, seed) pairs that it has to have.
 
   Returns:
     Work.
 
   Raises:
-    ValueError: the macro network does not read what the front end makes.
+    ValueError: the macro network does not read what the front end makes, or
+      `initial` is not what it should be.
   """
   device_flags.configure(most)
   own_space = training_flags.space()
@@ -93,7 +97,12 @@ def prepare(recipe, most, macro=None, topology=None):
 
   from nasjax.benchmark import running
   from nasjax.data import corpus as corpus_lib
+  from nasjax.training import initial as initial_lib
 
+  begun = None
+  if initial is not None:
+    with _initial(initial):
+      begun = initial_lib.Initial(initial, own_space, macro, members)
   with console.counter('preparing speech') as tick:
     builder = corpus_flags.prepare(tick)
   with console.counter('computing features') as tick:
@@ -113,14 +122,33 @@ def prepare(recipe, most, macro=None, topology=None):
   ]
   # Where the corpus comes in pieces, its order is another.
   pieces = prepareds[0].train.count
+  marks = [f'{pieces}pieces'] if pieces > 1 else []
+  notes = corpus_flags.notes(builder)
+  if begun is not None:
+    with _initial(initial):
+      begun.take(macro, recipe, corpus.symbols)
+    marks.append(begun.mark)
+    head = 'the head with them' if begun.head else 'the head drawn anew'
+    notes.append(f'begun with the weights of {initial}, {head}')
+    console.CONSOLE.print(notes[-1], soft_wrap=True)
   job = running.Job(
     own_space,
     macro,
     recipe,
     corpus.name,
-    corpus.fingerprint + (f'+{pieces}pieces' if pieces > 1 else ''),
+    '+'.join([corpus.fingerprint, *marks]),
     corpus_flags.metric(corpus.symbols),
     tuple(corpus_flags.left_out(builder)),
-    tuple(corpus_flags.notes(builder)),
+    tuple(notes),
+    begun,
   )
   return Work(job, corpus, builder, prepareds)
+
+
+@contextlib.contextmanager
+def _initial(path):
+  """Says of what is wrong with weights which flag they come from."""
+  try:
+    yield
+  except ValueError as e:
+    raise ValueError(f'--initial={path}: {e}') from None

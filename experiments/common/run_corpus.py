@@ -52,7 +52,9 @@ def check(network, builder):
   own = builder.info.metadata['fingerprint']
   found = network.frontend.frontend.fingerprint(own)
   wanted = network.about['corpus_fingerprint']
-  if found != wanted:
+  # Behind it stands how features were kept, in how many pieces they came, and
+  # with which weights the training began.
+  if wanted.split('+')[: found.count('+') + 1] != found.split('+'):
     raise ValueError(
       f'{builder.data_dir} has corpus {found}, the network was trained on '
       f'{wanted}; give the command of the run again'

@@ -67,8 +67,8 @@ def results(table, recipe=None, metric=None):
       what decides. Validation is always by what decides.
 
   Raises:
-    ValueError: the table mixes networks or corpora, has one training twice, or
-      has no such recipe or metric.
+    ValueError: the table mixes networks or corpora, or recipes under one name;
+      has one training twice, or no such recipe or metric.
   """
   for name in ('macro', 'corpus_fingerprint'):
     there = sorted(set(table.column(name)))
@@ -77,6 +77,7 @@ def results(table, recipe=None, metric=None):
         f'{table.path} has {len(there)} values of {name!r}: {there}; choose '
         f'one with select({name}={there[0]!r})'
       )
+  table.check_recipes()
   if recipe is None and len(table.recipes) > 1:
     raise ValueError(f'give recipe=, one of {list(table.recipes)}')
   part = table.select(recipe=table.recipes[0] if recipe is None else recipe)

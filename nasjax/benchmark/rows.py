@@ -30,7 +30,7 @@ def meta(job, shard, prepared, at_once, rows, edits_pk, rates):
   `test_per`: for each row its substitutions, deletions and insertions, null
   where there is no `test_per`. `rates` are other error rates on the test split
   by name, one a row, null as `edits` are; the key is not there where there are
-  none.
+  none. `initial` says for each row whose weights it began with, likewise.
   """
 
   def of_rows(values_p):
@@ -39,7 +39,11 @@ def meta(job, shard, prepared, at_once, rows, edits_pk, rates):
       for row, value in zip(rows, values_p.tolist(), strict=True)
     ]
 
-  named = {name: of_rows(rate_p) for name, rate_p in rates.items()}
+  more = {}
+  if rates:
+    more['rates'] = {name: of_rows(rate_p) for name, rate_p in rates.items()}
+  if job.initial is not None:
+    more['initial'] = [job.initial.described(*m) for m in shard.members]
   return {
     'metric': job.metric,
     'signature': list(shard.signature),
@@ -51,7 +55,7 @@ def meta(job, shard, prepared, at_once, rows, edits_pk, rates):
     'left_out': list(job.left_out),
     'notes': list(job.notes),
     'edits': of_rows(edits_pk),
-  } | ({'rates': named} if named else {})
+  } | more
 
 
 def rows_of(job, shard, state, test_loss_p, test_per_p, status, kernels):

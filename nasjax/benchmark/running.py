@@ -307,4 +307,8 @@ def _about(job, shard):
   members = [{'arch': list(arch), 'seed': seed} for arch, seed in shard.members]
   for member, own in zip(members, shard.recipes):
     member['recipe'] = recipes.describe(own)
+  if job.initial is not None:
+    for member in members:
+      told = job.initial.described(member['arch'], member['seed'])
+      member['initial'] = told
   return describe(job) | {'shard': shard.name, 'members': members}

@@ -70,6 +70,8 @@ class Job:
       `error_rates.METRICS`.
     left_out: what of the corpus was left out (`corpus_flags.left_out`).
     notes: what was done to the rest of it, lines of text.
+    initial: the `training.initial.Initial` that members begin with; None for
+      drawn weights.
   """
 
   space: object
@@ -80,6 +82,7 @@ class Job:
   metric: str = 'PER'
   left_out: tuple = ()
   notes: tuple = ()
+  initial: object = None
 
 
 class Plan(NamedTuple):
@@ -226,6 +229,8 @@ def _streams(chunks):
 def _name(job, members, **more):
   content = describe(job) | {'version': TRAINING_VERSION, 'members': members}
   content |= more
+  if job.initial is not None:
+    content['initial'] = [job.initial.digest(*member) for member in members]
   del content['corpus']  # a name, for people
   text = json.dumps(content, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -119,9 +119,11 @@ def landscape(rows, recipe=None, metric=None):
 
   Raises:
     QueryError: the rows are of several networks or corpora.
+    ConflictError: a name stands for several recipes.
     MissingEntryError: the recipe or the metric is not there.
     ValueError: the cells leave nothing to search.
   """
+  rows.check_recipes()
   rows = rows.select(recipe=recipe or rows.recipes[-1])
   for name in 'macro', 'corpus_fingerprint':
     found = sorted(set(rows.column(name)))

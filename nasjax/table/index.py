@@ -107,7 +107,7 @@ def functions(space, place_r, keys):
 
 def build(table):
   """Returns the Index of a Table whose rows differ in no other respect."""
-  _check_recipes(table)
+  check_recipes(table)
   place_r = table.space.indices(table.row_archs)
   keys = table.codes('semantic_key')
   found = functions(table.space, place_r, keys)
@@ -130,7 +130,7 @@ def build(table):
   return Index(found, row_esc, seeds, recipes, conflicts)
 
 
-def _check_recipes(table):
+def check_recipes(table):
   """Raises a ConflictError if one name stands for several recipes."""
   names, texts = table.codes('recipe'), table.codes('recipe_json')
   text_of_name = np.zeros(len(names.names), np.int64)

@@ -123,6 +123,14 @@ class Table:
     epochs[names.code_r] = self.column('epochs')
     return tuple(name for _, name in sorted(zip(epochs.tolist(), names.names)))
 
+  def check_recipes(self):
+    """Refuses a name that stands for several recipes: they cannot be compared.
+
+    Raises:
+      ConflictError: with both.
+    """
+    index_lib.check_recipes(self)
+
   @functools.cached_property
   def metric(self):
     """What `val_per` and `test_per` hold: 'PER', or CER, LER or WER.

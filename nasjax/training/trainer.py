@@ -12,8 +12,8 @@ from nasjax.decoding import error_rates, metrics
 from nasjax.losses import criterion
 from nasjax.models import families
 from nasjax.programs import costs as program_costs
+from nasjax.training import optimisers, population
 from nasjax.training import pieces as pieces_lib
-from nasjax.training import population
 from nasjax.training import step as step_lib
 
 # Numbers the curriculum's passes, apart from those of counted epochs; and the
@@ -272,12 +272,25 @@ class Trainer:
   def initial(self):
     """Returns the state before the first epoch."""
     members_p = self.programs.init(self._keys(), self.host_gates)
+    if self.job.initial is not None:
+      members_p = self._begun_with(self.job.initial, members_p)
     best = jax.tree.map(np.array, members_p.params)
     return begun(
       self.size,
       self.job.recipe.epochs,
       population.on_members(members_p, self.prepared.mesh),
       population.on_members(best, self.prepared.mesh),
+    )
+
+  def _begun_with(self, initial, members_p):
+    """Returns new members with the weights of an `initial.Initial`."""
+    params_p = jax.tree.map(np.array, members_p.params)
+    params_p = self.form.unpack(params_p, lead=1)
+    initial.fill(params_p, self.members)
+    params_p = self.form.pack(params_p, lead=1)
+    pair = optimisers.of(self.job.recipe, self.network.kernels)
+    return members_p._replace(
+      params=params_p, opt_state=jax.vmap(pair.init)(params_p)
     )
 
   def _keys(self):
@@ -362,7 +375,7 @@ class Trainer:
       if keep_u.any():
         yield _CURRICULUM_PASS + i, keep_u
 
-  def _visits(self, number, keep_u=None, since=0):
+  def visits(self, number, keep_u=None, since=0):
     """Yields (`Plan`, `Data`) of the pieces of a pass, but the first `since`.
 
     Whoever takes them has to be done with one before asking for the next.
@@ -523,13 +536,13 @@ class Trainer:
     if epoch == 1 and since is None:
       first_p = [own.lr for own in self.recipes_p]
       for number, keep_u in self._curriculum():
-        for plan, data in self._visits(number, keep_u):
+        for plan, data in self.visits(number, keep_u):
           members_p, _ = self._pass(members_p, plan, first_p, data)
           jax.block_until_ready(members_p)
     lr_p = learning_rates(self.recipes_p, state, epoch)[:, -1]
     at = since or Point(0, 0, np.zeros(self.size), 0.0)
     gone, pieces = at.seconds, self.prepared.train.count
-    for plan, data in self._visits(epoch, since=at.visits):
+    for plan, data in self.visits(epoch, since=at.visits):
       members_p, loss_p = self._pass(members_p, plan, lr_p, data)
       if pieces > 1:
         jax.block_until_ready(members_p)

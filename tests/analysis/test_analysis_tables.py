@@ -1,11 +1,14 @@
 """What a table becomes, and what its cells are made of."""
 
+import json
+
 import numpy as np
 import planted_table
 import pytest
 import table_rows
 
 from nasjax import analysis, table
+from nasjax.search import landscape
 
 SPACE = planted_table.SPACE
 NAN = float('nan')
@@ -249,3 +252,19 @@ def test_cells_without_all_seeds_are_left_out_of_decisions(planted):
   assert whole < len(r.archs_nd)
   for one in found[:-1]:
     assert sum(part.cells for part in one.parts) <= whole
+
+
+def test_recipes_that_share_a_name_are_never_compared(tmp_path):
+  """Such as one with SpecAugment beside one without, of two contributors."""
+  archs = planted_table.cells(3)
+  rows = [planted_table.row(arch, seed) for arch in archs for seed in (1, 2)]
+  masked = json.loads(rows[0]['recipe_json']) | {'time_masks': 2}
+  rows[4]['recipe_json'] = json.dumps(masked)
+  table.write_shard(tmp_path, 'rows', rows)
+  mixed = table.open(tmp_path)
+  for compare in analysis.results, landscape.landscape:
+    with pytest.raises(table.ConflictError) as e:
+      compare(mixed)
+    told = str(e.value)
+    assert "recipe 'e40' in" in told and '"time_masks": 2' in told
+    assert 'give each its own name' in told and '\n' not in told

@@ -3,11 +3,16 @@
 import json
 import os
 import pathlib
+import types
+import wave
 
 import pytest
+import tensorflow_datasets as tfds
 import tiny_run
+from common import run_corpus
 
 from nasjax import table
+from nasjax.data import corpus, frontend
 from nasjax.data.synthetic import librispeech, synthesis
 from nasjax.decoding import arpa
 
@@ -97,6 +102,59 @@ def test_words_of_phones_by_a_lexicon(tmp_path, lm):
   told = f'cannot hear {lacking["words"]} of {lacking["of"]} words'
   assert told in output
   assert record['real_time_factor']['search'] > 0
+
+
+def test_recordings_are_heard_as_words(tmp_path, lm):
+  """transcribe.py searches as decode.py does."""
+  run = tiny_run.finished()
+  lexicon, audio = tmp_path / 'lexicon.txt', tmp_path / 'one.wav'
+  lexicon.write_text(LEXICON)
+  place = json.loads((run.out / 'run.json').read_text())['prepared_corpus']
+  builder = tfds.builder_from_directory(place)
+  spoken = next(corpus.utterances(builder, 'test'))
+  with wave.open(str(audio), 'wb') as file:
+    file.setparams((1, 2, 16_000, 0, 'NONE', ''))
+    file.writeframes(spoken.samples_n.tobytes())
+  words = f'--lm={lm}', f'--lexicon={lexicon}', f'--run={run.out}', CACHE
+  flags = *words, '--alternatives=3', '--align', f'--json={tmp_path / "t.json"}'
+  output = _forked('transcribe', *flags, str(audio))
+  (record,) = json.loads((tmp_path / 't.json').read_text())
+  best, *others = record['alternatives']
+  assert record['text'] == best['text'] and 0 < len(others) <= 2
+  assert all(best['score'] >= other['score'] for other in others)
+  assert output.startswith(f'{audio}: {best["text"]}\n')
+  assert all(f'  {other["text"]}\n' in output for other in others)
+  spelt = dict(line.split(' ', 1) for line in LEXICON.splitlines())
+  symbols = ' '.join(spelt[word] for word in best['text'].split()).split()
+  assert record['symbols'] == symbols == [span[0] for span in record['spans']]
+  _forked('decode', *words, '--utterances=1', '--worst=1',
+          f'--json={tmp_path / "d.json"}')  # fmt: skip
+  decoded = json.loads((tmp_path / 'd.json').read_text())
+  assert decoded['worst'][0]['heard'] == best['text']
+  status, _, errors = tiny_run.forked(
+    f'--run={run.out}', '--alternatives=3', str(audio), launcher='transcribe'
+  )
+  assert status == 1 and 'is for a search for words' in errors
+
+
+def test_the_corpus_of_a_run_is_known_however_it_was_kept():
+  """In 8 bits, in pieces, begun with other weights; but no other corpus."""
+  own = types.SimpleNamespace(
+    data_dir='data', info=types.SimpleNamespace(metadata={'fingerprint': 'abc'})
+  )
+  for kept in frontend.NB_ASR, frontend.NB_ASR_HAMMING:
+    whole = kept.fingerprint('abc')
+    for found in (whole, f'{whole}+uint8', f'{whole}+uint8+3pieces+initial-1'):
+      run_corpus.check(_of_corpus(kept, found), own)
+    for found in ('abcd', whole.replace('abc', 'abd'), f'{whole}d'):
+      with pytest.raises(ValueError, match='data has corpus abc'):
+        run_corpus.check(_of_corpus(kept, found), own)
+
+
+def _of_corpus(kept, fingerprint):
+  return types.SimpleNamespace(
+    frontend=frontend.Fitted(kept), about={'corpus_fingerprint': fingerprint}
+  )
 
 
 def test_what_is_wrong_is_one_line(tmp_path, lm):

@@ -68,6 +68,19 @@ def test_rows_equal_those_of_one_device(finished, mesh):
   tiny_corpus.assert_same_rows(one, other, TOLERANCE)
 
 
+def test_an_evaluation_does_not_depend_on_the_number_of_devices(finished):
+  """Of the same weights: error rates to the bit, losses but for rounding."""
+  one, *others = (
+    np.load(finished / f'{devices}.npz') for devices in mesh_runs.EVALUATED
+  )
+  # Networks that answer, with several kinds of errors.
+  assert (one['rate'] > 0).all() and (one['edits'].sum(0) > 0).sum() >= 2
+  for other in others:
+    np.testing.assert_array_equal(one['rate'], other['rate'])
+    np.testing.assert_array_equal(one['edits'], other['edits'])
+    np.testing.assert_allclose(one['loss'], other['loss'], rtol=1e-6)
+
+
 @pytest.mark.parametrize('mesh', mesh_runs.MESHES)
 def test_padding_is_reported(finished, mesh):
   (shard,) = table.open(mesh_runs.place(finished, mesh)).shards

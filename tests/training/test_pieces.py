@@ -1,6 +1,8 @@
 """A training split that visits the devices in pieces."""
 
 import dataclasses
+import tracemalloc
+import types
 
 import jax
 import numpy as np
@@ -9,6 +11,7 @@ import tiny_corpus
 
 from nasjax import table
 from nasjax.benchmark import running
+from nasjax.data import corpus as corpus_lib
 from nasjax.training import batches, loop, offloading, population
 from nasjax.training import trainer as trainer_lib
 
@@ -139,3 +142,68 @@ def test_a_run_left_within_an_epoch_goes_on_from_there(
   # It did not begin the epoch again.
   passes = streamed.train.count * (2 // at_once)
   assert len(done) < 2 * passes
+
+
+class _Speech:
+  """Utterances of two seconds, each made when it is asked for."""
+
+  def __init__(self, count):
+    self._count = count
+
+  def __iter__(self):
+    for u in range(self._count):
+      rng = np.random.default_rng(u)
+      yield {
+        'id': f'u{u}'.encode(),
+        'audio': rng.integers(-9_000, 9_000, 32_000, np.int16),
+        'tokens': [b'a', b'b'] * 5,
+        'speaker': b's',
+        'text': b'ab',
+      }
+
+
+def _peak(place, utterances):
+  """Returns the most bytes of NumPy and Python, and those of all features."""
+  counts = {'train': utterances, 'validation': 2, 'test': 2}
+  symbols = {'a': 'a', 'b': 'b'}
+  builder = types.SimpleNamespace(
+    name='long',
+    data_path=place,
+    data_dir=place,
+    info=types.SimpleNamespace(
+      metadata={
+        'alphabet': ['a', 'b'],
+        'train_map': symbols,
+        'score_map': symbols,
+        'fingerprint': f'{utterances}',
+      },
+      splits={
+        name: types.SimpleNamespace(num_examples=n)
+        for name, n in counts.items()
+      },
+    ),
+    as_data_source=lambda split: _Speech(counts[split]),
+  )
+  recipe = dataclasses.replace(RECIPE, batch=2, batch_long=2)
+  mesh = population.member_mesh(jax.devices()[:1])
+  tracemalloc.start()
+  try:
+    found = corpus_lib.load(
+      builder, batch_seconds=1.0, encoding='uint8', place=place
+    )
+    prepared = running.device_corpus(found, recipe, mesh, 3e5)
+    for _ in prepared.train.visit(prepared.train.order(1)):
+      pass
+    return tracemalloc.get_traced_memory()[1], 4 * np.prod(
+      found.train.features.shape
+    )
+  finally:
+    tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_corpus(tmp_path):
+  """From speech to pieces on the devices; but for labels and names."""
+  _peak(tmp_path, 8)  # what is imported and compiled
+  small, large = (_peak(tmp_path, utterances) for utterances in (12, 48))
+  assert large[1] == 4 * small[1] > 3e6
+  assert large[0] - small[0] < 0.1 * (large[1] - small[1])
