@@ -121,13 +121,15 @@ def _plan_for():
   os.environ.update(chips.environment(FLAGS.plan_for))
 
 
-def run(members=None, finish=None):
+def run(members=None, finish=None, check=None):
   """The whole way: corpus, plan, shards, table, figures.
 
   Args:
     members: (architecture, seed) pairs; those of the flags if not given.
     finish: called with the table of what was trained, and the directory, when
       all of it is there; the summary of a table if not given.
+    check: called with the `jobs.Work`, before anything is planned; raises a
+      ValueError to stop.
   """
   # What can be wrong is looked for before anything slow is imported.
   recipe = training_flags.recipe()
@@ -142,6 +144,8 @@ def run(members=None, finish=None):
     most = len(FLAGS.shard or ()) or FLAGS.members_per_shard or len(members)
     planning.check_versions(out)
     work = jobs.prepare(recipe, most, topology=FLAGS.plan_for)
+    if check:
+      check(work)
     from common import console
 
     from nasjax import table
