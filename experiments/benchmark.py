@@ -135,13 +135,15 @@ def _plan_for():
   os.environ.update(chips.environment(FLAGS.plan_for))
 
 
-def run(members=None, finish=None):
+def run(members=None, finish=None, check=None):
   """The whole way: corpus, plan, shards, table, figures.
 
   Args:
     members: (architecture, seed) pairs; those of the flags if not given.
     finish: called with the table of what was trained, and the directory, when
       all of it is there; the summary of a table if not given.
+    check: called with the `jobs.Work`, before anything is planned; raises a
+      ValueError to stop.
   """
   # What can be wrong is looked for before anything slow is imported.
   recipe = training_flags.recipe()
@@ -162,6 +164,8 @@ def run(members=None, finish=None):
       initial=FLAGS.initial,
       members=members,
     )
+    if check:
+      check(work)
     from common import console
 
     from nasjax import table

@@ -12,12 +12,17 @@ any moment, the same command goes on from the last epoch.
 
 import dataclasses
 import itertools
-import json
 import math
-import pathlib
 
 from absl import flags
-from common import command, corpus_flags, device_flags, jobs, training_flags
+from common import (
+  command,
+  corpus_flags,
+  device_flags,
+  jobs,
+  run_corpus,
+  training_flags,
+)
 
 FLAGS = flags.FLAGS
 
@@ -100,7 +105,6 @@ def run():
 
     from nasjax import table
     from nasjax.benchmark import shards, workers
-    from nasjax.storage import disk
 
     job = work.job
     planned = shards.grid(job, members, own, FLAGS.members_per_shard)
@@ -114,8 +118,7 @@ def run():
       workers.run(job, planned, work.prepareds, out, bar, console.CONSOLE.print)
     found = pilot_summary.write(table.open(out), own, out)
     if FLAGS.json:
-      text = json.dumps(found, indent=1, allow_nan=False)
-      disk.publish(pathlib.Path(FLAGS.json), text.encode())
+      run_corpus.publish_json(FLAGS.json, found)
 
 
 if __name__ == '__main__':

@@ -12,12 +12,9 @@ with intervals; the noise ceiling says how high they can be. Killed at any
 moment, the same command goes on from the last epoch.
 """
 
-import json
-import pathlib
-
 import benchmark
 from absl import flags
-from common import command, corpus_flags, training_flags
+from common import command, corpus_flags, run_corpus, training_flags
 
 FLAGS = flags.FLAGS
 
@@ -80,6 +77,18 @@ def source():
   return analysis.results(rows, recipe), rows
 
 
+def check(work):
+  """Refuses a --metric that the networks will not have, before they train.
+
+  Raises:
+    ValueError: so.
+  """
+  from nasjax.decoding import metrics
+
+  units = metrics.Units(tuple(work.corpus.symbols))
+  metrics.named(FLAGS.metric, work.job.metric, units, '--metric')
+
+
 def run():
   """Chooses, trains, compares."""
   for name in _INSTEAD:
@@ -115,12 +124,10 @@ def run():
       rows, results, chosen, table, seeds, FLAGS.metric, out
     )
     if FLAGS.json:
-      from nasjax.storage import disk
+      run_corpus.publish_json(FLAGS.json, found)
 
-      text = json.dumps(found, indent=1, allow_nan=False)
-      disk.publish(pathlib.Path(FLAGS.json), text.encode())
-
-  benchmark.run([(arch, seed) for arch in archs_nd for seed in seeds], finish)
+  members = [(arch, seed) for arch in archs_nd for seed in seeds]
+  benchmark.run(members, finish, check)
 
 
 if __name__ == '__main__':

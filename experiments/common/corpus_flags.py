@@ -234,7 +234,8 @@ def _corpus_path():
       raise ValueError(
         f'--corpus_path={path} is no directory; give that of {FLAGS.corpus}'
         if path.exists()
-        else f'--corpus_path={path} does not exist'
+        else f'--corpus_path={path} does not exist; give the directory of '
+        f'{FLAGS.corpus}'
       )
     return path
   paths = [path]

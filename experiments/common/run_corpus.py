@@ -62,8 +62,10 @@ def check(network, builder):
 
 
 def publish_json(path, record):
-  """Writes what a launcher has found, whole or not at all."""
+  """Writes what a launcher has found, whole or not at all; makes its folder."""
   from nasjax.storage import disk
 
+  path = pathlib.Path(path).expanduser()
+  path.parent.mkdir(parents=True, exist_ok=True)
   text = json.dumps(record, indent=1, ensure_ascii=False)
-  disk.publish(pathlib.Path(path), text.encode())
+  disk.publish(path, text.encode())

@@ -93,6 +93,8 @@ NB_ASR = Cells(
   'nb_asr', (600, 800, 1000, 1200), (3, 4, 5, 6), (1, 1, 2, 2), 500
 )
 NB_ASR_49 = dataclasses.replace(NB_ASR, name='nb_asr_49', outputs=49)
+# For LibriSpeech: 780 sub-words and the blank.
+NB_ASR_WORDS = dataclasses.replace(NB_ASR, name='nb_asr_words', outputs=781)
 SMALL = dataclasses.replace(NB_ASR, name='small', filters=(100, 100, 200, 200))
 # Early subsampling and one cell a block: real speech on two cores.
 COMPACT = Cells('compact', (100, 100, 100), (1, 1, 1), (2, 2, 1), 100)
@@ -194,7 +196,8 @@ _TDNNS = {m.name: m for m in (ST_NAS, ST_NAS_SMALL, ST_NAS_TINY)}
 # By the name of a space: its macro networks by name.
 BY_SPACE = {
   'nb_asr': {
-    m.name: m for m in (NB_ASR, NB_ASR_49, SMALL, COMPACT, QUICK, TINY)
+    m.name: m
+    for m in (NB_ASR, NB_ASR_49, SMALL, COMPACT, QUICK, TINY, NB_ASR_WORDS)
   },
   'st_nas': _TDNNS,
   'st_nas_swbd': _TDNNS,

@@ -37,7 +37,7 @@ def flags_of(source, out, *more):
 
 
 def test_a_transfer_trains_and_compares(source, tmp_path):
-  path = tmp_path / 'transfer.json'
+  path = tmp_path / 'new' / 'transfer.json'
   flags = flags_of(source, tmp_path / 'out', f'--json={path}')
   status, output, errors = tiny_run.forked(*flags, launcher='transfer')
   assert status == 0, errors
@@ -90,6 +90,7 @@ def test_what_cannot_be_transferred_is_one_line(source, tmp_path):
     '--space=st_nas': ('is a table of nb_asr, the networks of --macro=',),
     f'--source={tmp_path / "nowhere"}': ('nowhere does not exist',),
     '--seeds=': ('--seeds is empty',),
+    '--metric=wer': ('--metric=wer: networks on this corpus have per',),
   }
   given = []
   for flag in tries:
@@ -104,3 +105,14 @@ def test_what_cannot_be_transferred_is_one_line(source, tmp_path):
     assert len(errors.splitlines()) == 1, errors
     assert all(part in errors for part in told), errors
   assert not (out / 'table').exists()
+
+
+def test_the_papers_experiment_says_that_its_corpus_is_missing(tmp_path):
+  flags = ['--flagfile=experiments/flags/librispeech.flags']
+  flags += [f'--out={tmp_path}', f'--corpus_path={tmp_path / "LibriSpeech"}']
+  ((status, _, errors),) = tiny_run.tried([flags], 'transfer')
+  assert status == 1
+  assert errors == (
+    f'transfer.py: --corpus_path={tmp_path / "LibriSpeech"} does not exist; '
+    'give the directory of librispeech\n'
+  )
