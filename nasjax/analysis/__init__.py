@@ -36,6 +36,7 @@ from nasjax.analysis.contents import (
 from nasjax.analysis.decisions import Decision, Part, decisions, explained
 from nasjax.analysis.fronts import pareto_front
 from nasjax.analysis.leaders import Best, best, expected_best
+from nasjax.analysis.proxies import Proxy, mean_rank, proxies
 from nasjax.analysis.separation import (
   Group,
   Separation,
@@ -83,6 +84,7 @@ __all__ = [
   'Group',
   'Level',
   'Part',
+  'Proxy',
   'Ranking',
   'Results',
   'Separation',
@@ -108,6 +110,7 @@ __all__ = [
   'kendall_correlation',
   'latencies',
   'mean',
+  'mean_rank',
   'means',
   'median',
   'noise_ceiling',
@@ -115,6 +118,7 @@ __all__ = [
   'of_cells',
   'pareto_front',
   'pearson',
+  'proxies',
   'rank_correlation',
   'ranking',
   'resampled_correlations',

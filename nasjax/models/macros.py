@@ -111,7 +111,7 @@ class Tdnn:
     subsampling: kernel and stride of that layer.
     outputs: symbols, one of which (0) is the CTC blank.
     features: input channels.
-    epsilon: of the layer normalisations.
+    epsilon: of the layer normalisations; None leaves them out.
   """
 
   name: str
@@ -121,7 +121,7 @@ class Tdnn:
   subsampling: int = 3
   outputs: int = 72
   features: int = 120
-  epsilon: float = 1e-5
+  epsilon: float | None = 1e-5
 
   def __post_init__(self):
     sizes = (self.width, self.subsampling, self.outputs, self.features)
