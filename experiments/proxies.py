@@ -109,7 +109,7 @@ def batches(rows):
   return made
 
 
-def scored(rows, archs, macro, names, path, say):
+def scored(rows, archs, macro, names, path):
   """Returns `{name: score_rn}`, of all draws; those in a file are read.
 
   Raises:
@@ -148,9 +148,10 @@ def scored(rows, archs, macro, names, path, say):
         zero_cost.score(name, rows.space, archs, macro, batch, key)
       )
     seconds = time.perf_counter() - started
-    say(
+    print(
       f'{name}: {len(draws)} x {len(archs)} networks in {seconds:.1f} s, '
-      f'{60 * len(draws) * len(archs) / seconds:,.0f} a minute'
+      f'{60 * len(draws) * len(archs) / seconds:,.0f} a minute',
+      flush=True,
     )
     # JSON has no infinity.
     held['scores'][name] = [
@@ -199,14 +200,15 @@ def run():
     from nasjax.storage import disk
 
     rows = table.open(FLAGS.table)
+    macro = latency.macro_of(rows)
+    if FLAGS.frontend is None:
+      FLAGS.frontend = corpus_flags.frontend_for(macro.features, FLAGS.corpus)
     recipe = FLAGS.table_recipe or rows.recipes[-1]
     results = analysis.results(rows, recipe, FLAGS.metric)
     error_n = analysis.means(results.test_ns, results.has_ns)
     there_n = np.isfinite(error_n)
     archs = results.archs_nd[there_n]
-    scores = scored(
-      rows, archs, latency.macro_of(rows), names, out / 'scores.json', print
-    )
+    scores = scored(rows, archs, macro, names, out / 'scores.json')
     found = analysis.proxies(error_n[there_n], scores, zero_cost.BASELINES)
     for name, p in found.items():
       c = p.correlation
