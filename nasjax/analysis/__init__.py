@@ -34,7 +34,7 @@ from nasjax.analysis.contents import (
   ranking,
 )
 from nasjax.analysis.decisions import Decision, Part, decisions, explained
-from nasjax.analysis.fronts import pareto_front
+from nasjax.analysis.fronts import hypervolume, non_dominated, pareto_front
 from nasjax.analysis.leaders import Best, best, expected_best
 from nasjax.analysis.separation import (
   Group,
@@ -104,6 +104,7 @@ __all__ = [
   'decisions',
   'expected_best',
   'explained',
+  'hypervolume',
   'judge',
   'kendall_correlation',
   'latencies',
@@ -112,6 +113,7 @@ __all__ = [
   'median',
   'noise_ceiling',
   'noise_ceiling_at_top',
+  'non_dominated',
   'of_cells',
   'pareto_front',
   'pearson',
