@@ -59,7 +59,7 @@ def counted(space, arch, macro):
 def test_the_formula_counts_what_there_is(space, macro, arch):
   assert cost.params(space, arch, macro) == counted(space, arch, macro)
   few, many = (cost.macs(space, arch, macro, n) for n in (12, 24))
-  assert 0 < few and many == 2 * few
+  assert few > 0 and many == 2 * few
   largest = todm.largest(space)
   assert cost.macs(space, largest, macro, 24) > many
 

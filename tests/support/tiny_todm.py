@@ -35,10 +35,8 @@ CTC_RECIPE = dataclasses.replace(RECIPE, loss='ctc')
 @contextlib.contextmanager
 def registered():
   """Lets all know of the family, while it is used."""
-  families.add(
-    SPACE,
-    dataclasses.replace(family.FAMILY, macros={m.name: m for m in (MACRO, CTC)}),
-  )
+  named = {m.name: m for m in (MACRO, CTC)}
+  families.add(SPACE, dataclasses.replace(family.FAMILY, macros=named))
   yield
   for names in (spaces.SPACES, macros.BY_SPACE, families.FAMILIES):
     del names[SPACE.name]
