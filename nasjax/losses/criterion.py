@@ -47,9 +47,10 @@ class Criterion(NamedTuple):
     consistency: of (first, second, batch, recipe, axis), the mean over the rows
       that have a loss of how far the outputs of two views of a batch are apart,
       divided as the loss is. None where that means nothing.
-    distilled: of (teacher, student, batch, recipe, `Distillation`), from the
-      outputs of two networks: the student's loss as `loss` has it, and how far
-      the student is from its teacher, over the same rows. None where no network
+    distilled: of (teacher, rows_b, student, batch, recipe, `Distillation`),
+      from the outputs of two networks: the student's loss as `loss` has it, and
+      how far the student is from its teacher, over the same rows; `rows_b` are
+      those of the teacher's batch that the student has. None where no network
       teaches another.
     working_bytes: of (macro, batch, frames, labels, recipe), bytes that a step
       takes at least beside the network's own, whatever is cut into pieces. None
@@ -233,16 +234,17 @@ def _heard(outputs, recipe):
   return Heard(*_scored(outputs, recipe), logprobs_btv, len_b)
 
 
-def _ctc_distilled(teacher, student, batch, recipe, how):
+def _ctc_distilled(teacher, rows_b, student, batch, recipe, how):
   if how.select != 'top':
     raise ValueError(
       f"select is {how.select!r}: CTC's frames have no next label; take 'top'"
     )
   logits_btv, len_b = student
   loss = _ctc(student, batch, None, recipe, None, None)
-  index = distillation.top_symbols(teacher[0], how.symbols)
+  told_btv = teacher[0][rows_b]
+  index = distillation.top_symbols(told_btv, how.symbols)
   apart_bt = how.function(
-    distillation.reduced(teacher[0], index),
+    distillation.reduced(told_btv, index),
     distillation.reduced(logits_btv, index),
   )
   nothing_b = jnp.zeros_like(batch.label_len_b)
@@ -288,15 +290,30 @@ def _transducer_mean(loss_b, feasible_b, outputs, batch, recipe, axis=None):
   )
 
 
+def frames(outputs):
+  """Returns what CTC reads of any outputs: logits_btv and their lengths.
+
+  Of a transducer it is what the joiner says of a frame alone, without a
+  predictor.
+  """
+  if isinstance(outputs, tuple):
+    return outputs
+  enc_bt1d = outputs.enc_btd[:, :, None]
+  logits_bt1v = outputs.join(
+    outputs.joiner, enc_bt1d, jnp.zeros_like(enc_bt1d[:, :1])
+  )
+  return logits_bt1v[:, :, 0], outputs.len_b
+
+
 def _has_frames(outputs, batch):
   del batch
   return outputs.len_b > 0
 
 
-def _transducer_distilled(teacher, student, batch, recipe, how):
+def _transducer_distilled(teacher, rows_b, student, batch, recipe, how):
   loss_b, feasible_b, apart_b = distillation.distilled_transducer_loss(
     student.join,
-    (teacher.joiner, teacher.enc_btd, teacher.pred_bud),
+    (teacher.joiner, teacher.enc_btd[rows_b], teacher.pred_bud[rows_b]),
     (student.joiner, student.enc_btd, student.pred_bud),
     *(student.len_b, batch.labels_bl, batch.label_len_b),
     count=how.symbols,

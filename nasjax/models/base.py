@@ -50,15 +50,15 @@ class Elastic(NamedTuple):
 
   Attributes:
     network: (space, macro, numbers, adaptive, exits) -> linen module of the
-      largest, called as `Family.Network` is; gates of None are the largest's.
+      largest, called as `Family.Network` is.
       `adaptive`: whether narrower parts drop less; `exits`: layers with an
       output of their own, which its method `with_exits` also returns.
     gates: (space, arch) -> what picks `arch` in it, NumPy.
     extract: (space, arch, macro, params) -> parameters of `families.single`,
       views of the largest one's.
     largest, smallest: space -> their architectures.
-    canonical: (space, arch) -> the architecture with zeros where nothing hangs
-      on a decision.
+    whole: space -> gates of the largest.
+    exits: space -> layers where a smaller network may end.
   """
 
   network: Callable
@@ -66,7 +66,8 @@ class Elastic(NamedTuple):
   extract: Callable
   largest: Callable
   smallest: Callable
-  canonical: Callable
+  whole: Callable
+  exits: Callable = lambda space: ()
 
 
 def _fits(space, macro):

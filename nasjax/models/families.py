@@ -20,7 +20,6 @@ from nasjax.models.st_nas import family as st_nas
 from nasjax.models.todm import family as todm
 
 
-
 def _of_space(family, name):
   """Returns a family with the macro networks of one of its spaces."""
   return dataclasses.replace(family, macros=macros.BY_SPACE[name])

@@ -197,7 +197,7 @@ class Todm:
     stacked: input frames that become one.
     padded: whether stacked frames are filled up with zeros to `width`, which
       they then may not exceed; a product brings them there if not.
-    heads, depth, gate, states, causal: of its state-space layers (`layers.ssm`).
+    heads, depth, gate, states, causal: of its layers (`layers.ssm`).
     predictor: 'lstm' or 'stateless', of a transducer; 'none' for an encoder
       with outputs of its own, for CTC.
     predictor_width, predictor_depth: channels and LSTMs of the predictor.

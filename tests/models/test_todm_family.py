@@ -48,8 +48,8 @@ def counted(space, arch, macro):
 @pytest.mark.parametrize(
   'space, macro, arch',
   [
-    (SPACE, MACRO, [0, 1, 1, 0]),
-    (SPACE, tiny_todm.CTC, [0, 1, 0, 1]),
+    (SPACE, MACRO, [0, 1, 0]),
+    (SPACE, tiny_todm.CTC, [1, 0, 1]),
     pytest.param(
       spaces.TODM_SMALL, macros.TODM_SMALL, [0, 1, 2, 0, 1, 2, 1],
       marks=pytest.mark.slow,
@@ -59,13 +59,14 @@ def counted(space, arch, macro):
 def test_the_formula_counts_what_there_is(space, macro, arch):
   assert cost.params(space, arch, macro) == counted(space, arch, macro)
   few, many = (cost.macs(space, arch, macro, n) for n in (12, 24))
-  assert 0 < few and many == 2 * few
+  assert few > 0 and many == 2 * few
   largest = todm.largest(space)
   assert cost.macs(space, largest, macro, 24) > many
 
 
+@pytest.mark.slow
 def test_labels_are_among_a_transducer_s_inputs():
-  network = families.single(SPACE, [0, 1, 0, 1], MACRO)
+  network = families.single(SPACE, [0, 1, 0], MACRO)
   x_btf, len_b = np.ones((2, 6, 8), np.float32), np.array([6, 3])
   labels_bl = np.array([[1, 2], [3, 0]])
   params = jax.jit(
@@ -96,12 +97,11 @@ def test_labels_are_among_a_transducer_s_inputs():
 def trained(tmp_path_factory):
   """The directory of a shard of two transducers of one architecture."""
   out = tmp_path_factory.mktemp('todm')
-  job = tiny_todm.job(tiny_corpus.variant(
-    loss='transducer', l2=0.0, loss_norm='labels', epochs=4, decay=1.0
-  ))  # fmt: skip
-  members = [([0, 1, 1, 1], 1), ([0, 1, 0, 1], 2)]
+  job = tiny_todm.job()
+  # One network: the second layer is not there.
+  members = [([0, 1, 1], 1), ([0, 0, 1], 2)]
   (shard,) = running.plan(job, members, 2)
-  assert shard.signature == ('4', '8')
+  assert shard.signature == ('4',)
   prepared = tiny_corpus.prepared(job.recipe)
   assert running.run_shard(job, shard, prepared, out)
   return out
@@ -112,11 +112,12 @@ def test_a_population_of_transducers_learns(trained):
   assert len(t) == 2 and t.space is SPACE
   row = t.to_arrow().to_pylist()[0]
   losses = row['train_loss']
-  assert losses[-1] < 0.8 * losses[0], losses
+  assert losses[-1] < 0.9 * losses[0], losses
   assert 0 < row['test_per'] < 2
   assert row['params'] == cost.params(SPACE, row['arch'], MACRO)
 
 
+@pytest.mark.slow
 def test_it_comes_back_and_hears(trained):
   import nasjax
 
@@ -135,7 +136,7 @@ def test_losses_want_the_outputs_that_they_read():
     (tiny_todm.CTC, 'transducer', 'wants a predictor'),
   ):
     with pytest.raises(ValueError) as caught:
-      families.network(SPACE, [0] * 4, macro, tiny_corpus.variant(loss=loss))
+      families.network(SPACE, [0] * 3, macro, tiny_corpus.variant(loss=loss))
     assert words in str(caught.value)
   with pytest.raises(ValueError, match='wants a predictor'):
     families.network(
@@ -145,7 +146,7 @@ def test_losses_want_the_outputs_that_they_read():
 
 
 def test_macro_networks_of_other_sizes_are_refused():
-  with pytest.raises(ValueError, match='3 blocks, space todm_small has 6'):
+  with pytest.raises(ValueError, match='2 blocks, space todm_small has 6'):
     families.check(spaces.TODM_SMALL, MACRO)
   with pytest.raises(ValueError, match='predictor is'):
     macros.Todm('odd', predictor='gru')
@@ -153,6 +154,7 @@ def test_macro_networks_of_other_sizes_are_refused():
     macros.Todm('odd', padded=True, stacked=7)
 
 
+@pytest.mark.slow
 def test_the_elastic_network_is_made_of_the_others():
   elastic = families.elastic(SPACE)
   network = families.elastic_network(SPACE, MACRO, tiny_todm.RECIPE)
@@ -168,20 +170,16 @@ def test_the_elastic_network_is_made_of_the_others():
   def run(gates):
     return network.apply({'params': params}, x_btf, len_b, gates).enc_btd
 
-  for arch in ([0, 1, 1, 0], [1, 0, 1, 1]):
+  for arch in ([0, 1, 0], [0, 1, 1]):
     own = elastic.extract(SPACE, arch, MACRO, params)
     alone = families.single(SPACE, arch, MACRO)
-    expected = alone.apply({'params': own}, x_btf, len_b, ()).enc_btd
+    expected = jax.jit(alone.apply)({'params': own}, x_btf, len_b, ()).enc_btd
     found = run(elastic.gates(SPACE, arch))
     np.testing.assert_allclose(found, expected, atol=1e-5)
   assert run._cache_size() == 1
-  np.testing.assert_allclose(
-    network.apply({'params': params}, x_btf, len_b, None).enc_btd,
-    run(gates),
-    atol=1e-5,
-  )
+  np.testing.assert_allclose(run(None), run(gates), atol=1e-5)
   kernel = jnp.asarray(params['encoder']['layer0']['ffn']['into']['kernel'])
-  cut = elastic.extract(SPACE, [0, 0, 0, 1], MACRO, jax.device_get(params))
+  cut = elastic.extract(SPACE, [0, 0, 1], MACRO, jax.device_get(params))
   view = cut['encoder']['layer0']['ffn']['into']['kernel']
   assert view.shape == (8, 4) and view.base is not None
   np.testing.assert_array_equal(view, kernel[:, :4])

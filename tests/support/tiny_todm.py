@@ -11,23 +11,28 @@ from nasjax.models import families, macros
 from nasjax.models.todm import family
 from nasjax.spaces import todm
 
-SPACE = todm.elastic('tiny_todm', 3, (4, 8), (3, 2))
+SPACE = todm.elastic('tiny_todm', 2, (4, 8), (2, 1))
 MACRO = macros.Todm(
   'tiny_todm',
-  blocks=3,
+  blocks=2,
   width=8,
   joined=8,
   stacked=2,
   depth=1,
   states=4,
+  predictor='stateless',
   predictor_width=8,
-  predictor_depth=1,
   outputs=6,
   features=tiny_corpus.FEATURES,
 )
 CTC = dataclasses.replace(MACRO, name='tiny_todm_ctc', predictor='none')
 RECIPE = tiny_corpus.variant(
-  loss='transducer', l2=0.0, batch=8, batch_long=8, loss_norm='labels'
+  loss='transducer',
+  l2=0.0,
+  batch=8,
+  batch_long=8,
+  loss_norm='labels',
+  decay=1.0,
 )
 CTC_RECIPE = dataclasses.replace(RECIPE, loss='ctc')
 
@@ -35,10 +40,8 @@ CTC_RECIPE = dataclasses.replace(RECIPE, loss='ctc')
 @contextlib.contextmanager
 def registered():
   """Lets all know of the family, while it is used."""
-  families.add(
-    SPACE,
-    dataclasses.replace(family.FAMILY, macros={m.name: m for m in (MACRO, CTC)}),
-  )
+  named = {m.name: m for m in (MACRO, CTC)}
+  families.add(SPACE, dataclasses.replace(family.FAMILY, macros=named))
   yield
   for names in (spaces.SPACES, macros.BY_SPACE, families.FAMILIES):
     del names[SPACE.name]

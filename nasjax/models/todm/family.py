@@ -86,7 +86,7 @@ class Network(nn.Module):
       )
     if self.precision != 'float32':
       raise ValueError(
-        f"precision={self.precision!r}: macro {macro.name} computes in "
+        f'precision={self.precision!r}: macro {macro.name} computes in '
         "'float32' alone"
       )
     self.encoder = encoder(
@@ -249,7 +249,13 @@ def _extract(space, arch, macro, params):
 
 
 ELASTIC = base.Elastic(
-  _elastic, _choice, _extract, spaces.largest, spaces.smallest, spaces.canonical
+  _elastic,
+  _choice,
+  _extract,
+  spaces.largest,
+  spaces.smallest,
+  whole=base.nothing,
+  exits=lambda space: tuple(sorted(spaces.depths(space)[1:])),
 )
 
 FAMILY = base.Family(
