@@ -34,7 +34,7 @@ MAY_USE = {
   'cost': ('models',),
   'table': ('spaces', 'storage'),
   'plots': ('analysis', 'data', 'spaces'),
-  'search': ('spaces', 'predictors', 'table'),
+  'search': ('spaces', 'predictors', 'table', 'storage'),
   'published': ('table', 'cost', 'models', 'spaces'),
   'training': (
     *('models', 'losses', 'decoding', 'data', 'layers', 'kernels'),

@@ -34,7 +34,7 @@ from nasjax.analysis.contents import (
   ranking,
 )
 from nasjax.analysis.decisions import Decision, Part, decisions, explained
-from nasjax.analysis.fronts import pareto_front
+from nasjax.analysis.fronts import hypervolume, non_dominated, pareto_front
 from nasjax.analysis.leaders import Best, best, expected_best
 from nasjax.analysis.proxies import Proxy, mean_rank, proxies
 from nasjax.analysis.separation import (
@@ -106,6 +106,7 @@ __all__ = [
   'decisions',
   'expected_best',
   'explained',
+  'hypervolume',
   'judge',
   'kendall_correlation',
   'latencies',
@@ -115,6 +116,7 @@ __all__ = [
   'median',
   'noise_ceiling',
   'noise_ceiling_at_top',
+  'non_dominated',
   'of_cells',
   'pareto_front',
   'pearson',

@@ -112,7 +112,9 @@ class Stopwatch:
     )
 
     def forward(params, x_btf, len_b, gates):
-      return network.apply({'params': params}, x_btf, len_b, gates)[0]
+      outputs = network.apply({'params': params}, x_btf, len_b, gates)
+      # Of a transducer its encoder: the rest waits for what is said.
+      return jax.tree.leaves(outputs)[0]
 
     # Drawn here: a program that initialises takes longer to compile than one
     # that runs.

@@ -365,7 +365,7 @@ class Log(NamedTuple):
   arch_path_se: jax.Array
 
 
-def _over_buckets(buckets, plan, s, function):
+def over_buckets(buckets, plan, s, function):
   """Calls function(batch indices, bucket) with the s-th batch of a plan."""
   branches = [functools.partial(function, bucket) for bucket in buckets]
   return lax.switch(plan.bucket_s[s], branches, plan.index_skb[s, 0])
@@ -417,7 +417,7 @@ def make_pass(supernet, method, weights, buckets):
         held = gathered(data, index_b, bucket)
         if method.order == 1:
           return arch_step(state, held, None, lr, temperature, constants)
-        return _over_buckets(
+        return over_buckets(
           buckets,
           plan,
           s,
@@ -426,7 +426,7 @@ def make_pass(supernet, method, weights, buckets):
           ),
         )
 
-      return _over_buckets(buckets, held_out, s, on_held_out)
+      return over_buckets(buckets, held_out, s, on_held_out)
 
     def body(state, s):
       held_loss = jnp.float32(jnp.nan)
@@ -438,7 +438,7 @@ def make_pass(supernet, method, weights, buckets):
           lambda state: (state, held_loss, arch_path_e),
           state,
         )
-      state, loss, path_e = _over_buckets(
+      state, loss, path_e = over_buckets(
         buckets, plan, s, lambda b, index_b: train(b, index_b, state)
       )
       return state, Log(loss, held_loss, path_e, arch_path_e)
@@ -471,7 +471,7 @@ def make_expected(supernet, method, weights, buckets):
       return loss * rows, rows
 
     def body(total, s):
-      found = _over_buckets(
+      found = over_buckets(
         buckets, plan, s, lambda b, index_b: one(b, index_b, s)
       )
       return jax.tree.map(jnp.add, total, found), None
