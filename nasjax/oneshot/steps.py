@@ -219,7 +219,8 @@ def make_arch_step(supernet, method, weights):
 
     def objective(alpha_e, params, batch):
       edge_e = estimators.draw(method.estimator, k_paths, alpha_e, temperature)
-      return loss_of(params, edge_e, batch, key, constants)[0], edge_e
+      loss = loss_of(params, edge_e, batch, key, constants)[0]
+      return _with_latency(method, loss, alpha_e), edge_e
 
     if method.order == 1:
       (loss, edge_e), grads_e = jax.value_and_grad(objective, has_aux=True)(
@@ -233,6 +234,12 @@ def make_arch_step(supernet, method, weights):
     return state, loss, _indices(edge_e)
 
   return arch_step
+
+
+def _with_latency(method, loss, alpha_e):
+  if method.latency is None:
+    return loss
+  return method.latency.added(loss, alpha_e)
 
 
 def _alpha_updated(
@@ -335,7 +342,8 @@ def make_joint_step(supernet, method, weights):
 
     def objective(params, alpha_e):
       edge_e = _drawn(method, k_paths, alpha_e, temperature, searching)
-      return loss_of(params, edge_e, batch, key, constants)[0], edge_e
+      loss = loss_of(params, edge_e, batch, key, constants)[0]
+      return _with_latency(method, loss, alpha_e), edge_e
 
     (loss, edge_e), (grads, grads_e) = jax.value_and_grad(
       objective, argnums=(0, 1), has_aux=True

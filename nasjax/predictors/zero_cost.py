@@ -80,11 +80,16 @@ class Subject(NamedTuple):
   network: nn.Module
   recipe: recipes.Recipe
 
-  def outputs(self, params, gates, x_btf, len_b):
-    return self.network.apply({'params': params}, x_btf, len_b, gates)
+  def outputs(self, params, gates, x_btf, len_b, *inputs):
+    variables = {'params': params}
+    return self.network.apply(variables, x_btf, len_b, gates, None, *inputs)
+
+  def of_batch(self, params, gates, batch):
+    inputs = families.inputs(self.network, batch)
+    return self.outputs(params, gates, batch.x_btf, batch.len_b, *inputs)
 
   def loss(self, params, gates, batch):
-    outputs = self.outputs(params, gates, batch.x_btf, batch.len_b)
+    outputs = self.of_batch(params, gates, batch)
     held = criterion.of(self.recipe)
     return held.loss(
       outputs, batch, None, self.recipe, self.network.kernels, None
@@ -92,7 +97,7 @@ class Subject(NamedTuple):
 
   def count(self, params, gates, batch):
     """Returns how many utterances have a loss."""
-    outputs = self.outputs(params, gates, batch.x_btf, batch.len_b)
+    outputs = self.of_batch(params, gates, batch)
     valid_b = criterion.of(self.recipe).valid(outputs, batch)
     return jnp.sum(valid_b * (batch.weight_b > 0))
 
