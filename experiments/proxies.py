@@ -9,6 +9,7 @@ proxy lies above the number of parameters and of multiply-accumulates. Killed,
 the same command goes on after the last proxy.
 """
 
+import itertools
 import json
 import pathlib
 import time
@@ -30,6 +31,12 @@ flags.DEFINE_string(
 flags.DEFINE_list('proxies', None, 'Names; all there are if not given.')
 flags.DEFINE_integer('weights', 3, 'Draws of weights.', lower_bound=1)
 flags.DEFINE_integer('batches', 3, 'Batches of training.', lower_bound=1)
+flags.DEFINE_bool(
+  'crossed',
+  True,
+  'Every batch with every draw of weights; else the first with the first, and '
+  'so on.',
+)
 flags.DEFINE_integer(
   'utterances', 8, 'Utterances of a batch; two tell more than one.',
   lower_bound=2,
@@ -125,7 +132,8 @@ def scored(rows, archs, macro, names, path):
     'corpus': str(rows.column('corpus_fingerprint')[0]),
     'macro': macro.name,
     'cells': archs.tolist(),
-    'draws': [FLAGS.weights, FLAGS.batches, FLAGS.utterances, FLAGS.frames],
+    'draws': [FLAGS.weights, FLAGS.batches, FLAGS.utterances, FLAGS.frames]
+    + ['crossed' if FLAGS.crossed else 'paired'],
   }
   held = {'about': about, 'scores': {}}
   if path.is_file():
@@ -138,7 +146,9 @@ def scored(rows, archs, macro, names, path):
   missing = [name for name in names if name not in held['scores']]
   made = batches(rows) if missing else []
   for name in missing:
-    draws = [(batch, seed) for batch in made for seed in range(FLAGS.weights)]
+    draws = list(itertools.product(made, range(FLAGS.weights)))
+    if not FLAGS.crossed:
+      draws = list(zip(made, range(FLAGS.weights)))
     if name in zero_cost.BASELINES:
       draws = draws[:1]
     started, score_rn = time.perf_counter(), []
