@@ -1,14 +1,22 @@
-"""Measures latency of a table's cells on the machine at hand.
+"""Measures latency on the machine at hand: of a table's cells, or of any.
 
   python experiments/latency.py --table=results/quickstart --frames=200
+  python experiments/latency.py --random_cells=100 --space=nb_asr \\
+    --macro=quick --json=results/profile.json
 
-Seconds of a forward pass, median and quartiles of --runs, go into the same
-table, shard by shard: `t.latency(archs, batch=1, frames=200)` answers. Killed
-and started again with the same command, it goes on. Quiet machines measure
-best: training beside it makes everything look slow.
+Seconds of a forward pass, median and quartiles of --runs. Those of a table's
+cells go into the table, shard by shard: `t.latency(archs, batch=1, frames=200)`
+answers; killed and started again with the same command, it goes on. Those of
+random architectures of any space, a profile, go to --json, with real-time
+factor and peak memory, and say how well predictors do on networks that they
+have not seen. Quiet machines measure best: training beside it makes everything
+look slow.
 """
 
+import dataclasses
+import json
 import os
+import pathlib
 
 from absl import flags
 from common import (
@@ -21,21 +29,39 @@ from nasjax.models import macros
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string('table', None, 'The table, or the run that it stands in.')
+flags.DEFINE_integer(
+  'random_cells',
+  None,
+  'Without --table: profile so many random architectures of --space.',
+  lower_bound=1,
+)
+flags.DEFINE_string('space', 'nb_asr', 'Of --random_cells.')
+flags.DEFINE_integer('profile_seed', 0, 'Of --random_cells.', lower_bound=0)
 flags.DEFINE_integer('batch', 1, 'Utterances of a pass.', lower_bound=1)
 flags.DEFINE_integer('frames', 200, 'Frames of 10 ms each.', lower_bound=1)
 flags.DEFINE_enum(
   'macro',
   None,
   macros.names(),
-  'The macro network; that of the table if not given.',
+  'The macro network; that of the table, or the usual one of the space, if not '
+  'given.',
 )
 flags.DEFINE_string(
   'cells',
   'all',
-  'How many cells, drawn so that more contain fewer; or all.',
+  'How many cells of the table, drawn so that more contain fewer; or all.',
+)
+flags.DEFINE_list(
+  'predictors',
+  None,
+  'Names of predictors to try on a profile, of operations, macs, boosting, '
+  'forest and gcn; all if not given, none if empty.',
+)
+flags.DEFINE_integer(
+  'folds', 5, 'Parts of a profile, each predicted by the others.', lower_bound=2
 )
 flags.DEFINE_string(
-  'device', None, 'What the table calls this machine, if not its own name.'
+  'device', None, 'What tables and profiles call this machine, if not its name.'
 )
 flags.DEFINE_integer(
   'cores', None, 'Use so many CPU cores; all if not given.', lower_bound=1
@@ -45,7 +71,13 @@ flags.DEFINE_integer('warmup', 10, 'Passes before them.', lower_bound=1)
 flags.DEFINE_integer(
   'cells_per_shard', 64, 'Cells written at a time.', lower_bound=1
 )
+flags.DEFINE_string(
+  'json', None, 'Where what is printed goes, and the profile.'
+)
 flags.declare_key_flag('compilation_cache')
+
+# Relative errors within which predictions are counted.
+WITHIN = (0.01, 0.05, 0.1)
 
 
 def chosen(t):
@@ -78,44 +110,37 @@ def configure():
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
-def show(t, setting):
-  """Prints what the table now has of a setting."""
-  import numpy as np
+def macro_of(space, otherwise):
+  """Returns the macro network of --macro, or what `otherwise()` gives.
 
-  archs = t.latency_archs(**setting._asdict())
-  ms = 1e3 * t.latency(archs, **setting._asdict())
-  spread = t.latency(archs, **setting._asdict(), quantile=0.75)
-  spread -= t.latency(archs, **setting._asdict(), quantile=0.25)
-  print(
-    f'{len(archs)} cells of {setting.macro} on {setting.device}, batch '
-    f'{setting.batch}, {setting.frames} frames: {ms.min():.2f} to '
-    f'{ms.max():.2f} ms, median {np.median(ms):.2f} ms; interquartile range '
-    f'{np.median(1e3 * spread / ms):.1%} of a median'
-  )
-
-
-def run():
-  """Opens the table, measures what is missing, says what there is."""
-  if not FLAGS.table:
-    raise ValueError('--table is empty; name a table or a run')
-  from nasjax import table
-
-  t = table.open(FLAGS.table)
-  archs = chosen(t)
-  configure()
-  from common import console
-
-  from nasjax.benchmark import latency
+  Raises:
+    ValueError: it is none of the space.
+  """
   from nasjax.models import families
 
-  named = families.family(t.space).macros.get(FLAGS.macro)
-  macro = named or latency.macro_of(t)
-  device = FLAGS.device or latency.device_name()
-  setting = table.Setting(device, FLAGS.batch, FLAGS.frames, macro.name)
-  with console.counter(f'measuring on {device}') as tick:
+  known = families.family(space).macros
+  if FLAGS.macro is None:
+    return otherwise()
+  if FLAGS.macro not in known:
+    raise ValueError(
+      f'--macro={FLAGS.macro} is no network of space {space.name}; give '
+      f'--macro={" or ".join(known)}'
+    )
+  return known[FLAGS.macro]
+
+
+def measured(t, macro, setting):
+  """Measures what a table lacks, and returns what it now has, as a summary."""
+  import numpy as np
+  from common import console
+
+  from nasjax import table
+  from nasjax.benchmark import latency
+
+  with console.counter(f'measuring on {setting.device}') as tick:
     count = latency.measure(
       t,
-      archs,
+      chosen(t),
       macro,
       setting,
       runs=FLAGS.runs,
@@ -124,7 +149,171 @@ def run():
       on_cell=tick,
     )
   print(f'{count} cells measured')
-  show(table.open(FLAGS.table), setting)
+  t = table.open(FLAGS.table)
+  archs = t.latency_archs(**setting._asdict())
+  seconds, low, high = (
+    t.latency(archs, **setting._asdict(), quantile=q) for q in (0.5, 0.25, 0.75)
+  )
+  summary = summarised(setting, seconds, high - low)
+  cells = zip(archs, seconds, low, high)
+  names = 'seconds', 'quartile_low', 'quartile_high'
+  return summary | {
+    'space': t.space.name,
+    'macro': dataclasses.asdict(macro),
+    'cells': [
+      {'arch': t.space.nested(arch)} | dict(zip(names, np.array(v).tolist()))
+      for arch, *v in cells
+    ],
+  }
+
+
+def summarised(setting, seconds, spread):
+  """Prints how long passes of a setting take; returns it for JSON."""
+  import numpy as np
+
+  ms = 1e3 * np.asarray(seconds)
+  relative = float(np.median(1e3 * np.asarray(spread) / ms))
+  audio = 0.01 * setting.batch * setting.frames
+  print(
+    f'{len(ms)} cells of {setting.macro} on {setting.device}, batch '
+    f'{setting.batch}, {setting.frames} frames: {ms.min():.2f} to '
+    f'{ms.max():.2f} ms, median {np.median(ms):.2f} ms; interquartile range '
+    f'{relative:.1%} of a median; real-time factor '
+    f'{np.median(ms) / 1e3 / audio:.5f}'
+  )
+  return {
+    'device': setting.device,
+    'batch': setting.batch,
+    'frames': setting.frames,
+    'interquartile_share': relative,
+    'real_time_factor': float(np.median(ms) / 1e3 / audio),
+  }
+
+
+def profiled(space, macro, setting):
+  """Profiles random architectures; returns all that --json is to have."""
+  import jax
+  import numpy as np
+  from common import console
+
+  from nasjax.benchmark import latency
+  from nasjax.predictors import latency as predictors
+
+  drawn = space.sample(jax.random.key(FLAGS.profile_seed), FLAGS.random_cells)
+  archs = np.asarray(drawn)
+  with console.counter(f'measuring on {setting.device}') as tick:
+    cells = latency.profile(
+      space, archs, macro, setting.batch, setting.frames,
+      runs=FLAGS.runs, warmup=FLAGS.warmup, on_cell=tick,
+    )  # fmt: skip
+  seconds = np.array([cell['seconds'] for cell in cells])
+  spread = [cell['quartile_high'] - cell['quartile_low'] for cell in cells]
+  record = summarised(setting, seconds, spread)
+  peak = max(cell['peak_bytes'] for cell in cells) / 1e6
+  print(f'peak memory of a program: at most {peak:.1f} MB')
+  made = predictors.Profile(
+    space, macro, setting.device, setting.batch, setting.frames, archs, seconds
+  )
+  return record | {
+    'space': space.name,
+    'macro': dataclasses.asdict(macro),
+    'cells': cells,
+    'predictors': judged(made),
+  }
+
+
+def judged(profile):
+  """Prints how well each predictor does on held-out networks; returns it."""
+  import numpy as np
+
+  from nasjax import analysis
+  from nasjax.predictors import latency as predictors
+
+  names = FLAGS.predictors
+  names = list(predictors.PREDICTORS) if names is None else names
+  if len(profile.seconds_n) < 2 * FLAGS.folds:
+    print(
+      f'{len(profile.seconds_n)} networks are too few to hold any out: '
+      f'--folds={FLAGS.folds} wants two a fold'
+    )
+    return {}
+  found = {}
+  for name in names:
+    told_n = predictors.held_out(name, profile, FLAGS.folds)
+    there_n = np.isfinite(told_n)
+    told_n, seconds_n = told_n[there_n], profile.seconds_n[there_n]
+    error_n = np.abs(told_n / seconds_n - 1)
+    shares = [
+      analysis.share(int((error_n <= within).sum()), len(error_n))
+      for within in WITHIN
+    ]
+    rank = analysis.rank_correlation(told_n, seconds_n)
+    found[name] = {
+      'within': {
+        f'{within:g}': share._asdict() for within, share in zip(WITHIN, shares)
+      },
+      'median_error': float(np.median(error_n)),
+      'spearman': {k: None if v != v else v for k, v in rank._asdict().items()},
+      'left_out': int((~there_n).sum()),
+    }
+    print(
+      f'{name}: '
+      + ', '.join(
+        f'within {within:.0%} {s.value:.0%} [{s.low:.0%}, {s.high:.0%}]'
+        for within, s in zip(WITHIN, shares)
+      )
+      + f'; median error {np.median(error_n):.1%}, Spearman {rank.value:.2f}, '
+      f'{len(error_n)} held-out networks'
+    )
+  return found
+
+
+def check():
+  """Refuses flags that contradict each other."""
+  if not FLAGS.table and not FLAGS.random_cells:
+    raise ValueError(
+      '--table is empty; name a table or a run, or --random_cells'
+    )
+  if FLAGS.table and FLAGS.random_cells:
+    raise ValueError('--random_cells goes without --table; leave one out')
+  known = ('operations', 'macs', 'boosting', 'forest', 'gcn')
+  for name in FLAGS.predictors or ():
+    if name not in known:
+      raise ValueError(f'--predictors: {name!r}; there are {", ".join(known)}')
+
+
+def run():
+  """Measures, says what there is, writes it."""
+  check()
+  from nasjax import spaces, table
+
+  t = table.open(FLAGS.table) if FLAGS.table else None
+  if not t and FLAGS.space not in spaces.SPACES:
+    raise ValueError(
+      f'--space={FLAGS.space}: there are {", ".join(spaces.SPACES)}'
+    )
+  if t:
+    chosen(t)
+  configure()
+  from nasjax.benchmark import latency
+
+  space = t.space if t else spaces.SPACES[FLAGS.space]
+  macro = macro_of(
+    space,
+    lambda: (
+      latency.macro_of(t)
+      if t
+      else macros.BY_SPACE[space.name][macros.default(space)]
+    ),
+  )
+  device = FLAGS.device or latency.device_name()
+  setting = table.Setting(device, FLAGS.batch, FLAGS.frames, macro.name)
+  found = measured(t, macro, setting) if t else profiled(space, macro, setting)
+  if FLAGS.json:
+    from nasjax.storage import disk
+
+    text = json.dumps(found, indent=1, allow_nan=False)
+    disk.publish(pathlib.Path(FLAGS.json).expanduser(), text.encode())
 
 
 if __name__ == '__main__':

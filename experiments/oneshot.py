@@ -83,6 +83,22 @@ flags.DEFINE_string(
   'Name of the error rate on test in the report, as wer; the one that decides '
   'on the corpus if not given.',
 )
+flags.DEFINE_string(
+  'latency_profile',
+  None,
+  'What latency.py --random_cells --json wrote: every method then minds the '
+  'expected latency of what it would derive.',
+)
+flags.DEFINE_float(
+  'latency_target', None, 'Seconds of a pass that are aimed at.'
+)
+flags.DEFINE_float('latency_weight', 0.1, 'Weight of the expected latency.')
+flags.DEFINE_enum(
+  'latency_form',
+  'linear',
+  ['linear', 'product'],
+  'How it enters the loss, see nasjax/oneshot/expected.py.',
+)
 flags.DEFINE_string('out', 'results/oneshot', 'Where all results go.')
 flags.DEFINE_string('json', None, 'Where the numbers of the report go.')
 for _module in corpus_flags, device_flags, training_flags:
@@ -116,6 +132,42 @@ def methods():
   if not any(method.searches for method in found):
     raise ValueError('--methods: none of them searches; add one that does')
   return list(dict.fromkeys(found))
+
+
+def minding(methods):
+  """Returns the methods, with the expected latency where flags give one."""
+  if not FLAGS.latency_profile:
+    if FLAGS.latency_target is not None:
+      raise ValueError('--latency_target wants --latency_profile')
+    return methods
+  if FLAGS.latency_target is None:
+    raise ValueError('--latency_profile wants --latency_target, in seconds')
+  from studies import oneshot_study
+
+  from nasjax.oneshot import expected
+  from nasjax.predictors import latency
+
+  profile, macro = latency.read(FLAGS.latency_profile), training_flags.macro()
+  own = training_flags.space().name, macro.name
+  if (profile.space.name, profile.macro.name) != own:
+    raise ValueError(
+      f'--latency_profile={FLAGS.latency_profile} is of {profile.macro.name} '
+      f'of {profile.space.name}, the search of {macro.name} of {own[0]}'
+    )
+  found = expected.from_operations(
+    latency.operations(profile),
+    oneshot_study.make_supernet(macro),
+    FLAGS.latency_target,
+    FLAGS.latency_weight,
+    FLAGS.latency_form,
+  )
+  least = found.base + sum(map(min, found.seconds_e))
+  if least > FLAGS.latency_target:
+    raise ValueError(
+      f'--latency_target={FLAGS.latency_target:g}: no architecture meets it; '
+      f'the smallest that there is takes {least:g} s'
+    )
+  return [dataclasses.replace(method, latency=found) for method in methods]
 
 
 def stages():
@@ -153,7 +205,8 @@ def run():
     record = command.Record(out, _GROWING, _FREE)
     from studies import oneshot_study
 
-    study = oneshot_study.run(methods(), search_seeds, stages(), out, record)
+    chosen = minding(methods())
+    study = oneshot_study.run(chosen, search_seeds, stages(), out, record)
     from summaries import oneshot_summary
 
     oneshot_summary.write(study, out, FLAGS.json, FLAGS.metric)

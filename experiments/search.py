@@ -17,6 +17,7 @@ import time
 
 from absl import flags
 from common import command, corpus_flags, device_flags, training_flags
+from studies import constrained
 
 FLAGS = flags.FLAGS
 
@@ -39,7 +40,26 @@ flags.DEFINE_string(
   'Name of the error rate on test that judges, as wer; the one that decides in '
   'the table if not given. Searchers see the latter on validation.',
 )
-flags.DEFINE_list('searchers', None, 'Names of searchers; all if not given.')
+flags.DEFINE_list(
+  'searchers',
+  None,
+  'Names of searchers; all of nasjax.search if not given. Also grid, and of '
+  'optuna tpe and nsga2, which minimises --cost beside the error rate.',
+)
+flags.DEFINE_list(
+  'warm_start',
+  [],
+  'Names of zero-cost proxies: beside each of --warm_searchers another that '
+  'begins with what the proxy likes best. On a table.',
+)
+flags.DEFINE_string('proxy_scores', None, 'What proxies.py --json wrote.')
+flags.DEFINE_list('warm_searchers', ['evolution', 'gcn'], 'For --warm_start.')
+flags.DEFINE_integer(
+  'warm_first', 10, 'Models to begin a warm start with.', lower_bound=1
+)
+flags.DEFINE_integer(
+  'warm_pool', 100, 'Cells drawn, of which they are the best.', lower_bound=1
+)
 flags.DEFINE_multi_string(
   'searcher',
   [],
@@ -70,18 +90,19 @@ flags.DEFINE_string('out', 'results/search', 'Where figures and tables go.')
 flags.DEFINE_string(
   'json', None, 'Where verdicts go, and the curves of every repeat.'
 )
-for _module in corpus_flags, device_flags, training_flags:
+for _module in corpus_flags, device_flags, training_flags, constrained:
   flags.adopt_module_key_flags(_module)
 
 
 def in_table(names, bars):
-  """Searches in the table; returns a `search_summary.Study`."""
+  """Searches in the table; returns a `search_summary.Study`, and the costs."""
   from studies import searchers
   from summaries import search_summary
 
   from nasjax import table
+  from nasjax.benchmark import latency
   from nasjax.predictors import gcn
-  from nasjax.search import driver, landscape
+  from nasjax.search import constraints, driver, landscape
 
   rows = table.open(pathlib.Path(FLAGS.table).expanduser())
   scape = landscape.landscape(rows, FLAGS.table_recipe, FLAGS.metric)
@@ -92,6 +113,15 @@ def in_table(names, bars):
   }
   added = searchers.added(about, names)
   search_summary.say_landscape(rows, scape)
+  costs = None
+  if FLAGS.cost or FLAGS.limit is not None or FLAGS.profile:
+    macro = latency.macro_of(rows)
+    costs = constrained.costs(rows.space, macro, scape.cell_archs, rows)
+  names = constrained.joined(names, costs, scape.values)
+  told = scape
+  if costs and costs.constraint:
+    cost_c = costs.of_archs(scape.cell_archs)
+    told = constraints.penalised(scape, cost_c, costs.constraint)
 
   def graphs():
     vectors = landscape.candidates(scape)
@@ -102,20 +132,21 @@ def in_table(names, bars):
     name: searchers.made(name, make, scape.sizes, scape.epochs, 1, graphs)
     for name, make in names.items()
   }
+  made |= searchers.warm(made, scape, rows)
   traces, seconds = {}, {}
   for name, searcher in made.items():
     started = time.perf_counter()
     with bars(f'{name}, models trained') as tick:
       traces[name] = driver.on_table(
         searcher,
-        scape,
+        told,
         FLAGS.search_seed,
         searchers.repeats(name),
         FLAGS.budget,
         lambda done: tick(int(done), FLAGS.budget),
       )
     seconds[name] = time.perf_counter() - started
-  return search_summary.Study(
+  study = search_summary.Study(
     traces,
     seconds,
     scape.epochs,
@@ -126,6 +157,7 @@ def in_table(names, bars):
     added,
     about,
   )
+  return study, costs
 
 
 def run():
@@ -134,23 +166,29 @@ def run():
 
   names, out = searchers.named(), command.directory('out')
   with command.exclusive(out):
+    costs = None
     if FLAGS.evaluate == 'train':
       from studies import search_training
 
+      if FLAGS.warm_start:
+        raise ValueError('--warm_start is for --evaluate=table')
       study = search_training.study(names, out)
     else:
       device_flags.configure(FLAGS.repeats)
       from common import console
 
-      study = in_table(names, console.counter)
+      study, costs = in_table(names, console.counter)
     from common.console import print_next
     from summaries import search_curves, search_summary
 
     from nasjax.storage import disk
 
     search_summary.write(study, out)
+    record = search_summary.record(study)
+    if costs:
+      constrained.write(constrained.report(study, costs), out)
     if FLAGS.json:
-      text = search_curves.text(search_summary.record(study))
+      text = search_curves.text(record)
       disk.publish(pathlib.Path(FLAGS.json).expanduser(), text.encode())
     print_next(next_steps(out))
 

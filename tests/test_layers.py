@@ -22,7 +22,9 @@ MAY_USE = {
   'programs': (),
   'decoding': (),
   'analysis': (),
-  'predictors': ('spaces',),
+  'predictors': (
+    *('spaces', 'models', 'cost', 'losses', 'kernels', 'training'),
+  ),
   'data': ('spaces',),
   'layers': ('kernels',),
   'storage': ('programs',),
@@ -32,7 +34,7 @@ MAY_USE = {
   'cost': ('models',),
   'table': ('spaces', 'storage'),
   'plots': ('analysis', 'data', 'spaces'),
-  'search': ('spaces', 'predictors', 'table'),
+  'search': ('spaces', 'predictors', 'table', 'storage'),
   'published': ('table', 'cost', 'models', 'spaces'),
   'training': (
     *('models', 'losses', 'decoding', 'data', 'layers', 'kernels'),
@@ -57,7 +59,11 @@ HANDED_ON = ('listening',)
 
 # Parts of a package that may import less than it. A search algorithm sees
 # architectures and scores, not where the scores come from.
-NARROWER = {'search.algorithms': ('spaces', 'predictors')}
+# The network of a searcher needs no networks that it searches.
+NARROWER = {
+  'search.algorithms': ('spaces', 'predictors'),
+  'predictors.gcn': ('spaces',),
+}
 
 FOREIGN = {
   'tensorflow': 'data is prepared and read without TensorFlow',
@@ -208,6 +214,14 @@ def test_no_loss_is_known_but_by_its_criterion():
     losses = {name for name in names if _under(name, 'nasjax.losses')}
     if not _under(module, 'nasjax.losses'):
       assert losses <= {'nasjax.losses.criterion'}, module
+
+
+def test_searchers_use_no_predictor_that_needs_networks():
+  for module, path in _modules():
+    if _under(module, 'nasjax.search'):
+      names = [name for name, _ in imports_of(path.read_text('utf-8'))]
+      used = {name for name in names if _under(name, 'nasjax.predictors')}
+      assert used <= {'nasjax.predictors.gcn'}, module
 
 
 def test_launch_imports_no_model_code():

@@ -134,9 +134,10 @@ flags.DEFINE_enum(
 flags.DEFINE_enum(
   'loss',
   None,
-  ['ctc', 'ctc_crf'],
-  'What is minimised: CTC, or CTC-CRF with a language model of the labels of '
-  'the training split. Overrides the recipe.',
+  ['ctc', 'ctc_crf', 'transducer'],
+  'What is minimised: CTC; CTC-CRF with a language model of the labels of the '
+  'training split; or the loss of a transducer, for macro networks that are '
+  'one. Overrides the recipe.',
 )
 flags.DEFINE_enum(
   'precision',
@@ -207,7 +208,9 @@ def macro():
   """Returns the macro network that the flags name."""
   from nasjax.models import families
 
-  return families.family(space()).macros[FLAGS.macro]
+  found = families.family(space()).macros[FLAGS.macro]
+  macros.check_loss(found, recipe().loss)
+  return found
 
 
 def seeds():

@@ -1,6 +1,7 @@
 """Searches whose suggestions are trained, a population at a time."""
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -103,13 +104,13 @@ def study(names, out):
   recipe = training_flags.recipe()
   seed = training_flags.seeds()[0]
   work = jobs.prepare(recipe, FLAGS.suggestions)
-  from studies import searchers
+  from studies import constrained, searchers
   from summaries import search_summary
 
   from nasjax import spaces
   from nasjax.decoding import metrics
   from nasjax.predictors import gcn
-  from nasjax.search import driver, landscape
+  from nasjax.search import constraints, driver, landscape
 
   decides = work.job.metric
   metric = metrics.named(
@@ -126,6 +127,18 @@ def study(names, out):
   answers = driver.Training(
     chosen, recipe.epochs, Trainer(work, out, seed, FLAGS.metric)
   )
+  costs = constrained.costs(
+    training_flags.space(),
+    work.job.macro,
+    functools.partial(constrained.cheapest, chosen),
+  )
+  if costs and costs.constraint:
+    answers = constraints.Penalised(
+      answers,
+      lambda vectors: costs.of_archs(landscape.archs_of(chosen, vectors)),
+      costs.constraint,
+    )
+  names = constrained.joined(names, costs, chosen)
 
   def graphs():
     vectors = landscape.vectors_of(chosen)

@@ -1,9 +1,11 @@
 """Which searchers the flags name: ours, one's own, curves from elsewhere."""
 
+import json
 import pathlib
 
 from absl import flags
 from common import own
+from studies import more_searchers
 from summaries import search_curves
 
 FLAGS = flags.FLAGS
@@ -14,16 +16,17 @@ def named():
   from nasjax import search
 
   names = list(search.SEARCHERS) if FLAGS.searchers is None else FLAGS.searchers
+  known = search.SEARCHERS | more_searchers.MORE
   for name in names:
-    if name not in search.SEARCHERS:
+    if name not in known:
       raise ValueError(
-        f'--searchers: {name!r}; there are {", ".join(search.SEARCHERS)}; '
+        f'--searchers: {name!r}; there are {", ".join(known)}; '
         "--searcher=module:make takes one's own"
       )
   if not names and not FLAGS.searcher:
     raise ValueError('--searchers is empty; name at least one')
   # What the others are compared with.
-  found = {name: search.SEARCHERS[name] for name in ['random', *names]}
+  found = {name: known[name] for name in ['random', *names]}
   for text in FLAGS.searcher:
     name, make = _own(text)
     if name in found:
@@ -73,7 +76,60 @@ def _counts():
 
 def repeats(name):
   """Returns how many searches of it there are to be."""
+  # One with a warm start is called as it is without, and its proxy.
+  name = name.partition('+')[0]
   return min(FLAGS.repeats, _counts().get(name, FLAGS.repeats))
+
+
+def warm(made, scape, rows):
+  """Returns searchers of --warm_searchers that begin with a proxy's best.
+
+  Args:
+    made: searchers by name; those to start are among them.
+    scape: landscape of the table.
+    rows: the table.
+
+  Raises:
+    ValueError: there are no scores of these cells, or no such searcher.
+  """
+  if not FLAGS.warm_start:
+    return {}
+  if not FLAGS.proxy_scores:
+    raise ValueError('--warm_start wants --proxy_scores, of proxies.py --json')
+  from nasjax.search import landscape
+  from nasjax.search.algorithms import base
+  from nasjax.search.algorithms import warm as warm_lib
+
+  told = f'--proxy_scores={FLAGS.proxy_scores}'
+  try:
+    record = json.loads(
+      pathlib.Path(FLAGS.proxy_scores).expanduser().read_text()
+    )
+    keys = rows.space.semantic_keys(record['archs'])
+    ranks = {name: p['rank'] for name, p in record['proxies'].items()}
+  except (OSError, ValueError, KeyError, TypeError) as e:
+    raise ValueError(f'{told}: {e!r}; want what proxies.py --json wrote') from e
+  vectors = landscape.candidates(scape)
+  wanted = rows.space.semantic_keys(scape.archs(vectors))
+  found = {}
+  for proxy in FLAGS.warm_start:
+    if proxy not in ranks:
+      raise ValueError(f'{told}: no {proxy!r}; it has {", ".join(ranks)}')
+    by_key = dict(zip(keys.tolist(), ranks[proxy]))
+    lacking = [key for key in wanted.tolist() if key not in by_key]
+    if lacking:
+      raise ValueError(f'{told}: no score of {len(lacking)} cells of the table')
+    scores = [by_key[key] for key in wanted.tolist()]
+    for name in FLAGS.warm_searchers:
+      if not isinstance(made.get(name), base.Searcher):
+        raise ValueError(
+          f'--warm_searchers: {name!r} is not among --searchers, or in Python'
+        )
+      found[f'{name}+{proxy}'] = warm_lib.start(
+        made[name], scape.epochs, vectors, scores, FLAGS.warm_first,
+        FLAGS.warm_pool,
+      )  # fmt: skip
+  return found
 
 
 def made(name, make, sizes, epochs, batch, graphs):

@@ -34,8 +34,9 @@ from nasjax.analysis.contents import (
   ranking,
 )
 from nasjax.analysis.decisions import Decision, Part, decisions, explained
-from nasjax.analysis.fronts import pareto_front
+from nasjax.analysis.fronts import hypervolume, non_dominated, pareto_front
 from nasjax.analysis.leaders import Best, best, expected_best
+from nasjax.analysis.proxies import Proxy, mean_rank, proxies
 from nasjax.analysis.separation import (
   Group,
   Separation,
@@ -83,6 +84,7 @@ __all__ = [
   'Group',
   'Level',
   'Part',
+  'Proxy',
   'Ranking',
   'Results',
   'Separation',
@@ -104,17 +106,21 @@ __all__ = [
   'decisions',
   'expected_best',
   'explained',
+  'hypervolume',
   'judge',
   'kendall_correlation',
   'latencies',
   'mean',
+  'mean_rank',
   'means',
   'median',
   'noise_ceiling',
   'noise_ceiling_at_top',
+  'non_dominated',
   'of_cells',
   'pareto_front',
   'pearson',
+  'proxies',
   'rank_correlation',
   'ranking',
   'resampled_correlations',

@@ -46,7 +46,7 @@ def spearman(x_n, y_n):
       f'{np.isnan(x_n).sum()} and {np.isnan(y_n).sum()} of {len(x_n)} values '
       'are NaN, which has no rank; leave failed runs out, or make them inf'
     )
-  x_n, y_n = _ranks(x_n), _ranks(y_n)
+  x_n, y_n = ranks(x_n), ranks(y_n)
   if len(x_n) < 2 or np.ptp(x_n) == 0 or np.ptp(y_n) == 0:
     return float('nan')
   x_n, y_n = x_n - x_n.mean(), y_n - y_n.mean()
@@ -255,7 +255,7 @@ def pairs(x_n, y_n):
   return x_n, y_n
 
 
-def _ranks(x_n):
+def ranks(x_n):
   """Returns ranks from 1, equal values sharing the mean of theirs."""
   _, place_n, count_k = np.unique(x_n, return_inverse=True, return_counts=True)
   return (np.cumsum(count_k) - (count_k - 1) / 2)[place_n]

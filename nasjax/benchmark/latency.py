@@ -27,6 +27,7 @@ import numpy as np
 
 from nasjax import cost, kernels, table
 from nasjax.models import common, families
+from nasjax.programs import memory
 from nasjax.storage import provenance
 
 WARMUP, RUNS = 10, 50
@@ -43,7 +44,12 @@ class Timing(NamedTuple):
 
 
 class Stopwatch:
-  """Times cells of one macro network, and keeps the last program compiled."""
+  """Times cells of one macro network, and keeps the last program compiled.
+
+  Attributes:
+    peak_bytes: what the program timed last takes while it runs: weights, input,
+      outputs and what it keeps in between.
+  """
 
   def __init__(self, space, macro, batch, frames, runs=RUNS, warmup=WARMUP):
     """Sets the conditions.
@@ -77,6 +83,7 @@ class Stopwatch:
     self._len_b = jax.device_put(np.full(batch, frames, np.int32))
     self._program = None
     self._forward = self._params = None
+    self.peak_bytes = 0
 
   def time(self, arch):
     """Returns the `Timing` of one cell."""
@@ -105,7 +112,9 @@ class Stopwatch:
     )
 
     def forward(params, x_btf, len_b, gates):
-      return network.apply({'params': params}, x_btf, len_b, gates)[0]
+      outputs = network.apply({'params': params}, x_btf, len_b, gates)
+      # Of a transducer its encoder: the rest waits for what is said.
+      return jax.tree.leaves(outputs)[0]
 
     # Drawn here: a program that initialises takes longer to compile than one
     # that runs.
@@ -119,7 +128,65 @@ class Stopwatch:
       ),
       shapes,
     )
-    self._forward, self._program = jax.jit(forward), ops
+    compiled = (
+      jax.jit(forward)
+      .lower(self._params, self._x_btf, self._len_b, gates)
+      .compile()
+    )
+    self.peak_bytes = memory.program_bytes(compiled)
+    self._forward, self._program = compiled, ops
+
+
+def profile(
+  space,
+  archs,
+  macro,
+  batch,
+  frames,
+  *,
+  runs=RUNS,
+  warmup=WARMUP,
+  on_cell=lambda done, total: None,
+):
+  """Measures architectures of any space, without a table.
+
+  Args:
+    space: search space.
+    archs: in any form that `space.parse_all` reads.
+    macro: macro network of the space.
+    batch, frames: of a pass.
+    runs, warmup: as `Stopwatch` has them.
+    on_cell: called with cells done and cells in all, first with none done.
+
+  Returns:
+    a dict for each, in their order: `arch`, nested; `names`; `seconds`,
+    `quartile_low`, `quartile_high` of a pass; `real_time_factor`, seconds for a
+    second of audio; `peak_bytes`; `params`, `macs` of one utterance.
+  """
+  watch = Stopwatch(space, macro, batch, frames, runs, warmup)
+  archs_nd = space.parse_all(archs)
+  order = sorted(
+    range(len(archs_nd)),
+    key=lambda n: (families.alone(space, archs_nd[n]), *archs_nd[n]),
+  )
+  rows = [None] * len(archs_nd)
+  on_cell(0, len(order))
+  for done, n in enumerate(order):
+    arch, timing = archs_nd[n], watch.time(archs_nd[n])
+    rows[n] = {
+      'arch': space.nested(arch),
+      'names': space.names(arch),
+      'seconds': timing.median,
+      'quartile_low': timing.quartile_low,
+      'quartile_high': timing.quartile_high,
+      # A frame is 10 ms of audio.
+      'real_time_factor': timing.median / (batch * frames * 0.01),
+      'peak_bytes': watch.peak_bytes,
+      'params': cost.params(space, arch, macro),
+      'macs': cost.macs(space, arch, macro, frames),
+    }
+    on_cell(done + 1, len(order))
+  return rows
 
 
 def device_name():

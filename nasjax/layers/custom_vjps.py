@@ -27,9 +27,9 @@ def _product(a, b, axes, precision):
   if precision == 'bfloat16':
     a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
   dimensions = (((axes[0],), (axes[1],)), ((), ()))
-  return jax.lax.dot_general(
-    a, b, dimensions, preferred_element_type=jnp.float32
-  )
+  # Sums are wider only where both factors are.
+  wide = jnp.promote_types(jnp.promote_types(a.dtype, b.dtype), jnp.float32)
+  return jax.lax.dot_general(a, b, dimensions, preferred_element_type=wide)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -195,7 +195,7 @@ def _block_products(x_btc, kernel_kijg, shifts, precision):
     'kbtins,kijnsr->btjnr',
     x_kbtins,
     kernel_kijnsr,
-    preferred_element_type=jnp.float32,
+    preferred_element_type=jnp.promote_types(x_kbtins.dtype, jnp.float32),
   )
   return y_btjnr.reshape(x_btc.shape)
 

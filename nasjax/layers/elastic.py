@@ -29,17 +29,23 @@ class ElasticFeedForward(nn.Module):
 
   Attributes:
     widths: channels between the products, increasing.
-    rate: of dropout at the widest; at others in proportion to their width.
+    rate: of dropout at the widest.
     site: of dropout, see `dropout.keep_mask`.
+    adaptive: whether narrower ones drop in proportion to their width (TODM,
+      adaptive dropout); as much as the widest if not.
   """
 
   widths: tuple[int, ...]
   rate: float = 0.0
   site: int = 0
+  adaptive: bool = True
 
   @nn.compact
   def __call__(self, x_btc, choice, key=None):
-    """Returns y_btc; `choice`, int32, says which of the widths."""
+    """Returns y_btc; `choice`, int32, says which of the widths.
+
+    None is the widest, and keeps what it computes for the gradient.
+    """
     widths = tuple(self.widths)
     if list(widths) != sorted(set(widths)) or not widths or widths[0] < 1:
       raise ValueError(f'widths are {widths}; they must increase from 1 on')
@@ -51,7 +57,10 @@ class ElasticFeedForward(nn.Module):
     params = {
       name: self.get_variable('params', name) for name in ('into', 'out')
     }
-    return _switch((widths, self.rate, self.site), params, x_btc, choice, key)
+    if choice is None:
+      return _branch(most, self.rate, self.site, params, x_btc, key)
+    form = widths, self.rate, self.site, self.adaptive
+    return _switch(form, params, x_btc, choice, key)
 
 
 def sliced(params, width):
@@ -74,9 +83,12 @@ def _branch(width, rate, site, params, x_btc, key):
 
 
 def _branches(form):
-  widths, rate, site = form
+  widths, rate, site, adaptive = form
+  most = widths[-1]
   return [
-    functools.partial(_branch, width, rate * width / widths[-1], site)
+    functools.partial(
+      _branch, width, rate * width / most if adaptive else rate, site
+    )
     for width in widths
   ]
 

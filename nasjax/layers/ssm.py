@@ -300,6 +300,7 @@ class SSMLayer(nn.Module):
     heads, depth, gate, states, form, causal: of `MHSSM`.
     rate: of dropout behind either; see `elastic.ElasticFeedForward`.
     site: of the first dropout; a layer takes two (`dropout.keep_mask`).
+    adaptive: of `elastic.ElasticFeedForward`.
   """
 
   hidden: int | tuple[int, ...]
@@ -311,6 +312,7 @@ class SSMLayer(nn.Module):
   causal: bool = False
   rate: float = 0.0
   site: int = 0
+  adaptive: bool = True
 
   def setup(self):
     self.norm = modules.LayerNorm(1e-5)
@@ -322,7 +324,7 @@ class SSMLayer(nn.Module):
       self.ffn = FeedForward(self.hidden)
     else:
       self.ffn = elastic.ElasticFeedForward(
-        tuple(self.hidden), self.rate, self.site + 1
+        tuple(self.hidden), self.rate, self.site + 1, self.adaptive
       )
 
   def __call__(self, x_btc, len_b, key=None, state=None, choice=None):
@@ -347,7 +349,6 @@ class SSMLayer(nn.Module):
     if isinstance(self.hidden, int):
       y_btc = drop.dropout(self.ffn(y_btc), key, self.site + 1, self.rate)
     else:
-      most = jnp.int32(len(self.hidden) - 1)
-      y_btc = self.ffn(y_btc, most if choice is None else choice, key)
+      y_btc = self.ffn(y_btc, choice, key)
     x_btc = modules.mask_frames(x_btc + y_btc, len_b)
     return x_btc if state is None else (x_btc, state)

@@ -45,6 +45,31 @@ class Form(NamedTuple):
   apply: Callable
 
 
+class Elastic(NamedTuple):
+  """How the networks of a space are parts of the largest one's.
+
+  Attributes:
+    network: (space, macro, numbers, adaptive, exits) -> linen module of the
+      largest, called as `Family.Network` is.
+      `adaptive`: whether narrower parts drop less; `exits`: layers with an
+      output of their own, which its method `with_exits` also returns.
+    gates: (space, arch) -> what picks `arch` in it, NumPy.
+    extract: (space, arch, macro, params) -> parameters of `families.single`,
+      views of the largest one's.
+    largest, smallest: space -> their architectures.
+    whole: space -> gates of the largest.
+    exits: space -> layers where a smaller network may end.
+  """
+
+  network: Callable
+  gates: Callable
+  extract: Callable
+  largest: Callable
+  smallest: Callable
+  whole: Callable
+  exits: Callable = lambda space: ()
+
+
 def _fits(space, macro):
   del space, macro
 
@@ -107,6 +132,10 @@ class Family:
     alone: (space, arch) -> what tells which program runs one architecture by
       itself; `signature` if not given.
     baselines: architectures by name that people made, to be beaten.
+    inputs: names of arrays of a batch (`training.batches.Batch`) that its
+      networks are called with behind the key, such as labels for a predictor.
+      They do without where nobody has them.
+    elastic: `Elastic`, None where no network is a part of another.
   """
 
   macros: Mapping[str, Any]
@@ -125,3 +154,5 @@ class Family:
   spared_flops: Callable = lambda *_: 0
   alone: Callable | None = None
   baselines: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  inputs: tuple[str, ...] = ()
+  elastic: Elastic | None = None

@@ -17,12 +17,21 @@ from nasjax.models.base import Family as Family
 from nasjax.models.nb_asr import family as nb_asr
 from nasjax.models.nb_asr.cell import stack as stack
 from nasjax.models.st_nas import family as st_nas
+from nasjax.models.todm import family as todm
+
+
+def _of_space(family, name):
+  """Returns a family with the macro networks of one of its spaces."""
+  return dataclasses.replace(family, macros=macros.BY_SPACE[name])
+
 
 # By the name of a space.
 FAMILIES = {
   'nb_asr': nb_asr.FAMILY,
   'st_nas': st_nas.FAMILY,
   'st_nas_swbd': st_nas.FAMILY,
+  'todm': _of_space(todm.FAMILY, 'todm'),
+  'todm_small': _of_space(todm.FAMILY, 'todm_small'),
 }
 MACROS = {n: m for found in FAMILIES.values() for n, m in found.macros.items()}
 _OURS = tuple(FAMILIES)
@@ -125,6 +134,7 @@ def network(space, arch, macro, recipe, platform=None, checkpoint=True):
   Raises:
     ValueError: of `check`.
   """
+  macros.check_loss(macro, recipe.loss)
   ops = tuple((kind,) for kind in signature(space, arch))
   numbers = _numbers(recipe, kernels.choose(platform))
   found = made(space, macro, ops, numbers)
@@ -152,6 +162,11 @@ def form(network):
     return network.apply({'params': params}, *inputs)
 
   return Form(itself, itself, apply)
+
+
+def inputs(network, batch):
+  """Returns what a network is called with behind the key, of a batch."""
+  return tuple(getattr(batch, name) for name in _family_of(network).inputs)
 
 
 def l2(network, params):
@@ -215,10 +230,45 @@ def supernet(space, ops, macro, recipe, mode, twice=False, platform=None):
   Returns:
     a linen module; see `Family.Network`.
   """
+  macros.check_loss(macro, recipe.loss)
   kind = kernels.choose(platform)
   if twice and kind == 'native':
     kind = 'twice'
   return made(space, macro, ops, _numbers(recipe, kind, mode))
+
+
+def elastic(space):
+  """Returns the `base.Elastic` of a space.
+
+  Raises:
+    ValueError: no network of it is a part of another.
+  """
+  found = family(space).elastic
+  if found is None:
+    able = [name for name, one in FAMILIES.items() if one.elastic is not None]
+    raise ValueError(
+      f'no network of space {space.name} is a part of another; there are '
+      f'elastic ones of {", ".join(able)}'
+    )
+  return found
+
+
+def elastic_network(space, macro, recipe, adaptive=True, exits=()):
+  """Returns the network of which all others of a space are a part.
+
+  Args:
+    space: search space.
+    macro: its macro network.
+    recipe: `Recipe`, for dropout and precision.
+    adaptive, exits: see `base.Elastic.network`.
+
+  Raises:
+    ValueError: of `check`, `macros.check_loss` or `elastic`.
+  """
+  check(space, macro)
+  macros.check_loss(macro, recipe.loss)
+  numbers = _numbers(recipe, 'xla')
+  return elastic(space).network(space, macro, numbers, adaptive, exits)
 
 
 def groups(space, edges, params):

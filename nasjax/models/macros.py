@@ -113,7 +113,7 @@ class Tdnn:
     subsampling: kernel and stride of that layer.
     outputs: symbols, one of which (0) is the CTC blank.
     features: input channels.
-    epsilon: of the layer normalisations.
+    epsilon: of the layer normalisations; None leaves them out.
   """
 
   name: str
@@ -123,7 +123,7 @@ class Tdnn:
   subsampling: int = 3
   outputs: int = 72
   features: int = 120
-  epsilon: float = 1e-5
+  epsilon: float | None = 1e-5
 
   def __post_init__(self):
     sizes = (self.width, self.subsampling, self.outputs, self.features)
@@ -187,10 +187,114 @@ class Plain:
     return dataclasses.replace(self, outputs=outputs)
 
 
+@dataclasses.dataclass(frozen=True)
+class Todm:
+  """The numbers of an encoder of TODM, with or without a transducer behind it.
+
+  Attributes:
+    name: what tables call it.
+    blocks: layers of the largest encoder.
+    width: channels of every layer.
+    joined: numbers that encoder and predictor have for each other.
+    stacked: input frames that become one.
+    padded: whether stacked frames are filled up with zeros to `width`, which
+      they then may not exceed; a product brings them there if not.
+    heads, depth, gate, states, causal: of its layers (`layers.ssm`).
+    predictor: 'lstm' or 'stateless', of a transducer; 'none' for an encoder
+      with outputs of its own, for CTC.
+    predictor_width, predictor_depth: channels and LSTMs of the predictor.
+    context: labels that a stateless one knows.
+    outputs: symbols, one of which (0) is the blank.
+    features: input channels.
+  """
+
+  name: str
+  blocks: int = 16
+  width: int = 512
+  joined: int = 1024
+  stacked: int = 6
+  padded: bool = False
+  heads: int = 1
+  depth: int = 2
+  gate: str = 'none'
+  states: int = 32
+  causal: bool = False
+  predictor: str = 'lstm'
+  predictor_width: int = 512
+  predictor_depth: int = 3
+  context: int = 2
+  outputs: int = 4097
+  features: int = 80
+
+  def __post_init__(self):
+    sizes = (self.blocks, self.width, self.joined, self.stacked, self.heads)
+    sizes += (self.depth, self.predictor_width, self.predictor_depth)
+    sizes += (self.context, self.outputs, self.features)
+    if min(sizes) < 1 or self.states < 2:
+      raise ValueError(f'macro {self.name}: a size is below 1 in {self}')
+    if self.predictor not in ('lstm', 'stateless', 'none'):
+      raise ValueError(
+        f'macro {self.name}: predictor is {self.predictor!r}; it must be lstm, '
+        'stateless or none'
+      )
+    if self.padded and self.stacked * self.features > self.width:
+      raise ValueError(
+        f'macro {self.name}: {self.stacked} frames of {self.features} features '
+        f'are not to be padded to {self.width} channels'
+      )
+
+  @property
+  def transduces(self):
+    """Whether its outputs are those of a transducer."""
+    return self.predictor != 'none'
+
+  @property
+  def layers(self):
+    """Layers with weights of the largest network; a block counts once."""
+    behind = 1 + (self.predictor_depth + 3 if self.transduces else 0)
+    return (not self.padded) + self.blocks + behind
+
+  @property
+  def channels(self):
+    """Channels of the layers."""
+    return (self.width,)
+
+  @property
+  def reduction(self):
+    """Input frames for each output frame."""
+    return self.stacked
+
+  def output_frames(self, frames):
+    """Frames of the output for `frames` (int or array) of the input."""
+    return -(-frames // self.stacked)
+
+  def with_outputs(self, outputs):
+    """The same network with another output alphabet."""
+    return dataclasses.replace(self, outputs=outputs)
+
+
 # 72 outputs: the phones of the Wall Street Journal and the blank.
 ST_NAS = Tdnn('st_nas')
 ST_NAS_SMALL = Tdnn('st_nas_small', width=128)
 ST_NAS_TINY = Tdnn('st_nas_tiny', width=16)
+
+# With six frames of 80 filters, padded to 512, it has the paper's parameters.
+TODM = Todm('todm', padded=True)
+TODM_CTC = dataclasses.replace(TODM, name='todm_ctc', predictor='none')
+TODM_SMALL = Todm(
+  'todm_small',
+  blocks=6,
+  width=64,
+  joined=128,
+  stacked=4,
+  states=16,
+  predictor_width=64,
+  predictor_depth=1,
+  outputs=49,
+)
+TODM_SMALL_CTC = dataclasses.replace(
+  TODM_SMALL, name='todm_small_ctc', predictor='none'
+)
 
 _TDNNS = {m.name: m for m in (ST_NAS, ST_NAS_SMALL, ST_NAS_TINY)}
 # By the name of a space: its macro networks by name.
@@ -201,6 +305,8 @@ BY_SPACE = {
   },
   'st_nas': _TDNNS,
   'st_nas_swbd': _TDNNS,
+  'todm': {m.name: m for m in (TODM, TODM_CTC)},
+  'todm_small': {m.name: m for m in (TODM_SMALL, TODM_SMALL_CTC)},
 }
 # And which of them launchers take, where that is not the first.
 DEFAULTS = {
@@ -213,6 +319,26 @@ DEFAULTS = {
 def names():
   """Returns the names of all macro networks, each once."""
   return list(dict.fromkeys(name for m in BY_SPACE.values() for name in m))
+
+
+def check_loss(macro, loss):
+  """Refuses a loss that does not read what a macro network's outputs are.
+
+  Raises:
+    ValueError: naming both, and what goes with either.
+  """
+  transduces = getattr(macro, 'transduces', False)
+  if transduces == (loss == 'transducer'):
+    return
+  if transduces:
+    raise ValueError(
+      f'macro {macro.name} is a transducer, and loss={loss!r} reads outputs of '
+      "frames; give loss='transducer', or a macro without a predictor"
+    )
+  raise ValueError(
+    f"loss='transducer' wants a predictor, and macro {macro.name} has none; "
+    'give another loss, or a macro that is a transducer'
+  )
 
 
 def default(space):

@@ -39,6 +39,7 @@ class Method:
       paper of ST-NAS resets all but the weights, its code does not.
     derive_improved: whether the architecture of the last epoch that improved is
       taken, as in the code of ST-NAS, for that of the last.
+    latency: `expected.Latency` that architecture steps mind, None for none.
   """
 
   name: str
@@ -63,6 +64,7 @@ class Method:
   derive_zero: bool = True
   keep_optimiser: bool = False
   derive_improved: bool = False
+  latency: object = None
 
   def __post_init__(self):
     if self.order not in (1, 2):

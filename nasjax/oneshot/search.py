@@ -82,6 +82,10 @@ class Search:
       field.name: getattr(self.method, field.name)
       for field in dataclasses.fields(self.method)
     }
+    # Named only where it matters: searches without keep their names.
+    latency = method.pop('latency')
+    if latency is not None:
+      method['latency'] = dataclasses.asdict(latency)
     for name in ('estimator', 'warm_up', 'cooling'):
       method[name] = method[name].__name__
     return {

@@ -219,7 +219,8 @@ def make_arch_step(supernet, method, weights):
 
     def objective(alpha_e, params, batch):
       edge_e = estimators.draw(method.estimator, k_paths, alpha_e, temperature)
-      return loss_of(params, edge_e, batch, key, constants)[0], edge_e
+      loss = loss_of(params, edge_e, batch, key, constants)[0]
+      return _with_latency(method, loss, alpha_e), edge_e
 
     if method.order == 1:
       (loss, edge_e), grads_e = jax.value_and_grad(objective, has_aux=True)(
@@ -233,6 +234,12 @@ def make_arch_step(supernet, method, weights):
     return state, loss, _indices(edge_e)
 
   return arch_step
+
+
+def _with_latency(method, loss, alpha_e):
+  if method.latency is None:
+    return loss
+  return method.latency.added(loss, alpha_e)
 
 
 def _alpha_updated(
@@ -335,7 +342,8 @@ def make_joint_step(supernet, method, weights):
 
     def objective(params, alpha_e):
       edge_e = _drawn(method, k_paths, alpha_e, temperature, searching)
-      return loss_of(params, edge_e, batch, key, constants)[0], edge_e
+      loss = loss_of(params, edge_e, batch, key, constants)[0]
+      return _with_latency(method, loss, alpha_e), edge_e
 
     (loss, edge_e), (grads, grads_e) = jax.value_and_grad(
       objective, argnums=(0, 1), has_aux=True
@@ -365,7 +373,7 @@ class Log(NamedTuple):
   arch_path_se: jax.Array
 
 
-def _over_buckets(buckets, plan, s, function):
+def over_buckets(buckets, plan, s, function):
   """Calls function(batch indices, bucket) with the s-th batch of a plan."""
   branches = [functools.partial(function, bucket) for bucket in buckets]
   return lax.switch(plan.bucket_s[s], branches, plan.index_skb[s, 0])
@@ -417,7 +425,7 @@ def make_pass(supernet, method, weights, buckets):
         held = gathered(data, index_b, bucket)
         if method.order == 1:
           return arch_step(state, held, None, lr, temperature, constants)
-        return _over_buckets(
+        return over_buckets(
           buckets,
           plan,
           s,
@@ -426,7 +434,7 @@ def make_pass(supernet, method, weights, buckets):
           ),
         )
 
-      return _over_buckets(buckets, held_out, s, on_held_out)
+      return over_buckets(buckets, held_out, s, on_held_out)
 
     def body(state, s):
       held_loss = jnp.float32(jnp.nan)
@@ -438,7 +446,7 @@ def make_pass(supernet, method, weights, buckets):
           lambda state: (state, held_loss, arch_path_e),
           state,
         )
-      state, loss, path_e = _over_buckets(
+      state, loss, path_e = over_buckets(
         buckets, plan, s, lambda b, index_b: train(b, index_b, state)
       )
       return state, Log(loss, held_loss, path_e, arch_path_e)
@@ -471,7 +479,7 @@ def make_expected(supernet, method, weights, buckets):
       return loss * rows, rows
 
     def body(total, s):
-      found = _over_buckets(
+      found = over_buckets(
         buckets, plan, s, lambda b, index_b: one(b, index_b, s)
       )
       return jax.tree.map(jnp.add, total, found), None

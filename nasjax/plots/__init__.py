@@ -4,7 +4,7 @@ Every function takes arrays and returns a matplotlib Figure that no window and
 no global state knows of: show it in a notebook, or `save` it.
 """
 
-from nasjax.plots import findings
+from nasjax.plots import findings, todm
 from nasjax.plots.cell_key import cell
 from nasjax.plots.comparison import Row, comparison
 from nasjax.plots.costs import pareto, paretos
@@ -56,5 +56,6 @@ __all__ = [
   'search_space',
   'seed_ranges',
   'supernet_ranks',
+  'todm',
   'transfer',
 ]

@@ -4,11 +4,15 @@ from nasjax.spaces.base import MOST_LISTED, Space, check_listed
 from nasjax.spaces.chain import Chain
 from nasjax.spaces.nb_asr import NB_ASR
 from nasjax.spaces.st_nas import ST_NAS, ST_NAS_SWBD, TDNN_D
+from nasjax.spaces.todm import TODM, TODM_SMALL
 
 # By name: those that tables may hold.
-SPACES = {space.name: space for space in (NB_ASR, ST_NAS, ST_NAS_SWBD)}
+SPACES = {
+  space.name: space
+  for space in (NB_ASR, ST_NAS, ST_NAS_SWBD, TODM, TODM_SMALL)
+}
 
 __all__ = [
-  'MOST_LISTED', 'NB_ASR', 'SPACES', 'ST_NAS', 'ST_NAS_SWBD', 'TDNN_D', 'Chain',
-  'Space', 'check_listed',
+  'MOST_LISTED', 'NB_ASR', 'SPACES', 'ST_NAS', 'ST_NAS_SWBD', 'TDNN_D', 'TODM',
+  'TODM_SMALL', 'Chain', 'Space', 'check_listed',
 ]  # fmt: skip

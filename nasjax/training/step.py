@@ -115,7 +115,7 @@ def forward(
     if key is not None and (recipe.frequency_masks or recipe.time_masks):
       x_btf = augmentation.masked(x_btf, batch.len_b, key, recipe)
     outputs = families.form(network).apply(
-      params, x_btf, batch.len_b, gates, key
+      params, x_btf, batch.len_b, gates, key, *families.inputs(network, batch)
     )
     return outputs, held.loss(
       outputs, batch, constants, recipe, network.kernels, axis

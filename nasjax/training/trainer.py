@@ -12,7 +12,7 @@ from nasjax.decoding import error_rates, metrics
 from nasjax.losses import criterion
 from nasjax.models import families
 from nasjax.programs import costs as program_costs
-from nasjax.training import optimisers, population
+from nasjax.training import fitting, optimisers, population
 from nasjax.training import pieces as pieces_lib
 from nasjax.training import step as step_lib
 
@@ -254,6 +254,7 @@ class Trainer:
       checkpoint,
     )
     self.form = families.form(self.network)
+    self.host_gates = families.stack([families.gates(space, a) for a in archs])
     self.programs = population.programs(
       self.network,
       recipe,
@@ -261,7 +262,9 @@ class Trainer:
       mesh,
       train_buckets=prepared.train_buckets,
     )
-    self.host_gates = families.stack([families.gates(space, a) for a in archs])
+    if self.criterion.working_bytes is not None:
+      shapes = self.shapes().params
+      fitting.check(job.macro, recipe, prepared.buckets, mesh, shapes)
     self.gates = population.on_members(self.host_gates, mesh)
     rows = [shard.streams.index(seed) for _, seed in self.members]
     self.row_p = population.on_members(np.array(rows, np.int32), mesh)

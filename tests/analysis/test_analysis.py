@@ -286,3 +286,50 @@ def test_columns_with_nan_are_refused():
     analysis.correlation_matrix([[1, NAN], [2, 3]])
   with pytest.raises(ValueError, match='0 rows'):
     analysis.resampled_correlations(np.zeros((0, 2)))
+
+
+@pytest.mark.parametrize('seed', range(6))
+@pytest.mark.parametrize('objectives', [2, 3, 4])
+def test_fronts_and_volumes_are_pymoos(seed, objectives):
+  hv = pytest.importorskip('pymoo.indicators.hv')
+  sorting = pytest.importorskip('pymoo.util.nds.non_dominated_sorting')
+  rng = np.random.default_rng(seed)
+  # Whole numbers too, so that points are equal and tie.
+  point_nk = rng.integers(1, 8, (25, objectives)) / (1 if seed % 2 else 7.3)
+  reference_k = np.full(objectives, point_nk.max() * 0.9)
+  front = sorting.NonDominatedSorting().do(
+    point_nk, only_non_dominated_front=True
+  )
+  assert np.flatnonzero(analysis.non_dominated(point_nk)).tolist() == sorted(
+    front
+  )
+  want = hv.HV(ref_point=reference_k)(point_nk)
+  assert np.isclose(analysis.hypervolume(point_nk, reference_k), want, 1e-12)
+
+
+def test_volume_by_hand_and_of_nothing():
+  points = [[1, 3], [2, 2], [3, 1], [2, 2], [NAN, 0], [0, 9]]
+  assert analysis.hypervolume(points, (4, 4)) == 6
+  assert analysis.hypervolume(np.zeros((0, 3)), (1, 1, 1)) == 0
+  assert analysis.non_dominated(points).tolist() == [1, 1, 1, 1, 0, 1]
+  with pytest.raises(ValueError, match='reference of shape .3,. for points'):
+    analysis.hypervolume(points, (1, 2, 3))
+
+
+@pytest.mark.parametrize('objectives', [2, 3])
+def test_volume_is_the_share_of_random_points(objectives):
+  rng = np.random.default_rng(objectives)
+  point_nk = rng.random((8, objectives))
+  dart_mk = rng.random((40000, objectives))
+  hit_m = (point_nk[:, None] <= dart_mk[None]).all(axis=2).any(axis=0)
+  got = analysis.hypervolume(point_nk, np.ones(objectives))
+  assert abs(got - hit_m.mean()) < 0.02
+
+
+def test_non_dominated_is_the_front_of_two():
+  rng = np.random.default_rng(0)
+  cost_n, error_n = rng.integers(9, size=(2, 60)).astype(float)
+  np.testing.assert_array_equal(
+    analysis.non_dominated(np.stack([cost_n, error_n], 1)),
+    analysis.pareto_front(cost_n, error_n),
+  )

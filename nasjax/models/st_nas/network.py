@@ -178,7 +178,7 @@ def finish(site, rate, epsilon, params, z_btc, context):
   Args:
     site: number of the layer's dropout.
     rate: of dropout.
-    epsilon: added to the variance.
+    epsilon: added to the variance; None for no normalisation.
     params: 'scale' [c] and 'shift' [c] of the layer normalisation.
     z_btc: what the convolution gave.
     context: tuple whose second element is the key of dropout, or None.
@@ -187,6 +187,8 @@ def finish(site, rate, epsilon, params, z_btc, context):
     y_btc.
   """
   x_btc = jax.nn.relu(z_btc)
+  if epsilon is None:
+    return drop.dropout(x_btc, context[1], site, rate)
   # In two passes, for accuracy.
   x_btc = x_btc - jnp.mean(x_btc, -1, keepdims=True)
   variance_bt1 = jnp.mean(jnp.square(x_btc), -1, keepdims=True)

@@ -61,9 +61,10 @@ def layer(encoder, hidden):
 def encoder_params(encoder, features):
   features = features * encoder.stacked
   total = sum(layer(encoder, hidden) for hidden in encoder.hidden)
-  if features != encoder.channels:
+  if features != encoder.channels and not encoder.padded:
     total += dense(features, encoder.channels)
-  return total + dense(encoder.channels, encoder.joined)
+  outputs = 1 + len(encoder.exits)
+  return total + outputs * dense(encoder.channels, encoder.joined)
 
 
 def predictor_params(predictor):
@@ -72,3 +73,37 @@ def predictor_params(predictor):
   if predictor.kind == 'stateless':
     return total + predictor.context * channels
   return total + predictor.depth * dense(2 * channels, 4 * channels)
+
+
+def encoder_macs(encoder, features, frames):
+  """Counts multiply-accumulates of products with weights; see `cost.macs`.
+
+  A state-space model counts as the recurrence that it is: of each of its
+  complex states six a frame, four to go on and two for the output.
+
+  Args:
+    encoder: `network.Encoder`.
+    features: of its input.
+    frames: of its output.
+  """
+  channels = encoder.channels
+  ways = 1 if encoder.causal else 2
+  share = channels // encoder.heads
+  one = ways * share * (6 * (encoder.states // 2) + share)
+  heads = encoder.heads * encoder.depth * one
+  if encoder.heads > 1:
+    kept = encoder.heads if encoder.gate == 'none' else encoder.heads // 2
+    heads += channels * channels + kept * share * channels
+  each = sum(heads + 2 * channels * hidden for hidden in encoder.hidden)
+  if features * encoder.stacked != channels and not encoder.padded:
+    each += features * encoder.stacked * channels
+  return frames * (each + channels * encoder.joined)
+
+
+def predictor_macs(predictor):
+  """Counts those of one label."""
+  channels = predictor.channels
+  total = channels * predictor.joined
+  if predictor.kind == 'stateless':
+    return total + predictor.context * channels
+  return total + predictor.depth * 8 * channels * channels

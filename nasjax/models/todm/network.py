@@ -41,6 +41,11 @@ class Encoder(nn.Module):
     stacked: frames that become one.
     heads, depth, gate, states, form, causal, rate: of `ssm.SSMLayer`.
     least: layers that no `Choice` leaves out.
+    adaptive: of `ssm.SSMLayer`.
+    padded: whether stacked frames are filled up with zeros, as in
+      `macros.Todm`.
+    exits: layers behind each of which there is an output of its own: what a
+      `Choice` of that depth ends with.
   """
 
   hidden: tuple
@@ -55,6 +60,9 @@ class Encoder(nn.Module):
   causal: bool = False
   rate: float = 0.0
   least: int = 1
+  adaptive: bool = True
+  padded: bool = False
+  exits: tuple[int, ...] = ()
 
   @nn.compact
   def __call__(self, x_btf, len_b, key=None, state=None, choice=None):
@@ -69,12 +77,16 @@ class Encoder(nn.Module):
       choice: `Choice`, for utterances as a whole; None for the largest network.
 
     Returns:
-      enc_btd and its lengths; where a state is given, also the next one.
+      enc_btd and its lengths; where a state is given, also the next one; else,
+      where there are exits, also a tuple of enc_btd of each.
     """
     x_btc, len_b = stack(x_btf, len_b, self.stacked)
-    if x_btc.shape[-1] != self.channels:
+    if self.padded:
+      spare = self.channels - x_btc.shape[-1]
+      x_btc = jnp.pad(x_btc, ((0, 0), (0, 0), (0, spare)))
+    elif x_btc.shape[-1] != self.channels:
       x_btc = modules.Dense(self.channels, name='front')(x_btc)
-    states = []
+    states, inner = [], []
     for n, layer in enumerate(self.layers()):
       if state is None and choice is None:
         x_btc = layer(x_btc, len_b, key)
@@ -83,8 +95,18 @@ class Encoder(nn.Module):
       else:
         x_btc, new = layer(x_btc, len_b, key, state[n])
         states.append(new)
+      if n + 1 in self.exits:
+        exit_ = modules.Dense(self.joined, name=f'exit{n + 1}')
+        inner.append(exit_(x_btc))
     enc_btd = modules.Dense(self.joined, name='out')(x_btc)
-    return (enc_btd, len_b) + (() if state is None else (tuple(states),))
+    if state is not None:
+      return enc_btd, len_b, tuple(states)
+    if not self.exits:
+      return enc_btd, len_b
+    if choice is not None:
+      for depth, exit_btd in zip(sorted(self.exits), inner):
+        enc_btd = jnp.where(choice.depth == depth, exit_btd, enc_btd)
+    return enc_btd, len_b, tuple(inner)
 
   def _chosen(self, n, layer, x_btc, len_b, key, choice):
     def run(layer, x_btc):
@@ -101,7 +123,7 @@ class Encoder(nn.Module):
       ssm.SSMLayer(
         hidden,
         *(self.heads, self.depth, self.gate, self.states, self.form),
-        *(self.causal, self.rate, 2 * n),
+        *(self.causal, self.rate, 2 * n, self.adaptive),
         name=f'layer{n}',
       )
       for n, hidden in enumerate(self.hidden)
@@ -129,7 +151,11 @@ def alone(encoder, params, widths):
       f'{len(widths)} layers; there are {encoder.least} to '
       f'{len(encoder.hidden)}'
     )
-  kept = {k: v for k, v in params.items() if not k.startswith('layer')}
+  kept = {
+    k: v for k, v in params.items() if not k.startswith(('layer', 'exit'))
+  }
+  if len(widths) in encoder.exits:
+    kept['out'] = params[f'exit{len(widths)}']
   for n, width in enumerate(widths):
     if width not in encoder.hidden[n]:
       raise ValueError(
@@ -137,7 +163,8 @@ def alone(encoder, params, widths):
       )
     layer = params[f'layer{n}']
     kept[f'layer{n}'] = layer | {'ffn': elastic.sliced(layer['ffn'], width)}
-  return encoder.clone(hidden=widths, least=1, parent=None), kept
+  plain = encoder.clone(hidden=widths, least=1, exits=(), parent=None)
+  return plain, kept
 
 
 def stack(x_btf, len_b, count):

@@ -32,6 +32,18 @@ class Suggestion(NamedTuple):
   epochs_n: jax.Array
 
 
+class Limit(NamedTuple):
+  """What a searcher may suggest.
+
+  Attributes:
+    meets: arch_nd, traced -> bool_n.
+    cheapest: the vector of the lowest cost, which meets it.
+  """
+
+  meets: Callable[[jax.Array], jax.Array]
+  cheapest: tuple[int, ...]
+
+
 class Searcher(NamedTuple):
   """A search algorithm.
 

@@ -26,7 +26,9 @@ class State(NamedTuple):
   pers_p: jax.Array
 
 
-def make(sizes, epochs, budget, batch=1, population=10, sample=3):
+def make(
+  sizes, epochs, budget, batch=1, population=10, sample=3, limit=None, tries=16
+):
   """Returns the Searcher.
 
   Suggestions are random until the population is full. From then on each is a
@@ -41,12 +43,16 @@ def make(sizes, epochs, budget, batch=1, population=10, sample=3):
       suggestion have parents from before it.
     population: how many live.
     sample: how many compete to be a parent.
+    limit: `base.Limit`; what does not meet it is never suggested: the first of
+      so many `tries` that does is, or else the cheapest vector.
+    tries: see `limit`.
 
   Raises:
     ValueError: naming the value.
   """
   sizes_d = base.check(sizes, epochs, budget, batch)
-  for name, value in ('population', population), ('sample', sample):
+  numbers = ('population', population), ('sample', sample), ('tries', tries)
+  for name, value in numbers:
     if not isinstance(value, int) or value < 1:
       raise ValueError(f'{name}={value}; want a positive integer')
 
@@ -55,8 +61,8 @@ def make(sizes, epochs, budget, batch=1, population=10, sample=3):
     archs_pd = jnp.zeros((population, len(sizes_d)), jnp.int32)
     return State(archs_pd, jnp.full(population, jnp.inf))
 
-  def ask(key, state):
-    u_nk = draws.floats(key, batch, max(len(sizes_d), sample + 2))
+  def drawn(key, state, count):
+    u_nk = draws.floats(key, count, max(len(sizes_d), sample + 2))
     drawn_ns = draws.integers(u_nk[:, :sample], population)
     best_n = jnp.argmin(state.pers_p[drawn_ns], axis=1)
     parent_n = jnp.take_along_axis(drawn_ns, best_n[:, None], axis=1)[:, 0]
@@ -66,7 +72,19 @@ def make(sizes, epochs, budget, batch=1, population=10, sample=3):
     # The same floats serve both: only one of the two is ever used.
     random_nd = draws.integers(u_nk[:, : len(sizes_d)], sizes_d[None])
     full = jnp.isfinite(state.pers_p).all()
-    return base.full(jnp.where(full, child_nd, random_nd), epochs), state
+    return jnp.where(full, child_nd, random_nd)
+
+  def ask(key, state):
+    if limit is None:
+      return base.full(drawn(key, state, batch), epochs), state
+    arch_md = drawn(key, state, batch * tries)
+    meets_nt = limit.meets(arch_md).reshape(batch, tries)
+    arch_ntd = arch_md.reshape(batch, tries, len(sizes_d))
+    first_n = jnp.argmax(meets_nt, axis=1)
+    arch_nd = jnp.take_along_axis(arch_ntd, first_n[:, None, None], 1)[:, 0]
+    cheapest_d = jnp.asarray(limit.cheapest, jnp.int32)
+    arch_nd = jnp.where(meets_nt.any(1)[:, None], arch_nd, cheapest_d[None])
+    return base.full(arch_nd, epochs), state
 
   def tell(state, suggestion, per_n):
     archs = jnp.concatenate([state.archs_pd, suggestion.arch_nd])

@@ -1,0 +1,272 @@
+"""TODM's family: transducers, and encoders for CTC, of elastic layers.
+
+A network of one architecture has the widths of its layers fixed. Of the largest
+one, elastic, all others are a part; `ELASTIC` says which.
+"""
+
+import dataclasses
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nasjax.models import base, macros
+from nasjax.models.todm import cost, network
+from nasjax.spaces import todm as spaces
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+  """What a transducer gives: its scores, of all nodes, would be large.
+
+  Attributes:
+    enc_btd: of the encoder.
+    len_b: its frames.
+    pred_bud: of the predictor, u from 0 to L labels said; None where no labels
+      were given.
+    params: of predictor and joiner.
+    predictor: the module.
+  """
+
+  enc_btd: jax.Array
+  len_b: jax.Array
+  pred_bud: jax.Array | None
+  params: dict
+  predictor: network.Predictor = dataclasses.field(metadata={'static': True})
+
+  @property
+  def joiner(self):
+    """The joiner's parameters, those of `join`."""
+    return self.params['joiner']
+
+  @property
+  def join(self):
+    """The joiner as losses take it, of (params, enc_bt1d, pred_b1ud)."""
+    return network.join
+
+  def decoding(self):
+    """Returns start, predict and join of a `decoding.transducer.Model`."""
+    return network.decoding(self, self.params)
+
+
+class Network(nn.Module):
+  """Features to what a criterion reads.
+
+  Attributes:
+    macro: the numbers.
+    ops: widths of each layer, by name. One makes a plain network, several an
+      elastic one.
+    rate: of dropout.
+    conv_dropout, kernels, mode: not used.
+    precision: of products; float32.
+    least: layers that an elastic one never leaves out; 0 for all.
+    adaptive: whether narrower parts of an elastic one drop less.
+    exits: as in `network.Encoder`.
+  """
+
+  macro: macros.Todm
+  ops: tuple[tuple[str, ...], ...]
+  rate: float = 0.0
+  conv_dropout: bool = True
+  kernels: str = 'xla'
+  precision: str = 'float32'
+  mode: str = 'mixed'
+  least: int = 0
+  adaptive: bool = True
+  exits: tuple[int, ...] = ()
+
+  def setup(self):
+    macro = self.macro
+    if not 1 <= len(self.ops) <= macro.blocks:
+      raise ValueError(
+        f'{len(self.ops)} layers, but macro {macro.name} has {macro.blocks}'
+      )
+    if self.precision != 'float32':
+      raise ValueError(
+        f'precision={self.precision!r}: macro {macro.name} computes in '
+        "'float32' alone"
+      )
+    self.encoder = encoder(
+      macro,
+      tuple(
+        int(names[0]) if len(names) == 1 else tuple(map(int, names))
+        for names in self.ops
+      ),
+      rate=self.rate,
+      least=self.least or len(self.ops),
+      adaptive=self.adaptive,
+      exits=self.exits,
+    )
+    if macro.transduces:
+      self.predictor = predictor(macro)
+      self.joiner = network.Joiner(macro.outputs)
+
+  def __call__(self, x_btf, len_b, gates, key=None, labels_bl=None):
+    """Runs one network.
+
+    Args:
+      x_btf: normalised features.
+      len_b: valid frames; whatever lies beyond never reaches valid outputs.
+      gates: () for a plain network; of an elastic one `network.Choice`, or
+        None for the largest.
+      key: uint32 (2,) of dropout, None to switch it off.
+      labels_bl: transcripts, for the predictor; None where nobody asks what
+        it says to them.
+
+    Returns:
+      `Outputs`; without a predictor logits_btv and their lengths.
+    """
+    return self.with_exits(x_btf, len_b, gates, key, labels_bl)[0]
+
+  def with_exits(self, x_btf, len_b, gates, key=None, labels_bl=None):
+    """Returns the outputs, and a tuple of those behind each exit."""
+    chex.assert_shape(x_btf, (None, None, self.macro.features))
+    choice = gates or None
+    enc_btd, len_b, *inner = self.encoder(x_btf, len_b, key, choice=choice)
+    inner = inner[0] if inner else ()
+    if not self.macro.transduces:
+      return (enc_btd, len_b), tuple((x_btv, len_b) for x_btv in inner)
+    if labels_bl is None and self.is_initializing():
+      labels_bl = jnp.zeros((len(x_btf), 1), jnp.int32)
+    pred_bud = None if labels_bl is None else self.predictor(labels_bl)
+    if self.is_initializing():
+      self.joiner(enc_btd[:, :1, None], pred_bud[:, None, :1])
+    parts = self.variables['params']
+    outputs = Outputs(
+      enc_btd,
+      len_b,
+      pred_bud,
+      {name: parts[name] for name in ('predictor', 'joiner')},
+      self.predictor.clone(parent=None, name=None),
+    )
+    return outputs, tuple(
+      dataclasses.replace(outputs, enc_btd=x_btd) for x_btd in inner
+    )
+
+
+def encoder(macro, hidden, **options):
+  """Returns the encoder of a macro network, of some widths a layer."""
+  return network.Encoder(
+    hidden,
+    channels=macro.width,
+    joined=macro.joined if macro.transduces else macro.outputs,
+    stacked=macro.stacked,
+    heads=macro.heads,
+    depth=macro.depth,
+    gate=macro.gate,
+    states=macro.states,
+    causal=macro.causal,
+    padded=macro.padded,
+    **options,
+  )
+
+
+def predictor(macro):
+  """Returns the predictor of a macro network."""
+  return network.Predictor(
+    macro.outputs,
+    macro.predictor_width,
+    macro.joined,
+    macro.predictor,
+    macro.predictor_depth,
+    macro.context,
+  )
+
+
+def _ops(space, arch):
+  return tuple(map(str, spaces.widths(space, arch)))
+
+
+def _blocks(space, macro):
+  if macro.blocks != spaces.layers(space):
+    raise ValueError(
+      f'macro {macro.name!r} has {macro.blocks} blocks, space {space.name} has '
+      f'{spaces.layers(space)}'
+    )
+
+
+def _params(space, arch, macro):
+  built = encoder(macro, spaces.widths(space, arch))
+  total = cost.encoder_params(built, macro.features)
+  if macro.transduces:
+    total += cost.predictor_params(predictor(macro))
+    total += cost.dense(macro.joined, macro.outputs)
+  return total
+
+
+def _macs(space, arch, macro, frames):
+  # A transducer is run as if it said a label a frame: its predictor once, and
+  # its joiner.
+  frames = macro.output_frames(frames)
+  built = encoder(macro, spaces.widths(space, arch))
+  total = cost.encoder_macs(built, macro.features, frames)
+  if macro.transduces:
+    joiner = macro.joined * macro.outputs
+    total += frames * (cost.predictor_macs(predictor(macro)) + joiner)
+  return total
+
+
+def _l2(params):
+  """Sum of squares of all products; of biases, norms and states none."""
+  total = 0.0
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    if path[-1].key.endswith('kernel'):
+      total = total + jnp.sum(jnp.square(leaf))
+  return total
+
+
+def _elastic(space, macro, numbers, adaptive=True, exits=()):
+  names = space.choices[: spaces.layers(space)]
+  least = min(spaces.depths(space))
+  return Network(macro, names, *numbers, least, adaptive, tuple(exits))
+
+
+def _choice(space, arch):
+  *width_n, depth = space.parse(arch)
+  return network.Choice(
+    np.array(width_n, np.int32), np.int32(spaces.depths(space)[depth])
+  )
+
+
+def _extract(space, arch, macro, params):
+  exits = tuple(
+    int(name.removeprefix('exit'))
+    for name in params['encoder']
+    if name.startswith('exit')
+  )
+  names = space.choices[: spaces.layers(space)]
+  hidden = tuple(tuple(map(int, widths)) for widths in names)
+  least = min(spaces.depths(space))
+  _, kept = network.alone(
+    encoder(macro, hidden, least=least, exits=exits),
+    params['encoder'],
+    spaces.widths(space, arch),
+  )
+  return params | {'encoder': kept}
+
+
+ELASTIC = base.Elastic(
+  _elastic,
+  _choice,
+  _extract,
+  spaces.largest,
+  spaces.smallest,
+  whole=base.nothing,
+  exits=lambda space: tuple(sorted(spaces.depths(space)[1:])),
+)
+
+FAMILY = base.Family(
+  macros=macros.BY_SPACE['todm'] | macros.BY_SPACE['todm_small'],
+  Network=Network,
+  ops=_ops,
+  signature=_ops,
+  params=_params,
+  macs=_macs,
+  l2=_l2,
+  fits=_blocks,
+  inputs=('labels_bl',),
+  elastic=ELASTIC,
+)
