@@ -13,7 +13,7 @@ import tiny_todm
 from nasjax import spaces
 from nasjax.losses import criterion
 from nasjax.models import common, families, macros
-from nasjax.oneshot import sandwich
+from nasjax.oneshot import rounding, sandwich, sandwich_steps
 from nasjax.programs import memory
 from nasjax.training import batches, fitting
 from nasjax.training import step as step_lib
@@ -82,14 +82,14 @@ def own_gradient(arch, number=None):
 
   loss, grads = run(own)
   zeros = jax.tree.map(np.zeros_like, params())
-  return float(loss), sandwich.planted(zeros, jax.device_get(grads))
+  return float(loss), rounding.planted(zeros, jax.device_get(grads))
 
 
 @pytest.mark.slow
 def test_the_gradient_is_the_sum_of_the_four_networks_own():
   one = training()
   archs = [(0, 0, 1), (0, 1, 0), (0, 0, 1)]
-  run = jax.jit(sandwich.make_gradients(one))
+  run = jax.jit(sandwich_steps.make_gradients(one))
   grads, log = run(params(), batch(), gates_of(archs), None, 1.0)
   alone = [own_gradient((1, 1, 0))]
   alone += [own_gradient(arch, n) for n, arch in enumerate(archs)]
@@ -110,7 +110,7 @@ def test_who_is_like_the_largest_learns_nothing_from_it():
   run = {
     weight: jax.jit(
       functools.partial(
-        sandwich.make_gradients(
+        sandwich_steps.make_gradients(
           training(fixed=ALL, distil=criterion.Distillation(count=2))
         ),
         weight=weight,
@@ -137,17 +137,17 @@ def test_the_largest_alone_is_plain_training():
   one = training(students=0)
   member = step_lib.Member(
     params(),
-    jax.device_get(sandwich._optimiser(one, False, 0.1)[0].init(params())),
+    jax.device_get(sandwich_steps.optimiser(one, False, 0.1)[0].init(params())),
     jnp.int32(0),
     jnp.bool_(True),
     jnp.zeros(2, jnp.uint32),
   )
-  state = sandwich.State(
+  state = sandwich_steps.State(
     member.params, member.opt_state, (), member.step, member.alive, member.key,
     {},
   )  # fmt: skip
   nothing = jax.tree.map(lambda leaf: leaf[:0], gates_of([(0, 0, 0)]))
-  found, log = jax.jit(sandwich.make_step(one))(
+  found, log = jax.jit(sandwich_steps.make_step(one))(
     state, batch(), nothing, 0.1, 1.0
   )
   network = families.single(SPACE, one.largest, MACRO)
@@ -207,16 +207,17 @@ def test_a_supernet_learns_and_goes_on_where_it_was_killed(tmp_path):
 
 
 def test_rows_are_shared_out_without_one_twice():
-  rows = [np.asarray(sandwich.rows_of(9, n)) for n in range(3)]
+  rows = [np.asarray(sandwich_steps.rows_of(9, n)) for n in range(3)]
   np.testing.assert_array_equal(rows, [[0, 4], [1, 5], [2, 6]])
-  assert sandwich.rows_of(2, 2).tolist() == [0]
+  assert sandwich_steps.rows_of(2, 2).tolist() == [0]
   assert sandwich.forwards(sandwich.Options()) == 1 + 3 / 4
   assert sandwich.forwards(sandwich.ROWS['A3']) == 1
 
 
 def test_rows_of_the_table_are_settings_one_upon_the_other():
   rows = sandwich.ROWS
-  assert list(rows) == ['A2', 'A3', 'B0', 'B1', 'C', 'D', 'E', 'F', 'exits']
+  assert list(rows)[:8] == ['A2', 'A3', 'B0', 'B1', 'C', 'D', 'E', 'F']
+  assert rows['topk'].selects and not rows['C'].selects
   assert rows['B0'].fixed == ('depth',) and not rows['B1'].adaptive_dropout
   assert rows['C'] == dataclasses.replace(rows['B1'], adaptive_dropout=True)
   assert rows['D'].distil.differ == 'kl' and rows['E'].distil.differ == 'alpha'
@@ -241,14 +242,14 @@ def test_weights_are_rounded_to_eight_bits_each_channel_by_itself():
   rng = np.random.default_rng(0)
   kernel = rng.normal(size=(5, 3)).astype(np.float32) * [[1, 10, 0]]
   tree = {'ffn': {'kernel': kernel, 'bias': kernel[0]}}
-  found = sandwich.fake_quantised(tree)['ffn']
+  found = rounding.fake_quantised(tree)['ffn']
   np.testing.assert_array_equal(found['bias'], kernel[0])
   step = np.abs(kernel).max(0) / 127
   assert (np.abs(found['kernel'] - kernel) <= step / 2 + 1e-6).all()
   assert len(np.unique(found['kernel'][:, 2])) == 1
   # Of a part the scales are its own.
   part = {'ffn': {'kernel': kernel[:2], 'bias': kernel[0]}}
-  put = sandwich.planted(tree, sandwich.fake_quantised(part))['ffn']['kernel']
+  put = rounding.planted(tree, rounding.fake_quantised(part))['ffn']['kernel']
   assert put.shape == (5, 3) and not put[2:].any()
   np.testing.assert_allclose(put[:2], kernel[:2], atol=step.max() / 2 + 1e-6)
 
