@@ -27,6 +27,8 @@ from typing import NamedTuple
 import numpy as np
 
 METHODS = ('topk', 'orthosoftmax')
+# How far scores of a softmax may lie apart.
+_SURE = 8.0
 
 
 class Part(NamedTuple):
@@ -85,8 +87,11 @@ def moved(method, scores, pull_nu, kept_nu, rate, penalty=3.0):
   slope_ju = in_jn @ pull_nu / np.maximum(in_jn.sum(1, keepdims=True), 1)
   # A softmax makes way for those before it, they do not for it.
   slope_ju = slope_ju + penalty * (np.cumsum(p_ju, 0) - p_ju)
-  mean_j1 = (p_ju * slope_ju).sum(1, keepdims=True)
-  return scores - rate * p_ju * (slope_ju - mean_j1) * len(scores)
+  # By mirror descent, whose steps do not vanish where a softmax is sure; and
+  # none gets so sure that it could not be led away again.
+  scores = scores - rate * slope_ju
+  scores = scores - scores.max(1, keepdims=True)
+  return np.maximum(scores, -_SURE)
 
 
 def overlap(scores):

@@ -88,16 +88,14 @@ def test_planted_parts_are_found(method):
   assert grown(method, scores, 6) == (2, 4)
 
 
-def test_softmaxes_come_to_pick_different_parts():
+def test_softmaxes_pick_the_parts_in_the_order_of_their_worth():
   scores = 0.5 * np.random.default_rng(0).normal(size=(5, 5))
   before = selection.overlap(scores)
-  kept_nu = np.ones((1, 5), bool)
-  for _ in range(400):
-    scores = selection.moved(
-      'orthosoftmax', scores, np.zeros((1, 5)), kept_nu, 0.5
-    )
+  pull_nu, kept_nu = np.array([[-1, -5, -2, -4, -3]]), np.ones((1, 5), bool)
+  for _ in range(300):
+    scores = selection.moved('orthosoftmax', scores, pull_nu, kept_nu, 0.3)
   assert selection.overlap(scores) < 0.1 * before
-  assert sorted(scores.argmax(1)) == list(range(5))
+  assert scores.argmax(1).tolist() == [1, 3, 4, 2, 0]
 
 
 def test_scores_of_parts_that_nobody_has_stay():
