@@ -202,6 +202,17 @@ class Training:
         f'recipe {self.recipe.name}: loss={self.recipe.loss!r} knows of no '
         'distillation; leave distil out'
       )
+    distil, outputs = self.options.distil, self.macro.outputs
+    if distil is not None and (distil.symbols or 2) >= outputs:
+      raise ValueError(
+        f'distil: {distil.symbols or 2} of {outputs} outputs leave no rest; '
+        'give a smaller count'
+      )
+    if self.recipe.consistency:
+      raise ValueError(
+        f'recipe {self.recipe.name}: consistency={self.recipe.consistency!r} '
+        'is of single networks; a supernet wants 0'
+      )
     if self.options.selects and not self.parts:
       raise ValueError(
         f'selection={self.options.selection!r}: nobody has told what parts '

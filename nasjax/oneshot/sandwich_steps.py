@@ -16,7 +16,7 @@ from nasjax.layers import dropout
 from nasjax.losses import criterion
 from nasjax.models import families
 from nasjax.oneshot import steps as steps_lib
-from nasjax.training import batches, optimisers
+from nasjax.training import augmentation, batches, optimisers
 from nasjax.training.optimisers import one_pass
 
 # A student has this share of the rows of a batch.
@@ -119,6 +119,10 @@ def make_gradients(training):
     return training.elastic.pull(training.space, params, grads)[own]
 
   def gradients(params, batch, gates_n, key, weight, constants=None):
+    if key is not None and masks(recipe):
+      # Of a row the largest network and its student see the same.
+      x_btf = augmentation.masked(batch.x_btf, batch.len_b, key, recipe)
+      batch = batch._replace(x_btf=x_btf)
     (_, (loss, teacher)), grads = jax.value_and_grad(largest, has_aux=True)(
       params, batch, key, constants
     )
@@ -146,6 +150,11 @@ def make_gradients(training):
     return grads, Log(loss, loss_n, apart_n, pull_nu)
 
   return gradients
+
+
+def masks(recipe):
+  """Whether a recipe hides parts of what is heard."""
+  return bool(recipe.frequency_masks or recipe.time_masks)
 
 
 def rows_of(batch, number):
@@ -179,7 +188,8 @@ def make_step(training, late=False):
 
   def step(state, batch, gates_n, lr, weight, constants=None):
     key = jax.random.wrap_key_data(state.key, impl='threefry2x32')
-    key = dropout.step_key(key, state.step) if training.recipe.dropout else None
+    draws = training.recipe.dropout or masks(training.recipe)
+    key = dropout.step_key(key, state.step) if draws else None
     grads, log = gradients(state.params, batch, gates_n, key, weight, constants)
     pair, decay = optimiser(training, late, lr)
     ok = state.alive & jnp.isfinite(log.loss) & jnp.isfinite(log.loss_n).all()

@@ -94,6 +94,7 @@ def test_the_gradient_is_the_sum_of_the_four_networks_own():
   alone = [own_gradient((1, 1, 0))]
   alone += [own_gradient(arch, n) for n, arch in enumerate(archs)]
   losses = [loss for loss, _ in alone]
+  assert np.isfinite(losses).all()
   np.testing.assert_allclose([log.loss, *log.loss_n], losses, rtol=1e-5)
   expected = jax.tree.map(lambda *parts: sum(parts), *(g for _, g in alone))
   jax.tree.map(
@@ -263,6 +264,7 @@ def test_weights_are_rounded_to_eight_bits_each_channel_by_itself():
     ({'distil': criterion.Distillation(select='all')}, "select is 'all'"),
     ({'students': 0, 'distil': criterion.Distillation()}, 'without effect'),
     ({'fixed': ('width9',)}, "'width9' is no decision"),
+    ({'distil': criterion.Distillation()}, '10 of 6 outputs leave no rest'),
   ],
 )  # fmt: skip
 def test_options_without_sense_are_refused(changes, words):
