@@ -245,7 +245,7 @@ class _Timed(NamedTuple):
 
 def _timed(training, prepared, steps=3):
   """Times a few steps of a training, and how long one network is judged."""
-  from nasjax.oneshot import sandwich
+  from nasjax.oneshot import sandwich, sandwich_steps
   from nasjax.programs import memory as memory_lib
 
   trainer = sandwich.SupernetTrainer(training, prepared)
@@ -261,7 +261,7 @@ def _timed(training, prepared, steps=3):
     prepared.mesh,
   ), trainer.constants  # fmt: skip
   started = time.perf_counter()
-  program = sandwich.make_pass(training, prepared.train_buckets)
+  program = sandwich_steps.make_pass(training, prepared.train_buckets)
   compiled = jax.jit(program).lower(*arguments).compile()
   compile_s = time.perf_counter() - started
   started = time.perf_counter()

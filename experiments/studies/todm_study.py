@@ -26,6 +26,8 @@ _TOLD = {
   'E': 'distillation by alpha-divergence',
   'F': 'E, at last by ScaledAdam',
   'exits': 'largest alone, networks end at inner layers',
+  'topk': 'C, networks of the best scores',
+  'orthosoftmax': 'C, networks by OrthoSoftmax',
 }
 _ABLATION = re.compile(r'(kl|alpha)_(?:top([1-9]\d*)|label_blank)')
 
