@@ -48,6 +48,7 @@ MAY_USE = {
     *('training', 'models', 'layers', 'losses', 'data', 'decoding', 'storage'),
     'spaces',
   ),
+  'deploying': ('benchmark', 'models', 'spaces', 'storage', 'training'),
   'listening': (
     *('oneshot', 'training', 'models', 'losses', 'data', 'decoding'),
     *('table', 'storage', 'spaces'),
@@ -55,7 +56,7 @@ MAY_USE = {
 }
 
 # What nasjax itself hands on, once it is asked for.
-HANDED_ON = ('listening',)
+HANDED_ON = ('deploying', 'listening')
 
 # Parts of a package that may import less than it. A search algorithm sees
 # architectures and scores, not where the scores come from.

@@ -547,3 +547,48 @@ class Searches:
           f'{gone} {text}: loss {loss:.2f}, {self._metric} {per:.1%}, '
           f'{done}/{self._total} search-epochs{left}'
         )
+
+
+class Parts:
+  """The progress bar of work in parts, called with a line after each.
+
+  Where the output is no terminal, the lines instead.
+
+  Args:
+    total: how many parts there are at most.
+  """
+
+  def __init__(self, total):
+    self._total, self._done, self._here = total, 0, 0
+    self._lock, self._pace = threading.Lock(), Pace()
+    self._started = time.perf_counter()
+    self._progress = Progress(
+      TextColumn('{task.description}', markup=False),
+      BarColumn(8),
+      MofNCompleteColumn(),
+      TextColumn('{task.fields[left]}', markup=False),
+      console=CONSOLE,
+      disable=not CONSOLE.is_terminal,
+    )
+
+  def __enter__(self):
+    self._progress.start()
+    self._task = self._progress.add_task('', total=self._total, left='')
+    return self
+
+  def __exit__(self, *_):
+    self._progress.stop()
+
+  def __call__(self, line, known=False):
+    """Counts a part; `known` where it was done before, and cost nothing."""
+    with self._lock:
+      self._done += 1
+      self._here += not known
+      remaining = max(0, self._total - self._done)
+      left = self._pace.left(self._here, remaining, self._here > 1)
+      self._progress.update(
+        self._task, completed=self._done, description=line, left=left
+      )
+      if not CONSOLE.is_terminal and not known:
+        gone = short(time.perf_counter() - self._started)
+        print_line(f'{gone} {line}{left}')

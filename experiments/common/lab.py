@@ -27,6 +27,10 @@ class Lab:
     jobs.train(self._work, job, missing, len(missing), self._out)
     self._own = self._read()
 
+  def has(self, arch, seed):
+    """Tells whether an architecture was trained with a seed."""
+    return self._row(tuple(int(d) for d in arch), seed) is not None
+
   def value(self, arch, seed, column, metric=None):
     """Returns one number of a network that was trained.
 

@@ -29,9 +29,10 @@ class Meter:
           f'{path} is damaged ({e}); remove it: times of what is over are lost '
           'then, and nothing else'
         ) from None
-    self._begin()
+    self.begin()
 
-  def _begin(self):
+  def begin(self):
+    """Begins a part; what has passed since the last one counts for none."""
     self._started, self._joules = time.perf_counter(), energy.joules()
 
   def lap(self, part):
@@ -41,7 +42,11 @@ class Meter:
     spent = None if None in (joules, before) else joules - before
     self._parts[part] = [seconds * self._devices, spent]
     disk.publish(self._path, json.dumps(self._parts, indent=1).encode())
-    self._begin()
+    self.begin()
+
+  def of(self, part):
+    """Returns the joules of a part; None where it did not tell."""
+    return self._parts.get(part, [None, None])[1]
 
   @property
   def seconds(self):

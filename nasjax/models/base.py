@@ -45,6 +45,10 @@ class Form(NamedTuple):
   apply: Callable
 
 
+def nothing(*_):
+  return None
+
+
 class Elastic(NamedTuple):
   """How the networks of a space are parts of the largest one's.
 
@@ -59,6 +63,11 @@ class Elastic(NamedTuple):
     largest, smallest: space -> their architectures.
     whole: space -> gates of the largest.
     exits: space -> layers where a smaller network may end.
+    parts: space -> what one choice of a decision adds to another, triples of a
+      decision's number and those of the choices before and after, in order from
+      the smallest on; () where that is not known.
+    pull: (space, params, grads) -> the gradient by a gate of 1 at each part's
+      output, from that by the weights.
   """
 
   network: Callable
@@ -68,14 +77,12 @@ class Elastic(NamedTuple):
   smallest: Callable
   whole: Callable
   exits: Callable = lambda space: ()
+  parts: Callable = lambda space: ()
+  pull: Callable = nothing
 
 
 def _fits(space, macro):
   del space, macro
-
-
-def nothing(*_):
-  return None
 
 
 def choices(space, arch):

@@ -12,7 +12,7 @@ import numpy as np
 
 from nasjax import kernels, spaces
 from nasjax.models import macros
-from nasjax.models.base import PLAIN, Form, Numbers
+from nasjax.models.base import PLAIN, Form, Numbers, nothing
 from nasjax.models.base import Family as Family
 from nasjax.models.nb_asr import family as nb_asr
 from nasjax.models.nb_asr.cell import stack as stack
@@ -231,6 +231,11 @@ def supernet(space, ops, macro, recipe, mode, twice=False, platform=None):
     a linen module; see `Family.Network`.
   """
   macros.check_loss(macro, recipe.loss)
+  if family(space).supernet_gates is nothing:
+    raise ValueError(
+      f'candidates of space {space.name} are not mixed; its networks are parts '
+      'of one another (experiments/todm.py)'
+    )
   kind = kernels.choose(platform)
   if twice and kind == 'native':
     kind = 'twice'

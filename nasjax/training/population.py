@@ -21,6 +21,7 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from nasjax.data import batching
+from nasjax.losses import criterion
 from nasjax.programs import chips
 from nasjax.training.batches import ROW as ROW
 from nasjax.training.batches import Data as Data
@@ -184,7 +185,7 @@ def make_eval_pass(network, recipe, buckets, axis=None):
   """
   widest = max(b.batch for b in buckets)
   longest = network.macro.output_frames(max(b.frames for b in buckets))
-
+  longest *= criterion.of(recipe).per_frame
   score = make_score(network, recipe, widest, longest)
 
   def eval_pass(params_p, gates_p, data, plan, steps, constants=None):

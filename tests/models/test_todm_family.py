@@ -145,6 +145,12 @@ def test_losses_want_the_outputs_that_they_read():
     )  # fmt: skip
 
 
+def test_candidates_are_not_mixed():
+  ops = SPACE.choices
+  with pytest.raises(ValueError, match='are not mixed'):
+    families.supernet(SPACE, ops, MACRO, tiny_todm.RECIPE, 'mixed')
+
+
 def test_macro_networks_of_other_sizes_are_refused():
   with pytest.raises(ValueError, match='2 blocks, space todm_small has 6'):
     families.check(spaces.TODM_SMALL, MACRO)
@@ -179,6 +185,23 @@ def test_the_elastic_network_is_made_of_the_others():
   assert run._cache_size() == 1
   np.testing.assert_allclose(run(None), run(gates), atol=1e-5)
   kernel = jnp.asarray(params['encoder']['layer0']['ffn']['into']['kernel'])
+  # A network that ends early has an output of its own there.
+  exits = families.elastic_network(SPACE, MACRO, tiny_todm.RECIPE, exits=(1,))
+  made = params['encoder'] | {
+    'exit1': jax.tree.map(lambda p: p + 1, params['encoder']['out'])
+  }
+  given = {'params': params | {'encoder': made}}, x_btf, len_b
+  early = elastic.gates(SPACE, [0, 0, 1])
+  ends, inner = jax.jit(
+    lambda gates: exits.apply(*given, gates, method='with_exits')
+  )(early)
+  own = elastic.extract(SPACE, [0, 0, 1], MACRO, given[0]['params'])
+  assert 'exit1' not in own['encoder'] and len(inner) == 1
+  expected = jax.jit(families.single(SPACE, [0, 0, 1], MACRO).apply)(
+    {'params': own}, x_btf, len_b, ()
+  )
+  np.testing.assert_allclose(ends.enc_btd, expected.enc_btd, atol=1e-5)
+  np.testing.assert_array_equal(ends.enc_btd, inner[0].enc_btd)
   cut = elastic.extract(SPACE, [0, 0, 1], MACRO, jax.device_get(params))
   view = cut['encoder']['layer0']['ffn']['into']['kernel']
   assert view.shape == (8, 4) and view.base is not None

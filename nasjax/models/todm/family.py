@@ -248,6 +248,43 @@ def _extract(space, arch, macro, params):
   return params | {'encoder': kept}
 
 
+def _parts(space):
+  blocks = spaces.layers(space)
+  widths = [
+    (n, k - 1, k) for n in range(blocks) for k in range(1, space.sizes[n])
+  ]
+  depths = [(blocks, k, k - 1) for k in range(space.sizes[-1] - 1, 0, -1)]
+  return (*widths, *depths)
+
+
+def _pull(space, params, grads):
+  def dot(*path):
+    weights, slopes = params['encoder'], grads['encoder']
+    for name in path:
+      weights, slopes = weights[name], slopes[name]
+    pairs = zip(jax.tree.leaves(weights), jax.tree.leaves(slopes))
+    return sum(jnp.sum(weight * slope) for weight, slope in pairs)
+
+  def layer(n):
+    # What a whole layer adds to the sum: its two last products.
+    ssm = params['encoder'][f'layer{n}']['ssm']
+    last = ('join',) if 'join' in ssm else (max(ssm), 'mix')
+    return dot(f'layer{n}', 'ssm', *last) + dot(f'layer{n}', 'ffn', 'out')
+
+  found, depths = [], spaces.depths(space)
+  for decision, before, after in _parts(space):
+    if decision < spaces.layers(space):
+      low, high = (int(space.choices[decision][k]) for k in (before, after))
+      weight, slope = (
+        tree['encoder'][f'layer{decision}']['ffn']['out']['kernel'][low:high]
+        for tree in (params, grads)
+      )
+      found.append(jnp.sum(weight * slope))
+    else:
+      found.append(sum(map(layer, range(depths[before], depths[after]))))
+  return jnp.stack(found)
+
+
 ELASTIC = base.Elastic(
   _elastic,
   _choice,
@@ -256,6 +293,8 @@ ELASTIC = base.Elastic(
   spaces.smallest,
   whole=base.nothing,
   exits=lambda space: tuple(sorted(spaces.depths(space)[1:])),
+  parts=_parts,
+  pull=_pull,
 )
 
 FAMILY = base.Family(

@@ -1,0 +1,232 @@
+"""Networks of a size, from a supernet that was trained and searched once.
+
+  found = nasjax.best('results/todm', max_params=400_000)
+  nasjax.load_network(found).transcribe('audio.wav').text
+
+A study (`experiments/todm.py`) leaves beside each supernet what its search
+kept:
+
+  OUT/supernets/NAME.json        the networks that nothing beats in both error
+                                 and size, and the best of each bin of sizes
+  OUT/supernets/NAME/            the supernet's checkpoints
+  OUT/networks/NAME-ARCH/        a network that was taken from it: weights and
+                                 all it needs to hear, a run like others
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import secrets
+import shutil
+
+import jax
+import numpy as np
+
+from nasjax.benchmark import latency
+from nasjax.models import families
+from nasjax.spaces import SPACES
+from nasjax.storage import checkpoints, disk
+from nasjax.training import portable
+
+# Of what is timed, in frames of 10 ms: one utterance of five seconds.
+FRAMES = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class Deployed(os.PathLike):
+  """A network that was taken from a supernet; `load_network` takes it as a run.
+
+  Attributes:
+    place: its directory.
+    arch: int8, its architecture.
+    names: for people.
+    params: how many it has.
+    error: on validation, with the supernet's weights.
+    latency: seconds of a pass here; None where nobody asked.
+    way: how the supernet was trained.
+    seed: of the supernet.
+  """
+
+  place: pathlib.Path
+  arch: np.ndarray = dataclasses.field(compare=False)
+  names: str
+  params: int
+  error: float
+  latency: float | None
+  way: str
+  seed: int
+
+  def __fspath__(self):
+    return str(self.place)
+
+
+def stores(run):
+  """Returns what searches of a run kept, a dict each, as their files have it.
+
+  Raises:
+    ValueError: there is none, or one is damaged.
+  """
+  run = pathlib.Path(run).expanduser()
+  paths = sorted((run / 'supernets').glob('*.json'))
+  found = []
+  for path in paths:
+    try:
+      store = json.loads(path.read_text())
+      found.append(store | {'store': list(store['store'])})
+    except (ValueError, KeyError, TypeError) as e:
+      told = ' '.join(str(e).split())
+      raise ValueError(
+        f'{path} is damaged ({told}); remove it and give the command of the '
+        'study again'
+      ) from None
+  if not found:
+    raise ValueError(
+      f'{run} has no supernet that was searched (supernets/*.json); name the '
+      'directory that --out of experiments/todm.py named, once a search is over'
+    )
+  return found
+
+
+def best(
+  run, max_params=None, max_latency=None, *, way=None, seed=None, frames=FRAMES
+):
+  """Returns the best network under bounds, taken from its supernet.
+
+  Args:
+    run: directory of a study.
+    max_params: the most parameters that it may have.
+    max_latency: the most seconds that a pass of one utterance may take, the
+      median measured here.
+    way: of training, such as 'D'; all are looked at if not given.
+    seed: of the supernet, likewise.
+    frames: of the utterance that is timed, 10 ms each.
+
+  Returns:
+    `Deployed`, that of the lowest error on validation; of equal ones the
+    smallest.
+
+  Raises:
+    ValueError: none is within the bounds; it names the smallest that there is.
+  """
+  rows = [
+    (row, store)
+    for store in stores(run)
+    if way in (None, store['way']) and seed in (None, store['seed'])
+    for row in store['store']
+  ]
+  if not rows:
+    known = sorted({f'{s["way"]}, seed {s["seed"]}' for s in stores(run)})
+    raise ValueError(
+      f'{run} has no supernet of way {way!r} and seed {seed!r}; there are '
+      f'{"; ".join(known)}'
+    )
+  most = float('inf') if max_params is None else max_params
+  fitting = [pair for pair in rows if pair[0]['params'] <= most]
+  if not fitting:
+    row, _ = min(rows, key=lambda pair: pair[0]['params'])
+    raise ValueError(
+      f'{run}: no network has at most {max_params:,} parameters; the smallest '
+      f'has {row["params"]:,}: {row["names"]}'
+    )
+  fitting.sort(key=lambda pair: (pair[0]['validation'], pair[0]['params']))
+  if max_latency is None:
+    return _deployed(run, *fitting[0], None)
+  # The best comes first, so most are never timed.
+  timed = []
+  for row, store in fitting:
+    seconds = _seconds(row, store, frames)
+    if seconds <= max_latency:
+      return _deployed(run, row, store, seconds)
+    timed.append((seconds, row))
+  seconds, row = min(timed, key=lambda pair: pair[0])
+  raise ValueError(
+    f'{run}: no network takes at most {max_latency:g} s for {frames} frames '
+    f'here; the fastest takes {seconds:.3g} s and has {row["params"]:,} '
+    f'parameters: {row["names"]}'
+  )
+
+
+def _seconds(row, store, frames):
+  space = SPACES[store['space']]
+  macro = families.macro(space, store['macro'])
+  watch = latency.Stopwatch(space, macro, 1, frames)
+  return watch.time(space.parse(row['arch'])).median
+
+
+def _deployed(run, row, store, seconds):
+  arch = np.array(row['arch'], np.int8)
+  return Deployed(
+    taken(run, store, arch),
+    arch,
+    *(row['names'], row['params'], row['validation'], seconds),
+    *(store['way'], store['seed']),
+  )
+
+
+def taken(run, store, arch):
+  """Writes a network of a supernet as a run of its own; returns its directory.
+
+  It stands there whole or not at all, and is not written twice.
+
+  Args:
+    run: directory of the study.
+    store: of `stores`.
+    arch: its architecture.
+  """
+  space = SPACES[store['space']]
+  arch = space.parse(arch)
+  digits = '-'.join(map(str, arch.tolist()))
+  final = pathlib.Path(run).expanduser() / 'networks'
+  final /= f'{store["name"]}-{digits}'
+  if final.is_dir():
+    return final
+  place = pathlib.Path(run).expanduser() / 'supernets' / store['name']
+  epoch, state, _ = checkpoints.last(place)
+  macro = families.macro(space, store['macro'])
+  params = families.elastic(space).extract(
+    space, arch, macro, state['params']
+  )  # fmt: skip
+  kept = portable.read(place)
+  about = {
+    'space': space.name,
+    'macro': store['macro'],
+    'recipe': store['recipe'],
+    'corpus': store['corpus'],
+    'corpus_fingerprint': store['fingerprint'],
+    'members': [{'arch': arch.tolist(), 'seed': store['seed']}],
+  }
+  disk.make_directory(final.parent)
+  temporary = final.with_name(f'.{final.name}.{secrets.token_hex(4)}.tmp')
+  inside = temporary / 'checkpoints' / store['name']
+  try:
+    _save(inside, epoch, params, about)
+    pieces = place / portable.PIECES
+    if pieces.exists():
+      disk.publish(inside / portable.PIECES, pieces.read_bytes())
+    disk.publish(
+      inside / portable.NAME, portable.written(kept._replace(about=about))
+    )
+    try:
+      os.replace(temporary, final)
+    except OSError:
+      if not final.is_dir():  # another was faster
+        raise
+    disk.sync_directory(final.parent)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+  return final
+
+
+def _save(place, epoch, params, about):
+  """Saves a network as members of a shard are saved, the only one of it."""
+  state = {
+    'best': jax.tree.map(lambda leaf: np.array(leaf)[None], params),
+    'best_epoch': np.array([epoch]),
+    'diverged_epoch': np.array([0]),
+    'seconds': np.zeros(epoch),
+  }
+  with checkpoints.manager(place, keep=2) as saved:
+    saver = checkpoints.Saver(saved, place)
+    saver.save(epoch, state, about)
+    saver.finish()

@@ -1,0 +1,190 @@
+"""Tests of experiments/todm.py: real processes, one of them killed."""
+
+import json
+import signal
+import sys
+import time
+
+import notebooks
+import own_todm
+import pytest
+import tiny_run
+
+import nasjax
+
+sys.path.insert(0, 'experiments')
+from studies import todm_study
+
+from nasjax.oneshot import sandwich
+
+_OF_THE_TABLE = ('--cells=', '--members_per_shard=', '--out=', '--macro=')
+_OWN = '--own=tests/support/own_todm.py'
+SECONDS = 280
+
+
+def _command(out):
+  """A1 and D of a space of two layers."""
+  tiny = tiny_run.finished()
+  own = [f for f in tiny.flags if not f.startswith(_OF_THE_TABLE)]
+  return (
+    *own,
+    _OWN,
+    '--space=own_todm',
+    '--rows=A1,D',
+    '--sizes=min,max',
+    '--decoder=greedy',
+    '--l2=0',
+    '--cpu_devices=1',
+    '--population=4',
+    '--mutants=1',
+    '--crossings=1',
+    '--generations=3',
+    '--bins=4',
+    f'--out={out}',
+    f'--json={out}.json',
+  )
+
+
+@pytest.mark.parametrize(
+  'flags, told',
+  [
+    (['--rows=A1,Z'], "--rows: 'Z'; there are A1, A2, A3, B0, B1, C, D, E, F"),
+    (['--rows='], '--rows is empty'),
+    (['--ablation=kl_bottom2'], "--ablation: 'kl_bottom2'; want a divergence"),
+    (['--plan_for=h100'], 'is for planning; give --dry_run, too'),
+    (['--plan_for=abacus', '--dry_run'], "no chip is called 'abacus'"),
+    (['--sizes=5', '--plan_for=h100', '--dry_run'], 'there are 0.'),
+    (['--loss=ctc', '--plan_for=h100', '--dry_run'], 'is a transducer'),
+  ],
+)
+def test_bad_flags_are_one_line(flags, told, tmp_path):
+  status, _, errors = tiny_run.forked(
+    f'--out={tmp_path / "out"}', *flags, launcher='todm'
+  )
+  assert status == 1 and told in errors and errors.count('\n') == 1, errors
+
+
+def test_plans_the_paper_s_size_without_corpus_and_device(tmp_path):
+  path = tmp_path / 'plan.json'
+  status, output, errors = tiny_run.forked(
+    '--flagfile=experiments/flags/todm.flags',
+    '--dry_run',
+    '--plan_for=h100',
+    f'--json={path}',
+    launcher='todm',
+  )
+  assert status == 0, errors
+  found = json.loads(path.read_text())
+  rows = {row['what']: row for row in found['rows']}
+  assert list(rows)[:3] == ['A1 min', 'A1 41.04', 'A1 max']
+  assert found['seconds'] == sum(row['total'] for row in rows.values())
+  alone = rows['A1 max']['seconds']
+  assert alone < rows['B1']['seconds'] < rows['D']['seconds'] < 2 * alone
+  assert 'projected time: ' in output and '4,097 outputs' in output
+
+
+def test_ways_are_the_rows_and_variations_of_d():
+  ways, alone = todm_study.ways(
+    ['B1', 'A1', 'D', 'D'], ['kl_top2', 'alpha_label_blank']
+  )
+  assert alone and [way.label for way in ways] == [
+    'B1', 'D', 'kl_top2', 'alpha_label_blank'
+  ]  # fmt: skip
+  assert [way.table for way in ways] == [1, 1, 2, 2]
+  one, other = (way.options.distil for way in ways[2:])
+  assert (one.differ, one.select, one.count) == ('kl', 'top', 2)
+  assert (other.differ, other.select) == ('alpha', 'label_blank')
+  assert ways[1].options == sandwich.ROWS['D']
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _registered():
+  yield
+  own_todm.forget()
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """The directory of a study that was never interrupted."""
+  out = tmp_path_factory.mktemp('todm') / 'whole'
+  status, output, errors = tiny_run.forked(*_command(out), launcher='todm')
+  assert status == 0, errors
+  assert 'Table 1, ways to train: test PER' in output
+  return out
+
+
+def _results(out):
+  """What a study found, without what two honest ones may differ in."""
+  report = json.loads(out.with_suffix('.json').read_text())
+  del report['costs'], report['said']
+  for row in [*report['supernets'], *report['alone']]:
+    for name in [name for name in row if 'seconds' in name or 'joules' in name]:
+      del row[name]
+  return report
+
+
+@pytest.mark.slow
+def test_networks_of_a_supernet_stand_beside_those_trained_alone(whole):
+  report = _results(whole)
+  (supernet,) = report['supernets']
+  assert supernet['label'] == 'D' and supernet['evaluated'] == 4 + 2 * 2
+  sizes = {size['name']: size['params'] for size in report['sizes']}
+  assert report['range'] == [sizes['min'], sizes['max']]
+  for at in supernet['at_sizes']:
+    assert at['params'] <= sizes[at['size']]
+    assert at['test'] >= 0
+  assert [c['size'] for c in report['comparison']] == ['min', 'max']
+  assert [row['size'] for row in report['alone']] == ['min', 'max']
+  params = [row['params'] for row in supernet['store']]
+  assert params == sorted(params) and params[0] == sizes['min']
+  names = {path.name for path in (whole / 'figures').iterdir()}
+  assert names == {'costs.png', 'sizes.png', 'widths_D_1.png'}
+  assert 'energy is not known' in (whole / 'report.md').read_text()
+
+
+@pytest.mark.slow
+def test_what_best_gives_hears_what_the_search_said(whole):
+  (supernet,) = _results(whole)['supernets']
+  row = min(supernet['store'], key=lambda row: row['validation'])
+  found = nasjax.best(whole, way='D', seed=1)
+  assert found.error == row['validation'] and found.params == row['params']
+  status, output, errors = tiny_run.forked(
+    f'--run={found.place}', '--list', _OWN, launcher='transcribe'
+  )
+  assert status == 0, errors
+  assert f'{row["names"]}, seed 1, recipe tiny' in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('stage', ['training', 'search'])
+def test_killed_it_goes_on_to_the_same(whole, tmp_path, stage):
+  out = tmp_path / 'killed'
+  pattern = {'training': 'supernets/*/1', 'search': 'evolution/*.json'}[stage]
+  with tiny_run.start(*_command(out), launcher='todm') as process:
+    deadline = time.monotonic() + SECONDS
+    while not list(out.glob(pattern)) and time.monotonic() < deadline:
+      assert process.poll() is None, process.communicate()
+      time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+  assert not out.with_suffix('.json').exists()
+  status, _, errors = tiny_run.forked(*_command(out), launcher='todm')
+  assert status == 0, errors
+  one, two = _results(whole), _results(out)
+  for report, place in (one, whole), (two, out):
+    for row in report['supernets']:
+      assert row['prepared_corpus']
+      assert str(place) not in json.dumps(row)
+  assert one == two
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_on_it(whole, monkeypatch, capsys):
+  """In this process, which knows of the space."""
+  monkeypatch.setenv('NASJAX_RUN', str(whole))
+  monkeypatch.setenv('NASJAX_DATA_DIR', str(tiny_run.finished().data_dir))
+  names = notebooks.run_here('todm')
+  text = capsys.readouterr().out
+  assert 'way D, seed 1' in text and 'parameters, validation PER' in text
+  assert [f'{s}%:' in text for s in (' 30', ' 50', '100')] == [True] * 3
+  assert names['network'].arch.tolist() == names['chosen'].arch.tolist()
