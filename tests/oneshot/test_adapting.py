@@ -160,6 +160,7 @@ def _prepared():
   return tiny_corpus.prepared(RECIPE)
 
 
+@pytest.mark.slow
 def test_a_soft_network_is_found_and_goes_on_elsewhere(tmp_path):
   source = _search()
   found = searching.run(source, _prepared(), 'tiny', tmp_path)
@@ -256,6 +257,7 @@ def test_architecture_goes_on_pruned_or_not(way):
   assert (np.asarray(after.search.alpha_e[0]) != alpha_k).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('mode', ['path', 'straight', 'recomputed', 'scaled'])
 def test_modes_run_one_candidate_and_note_its_statistics(mode):
   network = SMALL.network(RECIPE, mode)
