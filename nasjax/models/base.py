@@ -36,13 +36,17 @@ class Form(NamedTuple):
       the linen module to those of the form; `lead` leading axes come before
       the network's own. Linear, so moments of optimisers go the same way.
     unpack: its inverse. Both keep NumPy arrays on the host.
-    apply: function of (params, x_btf, len_b, gates, key), the same as
-      `network.apply` but for the order of parameters.
+    apply: function of (params, x_btf, len_b, gates, key, *rest), the same as
+      `network.apply` but for the order of parameters; `rest` is what
+      `Family.inputs` names of a batch.
+    observe: as `apply`, in training: returns the outputs, and what of the
+      parameters is to be replaced (`Family.statistics`); None where nothing is.
   """
 
   pack: Callable
   unpack: Callable
   apply: Callable
+  observe: Callable | None = None
 
 
 def nothing(*_):
@@ -140,9 +144,14 @@ class Family:
       itself; `signature` if not given.
     baselines: architectures by name that people made, to be beaten.
     inputs: names of arrays of a batch (`training.batches.Batch`) that its
-      networks are called with behind the key, such as labels for a predictor.
-      They do without where nobody has them.
+      networks are called with behind the key: labels for a predictor, or
+      languages. They do without where nobody has them.
     elastic: `Elastic`, None where no network is a part of another.
+    statistics: whether networks keep statistics of the batches that they were
+      trained with. Such a network has them among its parameters, so that
+      whatever keeps or moves these does so with them, and no gradient reaches
+      them; in training, that is with a dropout key, it sows what they become in
+      the collection 'statistics', under the names that they have there.
   """
 
   macros: Mapping[str, Any]
@@ -163,3 +172,4 @@ class Family:
   baselines: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   inputs: tuple[str, ...] = ()
   elastic: Elastic | None = None
+  statistics: bool = False
