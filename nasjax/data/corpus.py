@@ -207,6 +207,8 @@ class Split:
       higher speed a network may have too few output frames for them: the loss
       leaves such utterances out.
     samples_u: int64, audio samples of each utterance at 16 kHz, at its speed.
+    language_u: int32, number of each utterance's language, whose alphabet its
+      labels are of (`joined`); None where there is one only.
   """
 
   ids: tuple[str, ...]
@@ -217,6 +219,7 @@ class Split:
   frames_u: np.ndarray
   labels: tuple[np.ndarray, ...]
   samples_u: np.ndarray
+  language_u: np.ndarray | None = None
 
   @property
   def audio_seconds(self) -> float:
@@ -271,6 +274,8 @@ class Corpus:
     frontend: that the features come from.
     speakers: as in `frontend.Fitted`.
     pieces: the model of sub-words, as `word_pieces` has it; None of others.
+    alphabets: of several languages (`joined`) the symbols of each, by its code,
+      in the order of their numbers; None where there is one only.
   """
 
   name: str
@@ -286,6 +291,7 @@ class Corpus:
   frontend: frontend_lib.Frontend = frontend_lib.NB_ASR
   speakers: Mapping = dataclasses.field(default_factory=dict)
   pieces: bytes | None = None
+  alphabets: Mapping[str, tuple[str, ...]] | None = None
 
   @property
   def fitted(self) -> frontend_lib.Fitted:
