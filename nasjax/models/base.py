@@ -36,13 +36,17 @@ class Form(NamedTuple):
       the linen module to those of the form; `lead` leading axes come before
       the network's own. Linear, so moments of optimisers go the same way.
     unpack: its inverse. Both keep NumPy arrays on the host.
-    apply: function of (params, x_btf, len_b, gates, key), the same as
-      `network.apply` but for the order of parameters.
+    apply: function of (params, x_btf, len_b, gates, key, *rest), the same as
+      `network.apply` but for the order of parameters; `rest` is what else a
+      batch has for the network (`batches.Batch.language_b`).
+    observe: as `apply`, in training: returns the outputs, and what of the
+      parameters is to be replaced (`Family.statistics`); None where nothing is.
   """
 
   pack: Callable
   unpack: Callable
   apply: Callable
+  observe: Callable | None = None
 
 
 def _fits(space, macro):
@@ -107,6 +111,11 @@ class Family:
     alone: (space, arch) -> what tells which program runs one architecture by
       itself; `signature` if not given.
     baselines: architectures by name that people made, to be beaten.
+    statistics: whether networks keep statistics of the batches that they were
+      trained with. Such a network has them among its parameters, so that
+      whatever keeps or moves these does so with them, and no gradient reaches
+      them; in training, that is with a dropout key, it sows what they become in
+      the collection 'statistics', under the names that they have there.
   """
 
   macros: Mapping[str, Any]
@@ -125,3 +134,4 @@ class Family:
   spared_flops: Callable = lambda *_: 0
   alone: Callable | None = None
   baselines: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  statistics: bool = False

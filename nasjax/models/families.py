@@ -8,6 +8,7 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nasjax import kernels, spaces
@@ -151,7 +152,47 @@ def form(network):
   def apply(params, *inputs):
     return network.apply({'params': params}, *inputs)
 
-  return Form(itself, itself, apply)
+  def observe(params, *inputs):
+    outputs, held = network.apply(
+      {'params': params}, *inputs, mutable=['statistics']
+    )
+    return outputs, held.get('statistics', {})
+
+  keeps = _family_of(network).statistics
+  return Form(itself, itself, apply, observe if keeps else None)
+
+
+def keeps_statistics(network):
+  """Tells whether the network has statistics among its parameters."""
+  return form(network).observe is not None
+
+
+def observed(network, params, *inputs):
+  """Runs a network in training, as `Form.apply`.
+
+  Returns:
+    its outputs, and what `replaced` is to put into its parameters.
+  """
+  found = form(network)
+  if found.observe is None:
+    return found.apply(params, *inputs), {}
+  return found.observe(params, *inputs)
+
+
+def replaced(params, seen, made=True):
+  """Returns parameters with the statistics of a batch, if a step was `made`.
+
+  Args:
+    params: of the network.
+    seen: of `observed`; a tree of some leaves of `params`.
+    made: bool.
+  """
+  if not isinstance(seen, dict):
+    return jnp.where(made, seen, params)
+  return {
+    name: replaced(leaf, seen[name], made) if name in seen else leaf
+    for name, leaf in params.items()
+  }
 
 
 def l2(network, params):

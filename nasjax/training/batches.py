@@ -22,6 +22,7 @@ class Data(NamedTuple):
     frames_u: its length.
     labels_ul: its transcript, padded with 0.
     label_len_u: length of its transcript.
+    language_u: number of its language; None where there is one only.
   """
 
   x_rk: jax.Array
@@ -29,16 +30,22 @@ class Data(NamedTuple):
   frames_u: jax.Array
   labels_ul: jax.Array
   label_len_u: jax.Array
+  language_u: jax.Array | None = None
 
 
 class Batch(NamedTuple):
-  """One batch, padded to its bucket; rows of weight 0 are empty."""
+  """One batch, padded to its bucket; rows of weight 0 are empty.
+
+  `language_b` is the number of each row's language, for networks of several
+  outputs; None where corpora know of none.
+  """
 
   x_btf: jax.Array
   len_b: jax.Array
   labels_bl: jax.Array
   label_len_b: jax.Array
   weight_b: jax.Array
+  language_b: jax.Array | None = None
 
 
 def features_dtype(recipe, platform):
@@ -115,4 +122,5 @@ def gather(data, index_b, bucket):
     data.labels_ul[safe_b, : bucket.labels],
     jnp.where(real_b, data.label_len_u[safe_b], 0),
     real_b.astype(jnp.float32),
+    None if data.language_u is None else data.language_u[safe_b],
   )

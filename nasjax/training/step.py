@@ -105,6 +105,24 @@ def forward(
     regularisation; the outputs are those of the first.
 
   Raises:
+    ValueError: as `observed`.
+  """
+  found = observed(
+    network, recipe, params, gates, batch, key, axis, constants
+  )
+  return found[:2]
+
+
+def observed(
+  network, recipe, params, gates, batch, key=None, axis=None, constants=None
+):
+  """Runs a network on a batch, as `forward` does.
+
+  Returns:
+    loss and outputs, and what of the parameters a step replaces
+    (`families.observed`), seen in the first view.
+
+  Raises:
     ValueError: the recipe's loss is unknown, or its constants are missing, or
       the outputs of two views cannot be compared.
   """
@@ -114,24 +132,25 @@ def forward(
     x_btf = batch.x_btf
     if key is not None and (recipe.frequency_masks or recipe.time_masks):
       x_btf = augmentation.masked(x_btf, batch.len_b, key, recipe)
-    outputs = families.form(network).apply(
-      params, x_btf, batch.len_b, gates, key
+    rest = () if batch.language_b is None else (batch.language_b,)
+    outputs, seen = families.observed(
+      network, params, x_btf, batch.len_b, gates, key, *rest
     )
-    return outputs, held.loss(
+    return outputs, seen, held.loss(
       outputs, batch, constants, recipe, network.kernels, axis
     )
 
-  outputs, loss = view(key)
+  outputs, seen, loss = view(key)
   if key is None or not recipe.consistency:
-    return loss, outputs
+    return loss, outputs, seen
   if held.consistency is None:
     raise ValueError(
       f'recipe {recipe.name}: consistency={recipe.consistency!r} is for losses '
       f'whose outputs can be compared; loss={recipe.loss!r} has none'
     )
-  others, another = view(dropout.another(key))
+  others, _, another = view(dropout.another(key))
   apart = held.consistency(outputs, others, batch, recipe, axis)
-  return (loss + another) / 2 + recipe.consistency * apart, outputs
+  return (loss + another) / 2 + recipe.consistency * apart, outputs, seen
 
 
 def make_train_step(network, recipe, axis=None):
@@ -148,7 +167,15 @@ def make_train_step(network, recipe, axis=None):
     function of (member, gates, batch, lr, constants) that returns the member
     after the update, and its loss. At a learning rate of 0 there is no update:
     the member stays as it is, its optimiser included.
+
+  Raises:
+    ValueError: batches are spread, and the network keeps statistics of them.
   """
+  if axis is not None and families.keeps_statistics(network):
+    raise ValueError(
+      f'macro {network.macro.name}: its networks normalise by statistics of a '
+      'batch, which must not be spread over devices; leave out --data_devices'
+    )
 
   def train_step(member, gates, batch, lr, constants=None):
     key = dropout.step_key(
@@ -162,14 +189,14 @@ def make_train_step(network, recipe, axis=None):
     l2 = recipe.l2 / devices
 
     def objective(params):
-      loss, _ = forward(
+      loss, _, seen = observed(
         network, recipe, params, gates, batch, key, axis, constants
       )
       if not recipe.l2:
-        return loss, loss
-      return loss + l2 * families.l2(network, params), loss
+        return loss, (loss, seen)
+      return loss + l2 * families.l2(network, params), (loss, seen)
 
-    (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(
+    (_, (loss, seen)), grads = jax.value_and_grad(objective, has_aux=True)(
       member.params
     )
     if axis is not None:
@@ -182,6 +209,7 @@ def make_train_step(network, recipe, axis=None):
       member.params,
       member.alive & trains & jnp.isfinite(loss),
     )
+    params = families.replaced(params, seen, made)
     step, alive = member.step + made, jnp.where(trains, made, member.alive)
     return Member(params, opt_state, step, alive, member.key), loss
 
