@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 import tiny_corpus
 
-from nasjax.data import joined
+from nasjax.data import batching, joined
+from nasjax.training import batches
 
 
 def languages():
@@ -67,3 +69,36 @@ def test_what_cannot_be_joined():
   speakers = dataclasses.replace(given['aa'], mean_f=None)
   with pytest.raises(ValueError, match='normalised by speaker'):
     joined.joined({'aa': speakers})
+
+
+def test_batches_mix_languages_and_know_them():
+  whole = joined.joined(languages())
+  recipe = dataclasses.replace(tiny_corpus.RECIPE, batch=6, batch_long=6)
+  lengths = [batching.lengths(getattr(whole, n)) for n in joined.SPLITS]
+  buckets = batching.make_buckets(lengths, recipe)
+  data = batches.device_data(whole.train, buckets, utterances=30)
+  assert data.language_u.shape == (30,)
+  bucket_u = batching.assign(*lengths[0], buckets)
+  plan = batching.train_plan(bucket_u, buckets, (1,), 1)
+  mixed, seen, gather = 0, [], jax.jit(batches.gather, static_argnums=2)
+  for k, index_b in zip(plan.bucket_s, plan.index_skb[:, 0]):
+    batch = gather(data, index_b[: buckets[k].batch], buckets[k])
+    real_b = index_b[: buckets[k].batch] >= 0
+    for b, u in enumerate(index_b[: buckets[k].batch]):
+      if u < 0:
+        continue
+      seen.append(u)
+      length = len(whole.train.labels[u])
+      assert batch.language_b[b] == whole.train.language_u[u]
+      np.testing.assert_array_equal(
+        batch.labels_bl[b, :length], whole.train.labels[u]
+      )
+      np.testing.assert_array_equal(
+        batch.x_btf[b, : batch.len_b[b]], whole.train.x_tf(u)
+      )
+    mixed += len(set(np.asarray(batch.language_b)[real_b].tolist())) > 1
+  assert sorted(seen) == list(range(len(whole.train.ids)))
+  assert mixed > len(plan.bucket_s) / 2
+  # Without languages nothing of them goes to the devices.
+  plain = batches.device_data(tiny_corpus.corpus().train, buckets)
+  assert plain.language_u is None
