@@ -36,6 +36,7 @@ from nasjax.analysis.contents import (
 from nasjax.analysis.decisions import Decision, Part, decisions, explained
 from nasjax.analysis.fronts import pareto_front
 from nasjax.analysis.leaders import Best, best, expected_best
+from nasjax.analysis.likenesses import Chance, Likeness, likeness
 from nasjax.analysis.separation import (
   Group,
   Separation,
@@ -74,6 +75,7 @@ __all__ = [
   'POWER',
   'TOP_SHARE',
   'Best',
+  'Chance',
   'Ceiling',
   'Chosen',
   'Composition',
@@ -82,6 +84,7 @@ __all__ = [
   'Estimate',
   'Group',
   'Level',
+  'Likeness',
   'Part',
   'Ranking',
   'Results',
@@ -106,6 +109,7 @@ __all__ = [
   'explained',
   'judge',
   'kendall_correlation',
+  'likeness',
   'latencies',
   'mean',
   'means',

@@ -1,9 +1,9 @@
-"""Tests of nasjax/analysis/likeness.py on graphs whose likeness is planted."""
+"""Tests of nasjax/analysis/likenesses.py on planted graphs."""
 
 import numpy as np
 import pytest
 
-from nasjax.analysis import likeness
+from nasjax.analysis import likenesses
 
 
 def graphs(rng, languages, seeds, own):
@@ -23,23 +23,23 @@ def test_numbers_by_hand():
   p_gek = np.zeros((2, 2, 3))
   p_gek[0] = [[1, 0, 0], [0.5, 0.5, 0]]
   p_gek[1] = [[1, 0, 0], [0.2, 0.3, 0.5]]
-  found = likeness.likeness(p_gek, ['a', 'b'], draws=50)
+  found = likenesses.likeness(p_gek, ['a', 'b'], draws=50)
   assert found.matrix_gg[0, 1] == pytest.approx((1 + 0.5) / 2)
   assert found.same_gg[0, 1] == 0.5
   assert found.within is None and found.between.value == pytest.approx(0.75)
-  alone = likeness.likeness(p_gek, ['a', 'a'])
+  alone = likenesses.likeness(p_gek, ['a', 'a'])
   assert alone.between is None and alone.within is None
 
 
 def test_what_is_planted_is_found():
   p_gek, labels = graphs(np.random.default_rng(0), 4, 3, own=2.0)
-  found = likeness.likeness(p_gek, labels, draws=300)
+  found = likenesses.likeness(p_gek, labels, draws=300)
   assert found.within.value > 0.1 and found.within.p < 0.01
   assert found.within.low < 0 < found.within.high < found.within.value
   # One pattern for all languages: alike between them, and not more within.
   rng = np.random.default_rng(1)
   p_gek, _ = graphs(rng, 1, 12, own=2.0)
-  found = likeness.likeness(p_gek, labels, draws=300)
+  found = likenesses.likeness(p_gek, labels, draws=300)
   assert found.between.p < 0.01 and found.between.value > found.between.high
   assert found.within.p > 0.05
 
@@ -47,7 +47,7 @@ def test_what_is_planted_is_found():
 def test_chance_is_seldom_taken_for_more():
   rng = np.random.default_rng(2)
   p_n = [
-    likeness.likeness(*graphs(rng, 2, 2, own=0.0), draws=100, seed=n).between.p
+    likenesses.likeness(*graphs(rng, 2, 2, own=0.0), 100, n).between.p
     for n in range(40)
   ]
   # At a level of 5 %, two of 40 are expected; nine or more are not (p < 1e-3).
@@ -57,6 +57,6 @@ def test_chance_is_seldom_taken_for_more():
 def test_what_are_no_graphs():
   p_gek = np.full((3, 2, 2), 0.5)
   with pytest.raises(ValueError, match='with 2 labels'):
-    likeness.likeness(p_gek, ['a', 'b'])
+    likenesses.likeness(p_gek, ['a', 'b'])
   with pytest.raises(ValueError, match='add up to 1'):
-    likeness.likeness(2 * p_gek, ['a', 'b', 'c'])
+    likenesses.likeness(2 * p_gek, ['a', 'b', 'c'])
