@@ -20,7 +20,8 @@ goes through candidate i only, with factor 1.
 
 A switch that is differentiated by JAX keeps what every branch would need for
 its gradient. Here it holds affine maps only, whose gradients need nothing but
-input and weights, so that it costs what its one branch costs.
+input and weights, so that it costs what its one branch costs. A candidate that
+is not affine, such as a pool of the largest, is run once more for its gradient.
 """
 
 import functools
@@ -57,10 +58,13 @@ class Candidates(NamedTuple):
     affines: for each, a function (params, x_btc, context) that returns z_btc,
       affine in both params and x.
     finish: function (params, z_btc, context) that returns y_btc.
+    tell: function (z_btc, context) of what is to be known of the candidate that
+      runs, beside its output; None where nothing is.
   """
 
   affines: tuple
   finish: callable
+  tell: callable = None
 
 
 def mix(mode, candidates, affine_k, rest_k, edge, x_btc, context):
@@ -78,6 +82,16 @@ def mix(mode, candidates, affine_k, rest_k, edge, x_btc, context):
   Raises:
     ValueError: unknown mode.
   """
+  return mix_and_tell(mode, candidates, affine_k, rest_k, edge, x_btc, context)[
+    0
+  ]
+
+
+def mix_and_tell(mode, candidates, affine_k, rest_k, edge, x_btc, context):
+  """Returns y_btc as `mix`, and what `Candidates.tell` knows of what ran.
+
+  That is None where there is no such function, and for 'mixed', where all run.
+  """
   if mode not in MODES:
     raise ValueError(f'mode is {mode!r}; it must be one of {MODES}')
   count = len(candidates.affines)
@@ -86,24 +100,25 @@ def mix(mode, candidates, affine_k, rest_k, edge, x_btc, context):
     outputs = (
       run(k, candidates, affine_k, rest_k, x_btc, context) for k in range(count)
     )
-    return sum(w * y for w, y in zip(edge.weight_k, outputs, strict=True))
+    return sum(w * y for w, y in zip(edge.weight_k, outputs, strict=True)), None
   z_btc = _switch(candidates.affines, affine_k, edge.index, x_btc, context)
+  told = None if candidates.tell is None else candidates.tell(z_btc, context)
   rest = jax.tree.map(lambda *leaves: jnp.stack(leaves)[edge.index], *rest_k)
   y_btc = candidates.finish(rest, z_btc, context)
   if mode == 'path':
-    return y_btc
+    return y_btc, told
   if mode in ('scaled', 'scaled_sum'):
     weight = edge.weight_k[edge.index]
     y_btc = weight * y_btc
     if mode == 'scaled_sum':
       y_btc = y_btc + (jnp.sum(edge.weight_k) - weight)
-    return y_btc
+    return y_btc, told
   others = (
     edge.other[None]
     if mode == 'pair'
     else (edge.index + 1 + jnp.arange(count - 1)) % count
   )
-  return _attach(
+  y_btc = _attach(
     candidates,
     mode != 'recomputed',
     edge.weight_k,
@@ -112,6 +127,7 @@ def mix(mode, candidates, affine_k, rest_k, edge, x_btc, context):
     y_btc,
     (affine_k, rest_k, x_btc, context),
   )
+  return y_btc, told
 
 
 def run(k, candidates, affine_k, rest_k, x_btc, context):

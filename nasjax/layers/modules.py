@@ -131,3 +131,30 @@ class LSTM(nn.Module):
 
     state, h_tbh = jax.lax.scan(step, tuple(state), z_tbh)
     return jnp.swapaxes(h_tbh, 0, 1), state
+
+
+def reversed_frames(x_btc, len_b):
+  """Turns the valid frames of each utterance round; the others stay."""
+  frame_t = jnp.arange(x_btc.shape[1])[None]
+  back_bt = len_b[:, None] - 1 - frame_t
+  index_bt = jnp.where(back_bt >= 0, back_bt, frame_t)
+  return jnp.take_along_axis(x_btc, index_bt[:, :, None], axis=1)
+
+
+class BiLSTM(nn.Module):
+  """One LSTM layer in both directions, each of its own weights.
+
+  The second one begins with an utterance's last valid frame, so that valid
+  frames of the output do not depend on padding.
+  """
+
+  width: int
+  precision: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x_btc, len_b):
+    """Returns h_bth, `width` channels of each direction side by side."""
+    ahead = LSTM(self.width, self.precision, name='forward')(x_btc)
+    back = LSTM(self.width, self.precision, name='backward')
+    back_bth = back(reversed_frames(x_btc, len_b))
+    return jnp.concatenate([ahead, reversed_frames(back_bth, len_b)], -1)

@@ -15,6 +15,7 @@ from nasjax import kernels, spaces
 from nasjax.models import macros
 from nasjax.models.base import PLAIN, Form, Numbers
 from nasjax.models.base import Family as Family
+from nasjax.models.darts_asr import family as darts_asr
 from nasjax.models.nb_asr import family as nb_asr
 from nasjax.models.nb_asr.cell import stack as stack
 from nasjax.models.st_nas import family as st_nas
@@ -24,6 +25,8 @@ FAMILIES = {
   'nb_asr': nb_asr.FAMILY,
   'st_nas': st_nas.FAMILY,
   'st_nas_swbd': st_nas.FAMILY,
+  'darts_asr': darts_asr.FAMILY,
+  'vgg': darts_asr.VGG,
 }
 MACROS = {n: m for found in FAMILIES.values() for n, m in found.macros.items()}
 _OURS = tuple(FAMILIES)

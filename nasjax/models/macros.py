@@ -154,6 +154,130 @@ class Tdnn:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Planes:
+  """What networks have in common whose features are a plane.
+
+  The front end reads time and frequency as two axes of a plane; layers of
+  LSTMs in both directions and a linear output follow.
+
+  Attributes:
+    name: what tables call it.
+    lstm: hidden units of each direction.
+    lstms: layers of them.
+    outputs: symbols, one of which (0) is the CTC blank.
+    features: of a frame, the height of the plane.
+    heads: of several languages the symbols of each one's own linear output, the
+      blank among them; no more than `outputs`. None for one output of all.
+    stride: of the projection before the front end, along both axes; 1 in the
+      paper.
+    epsilon: of batch normalisations.
+    momentum: weight of a batch in their running statistics.
+  """
+
+  name: str
+  lstm: int = 360
+  lstms: int = 3
+  outputs: int = 48
+  features: int = 83
+  heads: tuple[int, ...] = ()
+  stride: int = 1
+  epsilon: float = 1e-5
+  momentum: float = 0.1
+
+  def __post_init__(self):
+    sizes = (self.lstm, self.lstms, self.outputs, self.features, self.stride)
+    if min(*sizes, *self.widths, *self.heads) < 1 or not 0 < self.momentum <= 1:
+      raise ValueError(f'macro {self.name}: a size is out of range in {self}')
+    if self.heads and max(self.heads) > self.outputs:
+      raise ValueError(
+        f'macro {self.name}: heads {self.heads} have more than the '
+        f'{self.outputs} outputs; give outputs={max(self.heads)}'
+      )
+
+  @property
+  def languages(self):
+    """How many linear outputs there are."""
+    return max(1, len(self.heads))
+
+  @property
+  def channels(self):
+    """Channels of the front end, each number once, and of the LSTMs."""
+    return tuple(dict.fromkeys((*self.widths, 2 * self.lstm)))
+
+  def with_outputs(self, outputs):
+    """The same network with another output alphabet."""
+    return dataclasses.replace(self, outputs=outputs)
+
+  def with_heads(self, heads):
+    """The same network with an output for each language, of so many symbols."""
+    heads = tuple(heads)
+    return dataclasses.replace(self, outputs=max(heads), heads=heads)
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph(_Planes):
+  """The numbers of a network whose front end is a dense graph.
+
+  Attributes:
+    width: channels of every node.
+  """
+
+  width: int = 32
+
+  @property
+  def widths(self):
+    """Channels of the front end."""
+    return (self.width,)
+
+  @property
+  def layers(self):
+    """Layers with weights on the way through all nodes of DARTS-ASR."""
+    return 1 + 5 + self.lstms + 1
+
+  @property
+  def reduction(self):
+    """Input frames for each output frame."""
+    return self.stride
+
+  def output_frames(self, frames):
+    """Frames of the output for `frames` (int or array) of the input."""
+    return -(-frames // self.stride)
+
+
+@dataclasses.dataclass(frozen=True)
+class Vgg(_Planes):
+  """The numbers of a network behind VGG: twice two convolutions and a pool.
+
+  Attributes:
+    small, large: channels of the convolutions of the two front ends.
+  """
+
+  small: int = 128
+  large: int = 512
+
+  @property
+  def widths(self):
+    """Channels of the front ends."""
+    return self.small, self.large
+
+  @property
+  def layers(self):
+    """Layers with weights."""
+    return (self.stride > 1) + 4 + self.lstms + 1
+
+  @property
+  def reduction(self):
+    """Input frames for each output frame."""
+    return 4 * self.stride
+
+  def output_frames(self, frames):
+    """Frames of the output for `frames` (int or array) of the input."""
+    for stride in (self.stride, 2, 2):
+      frames = -(-frames // stride)
+    return frames
+
+
+@dataclasses.dataclass(frozen=True)
 class Plain:
   """The least that a macro network is: for a family of one's own.
 
@@ -190,6 +314,34 @@ ST_NAS = Tdnn('st_nas')
 ST_NAS_SMALL = Tdnn('st_nas_small', width=128)
 ST_NAS_TINY = Tdnn('st_nas_tiny', width=16)
 
+# 83 features: 80 energies and three of pitch, as in the paper. Sizes without
+# pitch, and sizes for two cores: few channels, planes of a quarter.
+DARTS_ASR = Graph('darts_asr')
+DARTS_ASR_CONV3 = Graph('darts_asr_conv3', width=256)
+DARTS_ASR_QUICK = Graph(
+  'darts_asr_quick', lstm=64, features=80, stride=2, width=8
+)
+DARTS_ASR_TINY = Graph(
+  'darts_asr_tiny', lstm=8, lstms=1, features=80, stride=8, width=4
+)
+VGG = Vgg('vgg')
+VGG_QUICK = Vgg('vgg_quick', lstm=64, features=80, small=16, large=64)
+VGG_TINY = Vgg(
+  'vgg_tiny', lstm=8, lstms=1, features=80, stride=2, small=4, large=8
+)
+
+
+def _planes(*sizes):
+  """Returns sizes by name, each also with the other number of features."""
+  found = {}
+  for size in sizes:
+    other = 83 if size.features == 80 else 80
+    found[size.name] = size
+    name = f'{size.name}_{other}'
+    found[name] = dataclasses.replace(size, name=name, features=other)
+  return found
+
+
 _TDNNS = {m.name: m for m in (ST_NAS, ST_NAS_SMALL, ST_NAS_TINY)}
 # By the name of a space: its macro networks by name.
 BY_SPACE = {
@@ -198,12 +350,18 @@ BY_SPACE = {
   },
   'st_nas': _TDNNS,
   'st_nas_swbd': _TDNNS,
+  'darts_asr': _planes(
+    DARTS_ASR, DARTS_ASR_CONV3, DARTS_ASR_QUICK, DARTS_ASR_TINY
+  ),
+  'vgg': _planes(VGG, VGG_QUICK, VGG_TINY),
 }
 # And which of them launchers take, where that is not the first.
 DEFAULTS = {
   'nb_asr': SMALL,
   'st_nas': ST_NAS_SMALL,
   'st_nas_swbd': ST_NAS_SMALL,
+  'darts_asr': DARTS_ASR_QUICK,
+  'vgg': VGG_QUICK,
 }
 
 

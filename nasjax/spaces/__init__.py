@@ -2,13 +2,17 @@
 
 from nasjax.spaces.base import MOST_LISTED, Space, check_listed
 from nasjax.spaces.chain import Chain
+from nasjax.spaces.darts_asr import DARTS_ASR, DARTS_ASR_CONV3, VGG
+from nasjax.spaces.dense import Dense
 from nasjax.spaces.nb_asr import NB_ASR
 from nasjax.spaces.st_nas import ST_NAS, ST_NAS_SWBD, TDNN_D
 
 # By name: those that tables may hold.
-SPACES = {space.name: space for space in (NB_ASR, ST_NAS, ST_NAS_SWBD)}
+SPACES = {
+  space.name: space for space in (NB_ASR, ST_NAS, ST_NAS_SWBD, DARTS_ASR, VGG)
+}
 
 __all__ = [
-  'MOST_LISTED', 'NB_ASR', 'SPACES', 'ST_NAS', 'ST_NAS_SWBD', 'TDNN_D', 'Chain',
-  'Space', 'check_listed',
+  'DARTS_ASR', 'DARTS_ASR_CONV3', 'MOST_LISTED', 'NB_ASR', 'SPACES', 'ST_NAS',
+  'ST_NAS_SWBD', 'TDNN_D', 'VGG', 'Chain', 'Dense', 'Space', 'check_listed',
 ]  # fmt: skip

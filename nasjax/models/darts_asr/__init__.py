@@ -1,0 +1,1 @@
+"""The networks of DARTS-ASR: front ends of two dimensions before LSTMs."""

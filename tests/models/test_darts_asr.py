@@ -1,0 +1,230 @@
+"""The dense graphs of DARTS-ASR and VGG: what they compute, count and keep."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_corpus
+
+from nasjax import cost, spaces
+from nasjax.benchmark import running
+from nasjax.layers import planes
+from nasjax.models import common, counting, families, macros
+
+SPACE = spaces.DARTS_ASR
+MACRO = macros.Graph(
+  'pocket', lstm=3, lstms=1, outputs=6, features=8, stride=2, width=2
+)
+VGG = macros.Vgg(
+  'pocket', lstm=3, lstms=1, outputs=6, features=8, small=2, large=3
+)
+# Every operation, at two nodes at least.
+ARCH = [0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4, 5, 6, 5]
+NETWORKS = {
+  'graph': (SPACE, ARCH, MACRO),
+  'stride 1': (SPACE, ARCH[::-1], dataclasses.replace(MACRO, stride=1)),
+  'small': (spaces.VGG, [0], VGG),
+  'large': (spaces.VGG, [1], dataclasses.replace(VGG, stride=2)),
+}
+KEY = jnp.array([1, 2], jnp.uint32)
+LEN_B = jnp.array([19, 8, 13])
+
+
+def _features(frames=19, seed=0):
+  rng = np.random.default_rng(seed)
+  return jnp.asarray(rng.normal(size=(3, frames, 8)), jnp.float32)
+
+
+def _made(name, macro=None):
+  space, arch, own = NETWORKS[name]
+  network = families.single(space, arch, macro or own)
+  init = jax.jit(lambda key: common.initial_params(network, key, ()))
+  params = init(jax.random.key(3))
+
+  def differ(path, leaf):
+    # Statistics and scales that tell whether they are used.
+    if path[-1].key in ('mean', 'shift'):
+      return leaf + jnp.linspace(-0.3, 0.2, leaf.size)
+    if path[-1].key in ('variance', 'scale'):
+      return leaf * jnp.linspace(0.5, 1.5, leaf.size)
+    return leaf
+
+  return network, jax.tree_util.tree_map_with_path(differ, params)
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_padding_reaches_no_valid_frame(name):
+  network, params = _made(name)
+  apply = jax.jit(lambda x, n: network.apply({'params': params}, x, n, ()))
+  x_btf = _features()
+  junk_btf = jnp.where(
+    jnp.arange(19)[None, :, None] < LEN_B[:, None, None], x_btf, 7.0
+  )
+  logits_btv, len_b = apply(junk_btf, LEN_B)
+  assert len_b.tolist() == network.macro.output_frames(LEN_B).tolist()
+  own, _ = apply(x_btf[1:2, :8], LEN_B[1:2])
+  valid = int(len_b[1])
+  np.testing.assert_allclose(
+    logits_btv[1, :valid], own[0, :valid], rtol=1e-5, atol=1e-5
+  )
+  assert np.isfinite(logits_btv).all()
+
+
+def test_training_normalises_over_valid_frames_alone():
+  network, params = _made('graph')
+  observe = jax.jit(families.form(network).observe)
+  x_btf = _features()
+  junk_btf = jnp.where(
+    jnp.arange(19)[None, :, None] < LEN_B[:, None, None], x_btf, 9.0
+  )
+  (logits_btv, len_b), seen = observe(params, x_btf, LEN_B, (), KEY)
+  (again_btv, _), same = observe(params, junk_btf, LEN_B, (), KEY)
+  valid_bt = np.arange(logits_btv.shape[1])[None] < np.asarray(len_b)[:, None]
+  np.testing.assert_array_equal(logits_btv[valid_bt], again_btv[valid_bt])
+  jax.tree.map(np.testing.assert_array_equal, seen, same)
+  # Convolutions alone have statistics, and evaluation makes none.
+  assert set(seen) == {k for k in params if 'conv' in k} - {'stem_conv'}
+  _, none = observe(params, x_btf, LEN_B, (), None)
+  assert none == {}
+
+
+def test_statistics_are_those_of_valid_elements_by_numpy():
+  rng = np.random.default_rng(1)
+  x_btfc = rng.normal(2, 3, (3, 9, 4, 2)).astype(np.float32)
+  len_b = np.array([9, 2, 5])
+  rows = np.concatenate([x[:n].reshape(-1, 2) for x, n in zip(x_btfc, len_b)])
+  mean_c, variance_c = planes.moments(jnp.asarray(x_btfc), jnp.asarray(len_b))
+  np.testing.assert_allclose(mean_c, rows.mean(0), rtol=1e-5)
+  np.testing.assert_allclose(variance_c, rows.var(0), rtol=1e-5)
+  params = planes.norm_params(2)
+  new = planes.moved(params, (mean_c, variance_c), 0.1)
+  np.testing.assert_allclose(new['mean'], 0.1 * rows.mean(0), rtol=1e-5)
+  np.testing.assert_allclose(new['variance'], 0.9 + 0.1 * rows.var(0), 1e-5)
+  a_c, b_c = planes.norm_factors(params, x_btfc, jnp.asarray(len_b), True, 0.0)
+  y_nc = rows * np.asarray(a_c) + np.asarray(b_c)
+  np.testing.assert_allclose(y_nc.mean(0), 0, atol=1e-5)
+  np.testing.assert_allclose(y_nc.std(0), 1, rtol=1e-5)
+
+
+def _pooled(x_tf, join):
+  """A pool of 3 by 3 by hand, of the elements that are there."""
+  frames, height = x_tf.shape
+  return np.array(
+    [
+      [
+        join(x_tf[max(t - 1, 0) : t + 2, max(f - 1, 0) : f + 2])
+        for f in range(height)
+      ]
+      for t in range(frames)
+    ]
+  )
+
+
+def test_pools_are_those_of_what_is_there():
+  rng = np.random.default_rng(2)
+  x_btfc = rng.normal(-5, 1, (2, 7, 4, 1)).astype(np.float32)
+  len_b = jnp.array([7, 3])
+  masked = planes.mask(jnp.asarray(x_btfc), len_b)
+  for pool, join in ((planes.avg_pool, np.mean), (planes.max_pool, np.max)):
+    y_btfc = pool(masked, len_b)
+    for b, n in enumerate(len_b):
+      by_hand = _pooled(x_btfc[b, :n, :, 0], join)
+      np.testing.assert_allclose(y_btfc[b, :n, :, 0], by_hand, rtol=1e-5)
+  half, n_b = planes.halved(masked, len_b)
+  assert n_b.tolist() == [4, 2] and half.shape == (2, 4, 2, 1)
+  assert half[1, 1, 0, 0] == x_btfc[1, 2, :2, 0].max()
+  assert (half[1, 2:] == 0).all()
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_formulas_count_what_there_is(name):
+  space, arch, macro = NETWORKS[name]
+  _, params = _made(name)
+  counted = sum(
+    leaf.size
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    if path[-1].key not in ('mean', 'variance')
+  )
+  assert cost.params(space, arch, macro) == counted
+  frames = 19
+  counted = counting.macs(space, space.parse(arch), macro, frames)
+  assert cost.macs(space, arch, macro, frames) == counted
+
+
+def test_the_sizes_of_the_paper():
+  # Inputs of the LSTMs outweigh all else: 5 nodes of 32 channels, 83 high, are
+  # 38 M weights; VGG has 21 of 83 left, and so less with many channels.
+  found = {
+    'DARTS-ASR': cost.params(SPACE, spaces.DARTS_ASR_CONV3, macros.DARTS_ASR),
+    'VGG-Small': cost.params(spaces.VGG, [0], macros.VGG),
+    'VGG-Large': cost.params(spaces.VGG, [1], macros.VGG),
+  }
+  first = 2 * 4 * 360 * (5 * 32 * 83 + 360 + 1)
+  rest = 2 * 2 * 4 * 360 * (720 + 360 + 1) + 721 * 48
+  convs = 15 * (32 * 32 * 9 + 3 * 32) + 2 * 32
+  assert found['DARTS-ASR'] == first + rest + convs
+  assert found['VGG-Small'] == 15_487_344
+  assert found['VGG-Large'] == 45_355_248
+
+
+def test_gradients_of_other_heads_are_exactly_zero():
+  macro = MACRO.with_heads((6, 4, 5))
+  assert macro.outputs == 6 and macro.languages == 3
+  network, params = _made('graph', macro)
+  assert {'head0', 'head1', 'head2'} <= set(params['trunk'])
+  language_b = jnp.array([1, 1, 1])
+
+  def loss(params):
+    logits_btv, _ = network.apply(
+      {'params': params}, _features(), LEN_B, (), KEY, language_b
+    )
+    return jax.nn.log_softmax(logits_btv)[..., 1].sum(), logits_btv
+
+  (_, logits_btv), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+    params
+  )
+  for name in 'head0', 'head2':
+    for leaf in jax.tree.leaves(grads['trunk'][name]):
+      assert not np.asarray(leaf).any()
+  assert np.asarray(grads['trunk']['head1']['kernel']).all()
+  assert np.asarray(grads['edge0_conv3x3']['kernel']).any()
+  # The second language has four symbols.
+  assert (jax.nn.softmax(logits_btv)[..., 4:] == 0).all()
+  assert cost.params(SPACE, ARCH, macro) == cost.params(
+    SPACE, ARCH, MACRO
+  ) + 7 * (4 + 5)
+  with pytest.raises(ValueError, match='more than the 6 outputs'):
+    dataclasses.replace(MACRO, heads=(7,))
+
+
+RECIPE = tiny_corpus.variant(l2=0.0)
+
+
+def _trainer(members, space=SPACE, macro=MACRO):
+  tiny = tiny_corpus.corpus()
+  job = running.Job(space, macro, RECIPE, tiny.name, tiny.fingerprint)
+  (shard,) = running.plan(job, members, len(members))
+  return running.Trainer(job, shard, tiny_corpus.prepared(RECIPE))
+
+
+def test_a_population_trains_as_each_alone_would():
+  def trained(seeds):
+    trainer = _trainer(
+      [(np.array([0]), seed) for seed in seeds], spaces.VGG, VGG
+    )
+    state = trainer.epoch(trainer.initial(), 1)
+    return trainer.unload(state)
+
+  both, alone = trained((5, 6)), trained((6,))
+  jax.tree.map(
+    lambda two, one: np.testing.assert_allclose(two[1], one[0], 1e-5, 1e-6),
+    (both.members, both.best),
+    (alone.members, alone.best),
+  )
+  for name, curve in both.curves.items():
+    np.testing.assert_allclose(curve[1], alone.curves[name][0], rtol=1e-5)
+  mean_pc = both.members.params['conv0']['mean']
+  assert (mean_pc[0] != mean_pc[1]).all() and (mean_pc != 0).all()
+  assert both.curves['train_loss'][0, 0] > 0
