@@ -74,9 +74,9 @@ for _name in (
   'frontend',
 ):  # fmt: skip
   flags.declare_key_flag(_name)
-flags.set_default('targets', 'characters')
-flags.set_default('frontend', 'darts_asr')
-flags.set_default('seeds', ['1', '2', '3'])
+FLAGS.set_default('targets', 'characters')
+FLAGS.set_default('frontend', 'darts_asr')
+FLAGS.set_default('seeds', '1,2,3')
 
 # A study may be added to. Nothing that is there would be another.
 _GROWING = 'models', 'ways', 'seeds', 'target_languages'
