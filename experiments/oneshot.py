@@ -4,6 +4,8 @@
     --flagfile=experiments/flags/oneshot_nb_asr.flags
   python experiments/oneshot.py \\
     --flagfile=experiments/flags/oneshot_st_nas.flags
+  python experiments/oneshot.py \\
+    --flagfile=experiments/flags/oneshot_darts_asr.flags
 
 Every method searches with every seed of --search_seeds. What it derives is
 trained from scratch with the recipe of the flags, beside random search of equal
@@ -23,7 +25,8 @@ flags.DEFINE_list(
   ['darts', 'snas', 'proxyless', 'gdas', 'st_nas'],
   'Names of methods: darts, darts_second, darts_differences, snas, proxyless, '
   'proxyless_full, proxyless_two, gdas, gdas_code, st_nas, st_nas_code, '
-  'uniform (a supernet for --rank_methods, which decides nothing).',
+  'darts_asr, darts_asr_bilevel (whose mixture is a network itself), uniform '
+  '(a supernet for --rank_methods, which decides nothing).',
 )
 flags.DEFINE_list('search_seeds', ['0', '1', '2'], 'Seeds of the searches.')
 flags.DEFINE_list(
@@ -36,9 +39,9 @@ flags.DEFINE_integer('search_epochs', 10, 'Epochs of search.', lower_bound=1)
 flags.DEFINE_enum(
   'schedule',
   'fixed',
-  ['fixed', 'st_nas'],
-  'Whether stages run all their epochs at one rate, or end where the loss of '
-  "held-out utterances stands still, as ST-NAS's do.",
+  ['fixed', 'st_nas', 'darts_asr'],
+  'Whether stages run all their epochs at one rate, or end where a loss stands '
+  "still, as ST-NAS's and DARTS-ASR's do.",
 )
 flags.DEFINE_float(
   'search_lr',

@@ -17,6 +17,8 @@ from nasjax.storage import disk
 # Methods as their papers write them.
 _TITLES = {
   'darts': 'DARTS',
+  'darts_asr': 'DARTS-ASR',
+  'darts_asr_bilevel': 'DARTS-ASR on two levels',
   'gdas': 'GDAS',
   'proxyless': 'ProxylessNAS',
   'snas': 'SNAS',
@@ -143,6 +145,9 @@ def record(study, metric=None):
     ],
     'rank_correlations': rank_correlations(study, metric),
   }  # fmt: skip
+  gaps = discretisation(study)
+  if gaps:
+    record['discretisation'] = gaps
   for found in study.found:
     record['found'][found.label] = {
       'archs': [space.names(arch) for arch in found.archs],
@@ -165,6 +170,34 @@ def record(study, metric=None):
   for label, v in judged.items():
     record['found'][label]['against_random'] = search_curves.plain(v)
   return record
+
+
+def discretisation(study):
+  """Returns what it costs to choose one operation an edge, a record a search.
+
+  Of searches whose mixture is itself the network that is found: its error rate
+  on test (`soft`), that of the derived network with the weights that they share
+  (`shared`), and of the derived network trained anew, the mean over its seeds
+  (`retrained`); `gap` is the last less the first. All by what decides.
+  """
+  found = []
+  for label, search, result in zip(
+    study.labels, study.searches, study.results
+  ):
+    if 'worth' not in result:
+      continue
+    arch = np.array(result['arch'], np.int8)
+    alone = [
+      study.lab.value(arch, seed, 'test_per') for seed in study.seeds
+    ]
+    own = {name: v[1] for name, v in result['worth']['test'].items()}
+    retrained = float(np.mean(alone))
+    found.append(
+      {'label': label, 'seed': search.seed}
+      | own
+      | {'retrained': retrained, 'gap': retrained - own['soft']}
+    )
+  return found
 
 
 def rank_correlations(study, metric=None):
@@ -246,6 +279,7 @@ def show(record):
       f'{_per(expected)}'
     )
   CONSOLE.print(said(record))
+  _show_gaps(record)
   for c in record['rank_correlations']:
     CONSOLE.print(
       f'{c["label"]}, seed {c["seed"]}: rank correlation of validation '
@@ -254,6 +288,34 @@ def show(record):
       f'{c["architectures"]} architectures: '
       f'{c["spearman"]:.2f} ({c["low"]:.2f} to {c["high"]:.2f})'
     )
+
+
+def _show_gaps(record):
+  """Prints `discretisation`, and the mean gap with its interval."""
+  gaps = record.get('discretisation', [])
+  if not gaps:
+    return
+  view = Table(
+    title=f'test {record["decides"]}: the mixture that was searched, and the '
+    'network that is derived from it'
+  )
+  columns = 'search', 'mixture', 'derived, shared weights', 'derived, retrained'
+  for column in (*columns, 'retrained - mixture'):
+    view.add_column(column, justify='left' if column == columns[0] else 'right')
+  for gap in gaps:
+    view.add_row(
+      f'{titled(gap["label"])}, seed {gap["seed"]}',
+      *(_per(gap[name]) for name in ('soft', 'shared', 'retrained')),
+      f'{gap["gap"]:+.2%}',
+    )
+  CONSOLE.print(view)
+  for label in dict.fromkeys(gap['label'] for gap in gaps):
+    own = [gap['gap'] for gap in gaps if gap['label'] == label]
+    mean = analysis.student_mean(own)
+    text = f'{titled(label)}: discretised less mixture {mean.value:+.2%}'
+    if len(own) > 1:
+      text += f' ({mean.low:+.2%} to {mean.high:+.2%}, {len(own)} searches)'
+    CONSOLE.print(text)
 
 
 def verdicts(found, expected=None):

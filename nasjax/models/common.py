@@ -26,6 +26,37 @@ def conv_kernel_norm(params):
   return total
 
 
+def transplanted(params, source):
+  """Returns parameters with all of another network's but its heads.
+
+  Args:
+    params: of the network that is to go on; its heads, the parameters of
+      modules called head, head0, .., stay.
+    source: of the network that was trained: the same but for its heads. Where a
+      tree has a leading axis of members, both must.
+
+  Raises:
+    ValueError: naming a parameter that the source lacks, or has another shape.
+  """
+
+  def taken(path, own):
+    names = [entry.key for entry in path]
+    if any(name.startswith('head') for name in names):
+      return own
+    found = source
+    for name in names:
+      found = found.get(name) if isinstance(found, dict) else None
+    if found is None or found.shape != own.shape:
+      shape = 'none' if found is None else found.shape
+      raise ValueError(
+        f'{"/".join(names)} has shape {own.shape}, the source {shape}; take a '
+        'source of the same macro network and operations, heads left out'
+      )
+    return found
+
+  return jax.tree_util.tree_map_with_path(taken, params)
+
+
 def main_ops(space, arch):
   return space.main_ops(arch)
 

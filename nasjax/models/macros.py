@@ -322,12 +322,12 @@ DARTS_ASR_QUICK = Graph(
   'darts_asr_quick', lstm=64, features=80, stride=2, width=8
 )
 DARTS_ASR_TINY = Graph(
-  'darts_asr_tiny', lstm=8, lstms=1, features=80, stride=8, width=4
+  'darts_asr_tiny', lstm=8, lstms=1, features=80, stride=4, width=4
 )
 VGG = Vgg('vgg')
 VGG_QUICK = Vgg('vgg_quick', lstm=64, features=80, small=16, large=64)
 VGG_TINY = Vgg(
-  'vgg_tiny', lstm=8, lstms=1, features=80, stride=2, small=4, large=8
+  'vgg_tiny', lstm=8, lstms=1, features=80, small=4, large=8
 )
 
 

@@ -28,7 +28,8 @@ class Method:
     arch_every: an architecture step comes before each so many-th weight step.
     rest_epochs: first epochs of the search that have none, as in the released
       code of ProxylessNAS.
-    held_out: share of the training utterances kept for architecture steps.
+    held_out: share of the training utterances kept for architecture steps; 0
+      where there are none, so that a `soft` search trains with all.
     replay: whether passes over these repeat the order of the first one, as the
       released code of ST-NAS does.
     rest_at_zero: whether an edge whose active candidate is zero gets no
@@ -39,6 +40,9 @@ class Method:
       paper of ST-NAS resets all but the weights, its code does not.
     derive_improved: whether the architecture of the last epoch that improved is
       taken, as in the code of ST-NAS, for that of the last.
+    soft: whether the mixture itself is the network that is found, as in
+      DARTS-ASR: it is judged after every epoch, and what is derived from it
+      stands beside it. Without `held_out` its validation loss decides on rates.
   """
 
   name: str
@@ -63,6 +67,7 @@ class Method:
   derive_zero: bool = True
   keep_optimiser: bool = False
   derive_improved: bool = False
+  soft: bool = False
 
   def __post_init__(self):
     if self.order not in (1, 2):
@@ -75,6 +80,17 @@ class Method:
         "levels; give arch_mode='mixed', weight_mode='mixed', "
         'single_level=False'
       )
+    mixes = (self.arch_mode, self.weight_mode) == ('mixed',) * 2
+    if self.soft and not mixes:
+      raise ValueError(
+        f'{self.name}: a soft network has all candidates; give '
+        "arch_mode='mixed', weight_mode='mixed'"
+      )
+    if not self.held_out and (self.bilevel or not self.soft):
+      raise ValueError(
+        f'{self.name}: held_out=0 leaves nothing to judge by; give a share, or '
+        'a soft method without architecture steps of their own'
+      )
 
   @property
   def sampled(self):
@@ -82,9 +98,26 @@ class Method:
     return self.weight_mode != 'mixed'
 
   @property
+  def bilevel(self):
+    """Whether there are architecture steps on held-out batches."""
+    return self.arch_every > 0 and not self.single_level
+
+  @property
   def searches(self):
     """Whether anything is learnt of architectures at all."""
     return self.single_level or self.arch_every > 0
+
+  def describe(self):
+    """Returns it as plain values, for JSON."""
+    found = {
+      field.name: getattr(self, field.name)
+      for field in dataclasses.fields(self)
+      # Came later: others are described as they always were.
+      if field.name != 'soft' or self.soft
+    }
+    for name in ('estimator', 'warm_up', 'cooling'):
+      found[name] = found[name].__name__
+    return found
 
   @property
   def passes(self):
@@ -171,6 +204,23 @@ ST_NAS_CODE = dataclasses.replace(
   keep_optimiser=True,
   derive_improved=True,
 )
+# Chen et al. 2020, section 3: one loss for both, all weights from zero.
+DARTS_ASR = Method(
+  'darts_asr',
+  estimators.softmax,
+  'mixed',
+  'mixed',
+  single_level=True,
+  warm_up=estimators.softmax,
+  alpha_lr=1e-4,
+  alpha_init=0.0,
+  held_out=0.0,
+  soft=True,
+)
+# On two levels, as DARTS has it.
+DARTS_ASR_BILEVEL = dataclasses.replace(
+  DARTS_ASR, name='darts_asr_bilevel', single_level=False, held_out=0.5
+)
 # Weights alone: a supernet that is trained and never searched.
 UNIFORM = Method('uniform', estimators.uniform, 'path', 'path', arch_every=0)
 
@@ -178,6 +228,7 @@ METHODS = {
   m.name: m
   for m in (
     DARTS, DARTS_SECOND, DARTS_DIFFERENCES, SNAS, PROXYLESS, PROXYLESS_FULL,
-    PROXYLESS_TWO, GDAS, GDAS_CODE, ST_NAS, ST_NAS_CODE, UNIFORM,
+    PROXYLESS_TWO, GDAS, GDAS_CODE, ST_NAS, ST_NAS_CODE, DARTS_ASR,
+    DARTS_ASR_BILEVEL, UNIFORM,
   )
 }  # fmt: skip

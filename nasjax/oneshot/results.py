@@ -92,7 +92,7 @@ def load(out, name):
   return found
 
 
-def publish(out, search, name, fingerprint, history):
+def publish(out, search, name, fingerprint, history, worth=None):
   """Writes the result of a search that is over; returns it as the file has it.
 
   Args:
@@ -101,6 +101,8 @@ def publish(out, search, name, fingerprint, history):
     name: of the search.
     fingerprint: of the corpus.
     history: of its last state.
+    worth: what `SupernetTrainer.worth` says of each split, by its name, where
+      the mixture is what was found; None or empty elsewhere.
   """
   epochs = int((history['stage'] >= 0).sum())
   arch = derive(search, history)
@@ -119,7 +121,7 @@ def publish(out, search, name, fingerprint, history):
     'executions': executions(search, history),
     'edges': [[edge, list(names)] for edge, names in search.supernet.edges],
     'curves': curves,
-  }
+  } | ({'worth': worth} if worth else {})
   text = json.dumps(result, indent=1)
   disk.publish(path_of(out, name), text.encode())
   return json.loads(text)

@@ -17,12 +17,13 @@ import pathlib
 import time
 from typing import NamedTuple
 
+import chex
 import jax
 import numpy as np
 
 from nasjax.data import batching
 from nasjax.losses import criterion
-from nasjax.oneshot import results
+from nasjax.oneshot import estimators, results
 from nasjax.oneshot import steps as steps_lib
 from nasjax.storage import checkpoints
 from nasjax.training import loop, plateau, population, portable, recipes
@@ -35,6 +36,7 @@ _SCALARS = (
   'train_loss', 'arch_loss', 'held_out_loss', 'val_loss', 'val_per', 'lr',
   'temperature', 'seconds', 'steps',
 )  # fmt: skip
+_SOFT = 'soft_val_loss', 'soft_val_per'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Search:
     weights: `steps.Weights`.
     stages: tuple of `stages.Stage`.
     seed: of weights, draws, data order and the held-out utterances.
+    source: what tells the state that it begins with (`run`) from others; empty
+      for a search that begins with nothing.
   """
 
   supernet: object
@@ -54,6 +58,7 @@ class Search:
   weights: object
   stages: tuple
   seed: int
+  source: str = ''
 
   def __post_init__(self):
     if not self.stages:
@@ -78,25 +83,21 @@ class Search:
 
   def describe(self):
     """Returns it as plain values, for JSON."""
-    method = {
-      field.name: getattr(self.method, field.name)
-      for field in dataclasses.fields(self.method)
-    }
-    for name in ('estimator', 'warm_up', 'cooling'):
-      method[name] = method[name].__name__
+    # What came later is said only where it is there.
+    later = {'kept': self.supernet.kept, 'source': self.source}
     return {
       'space': self.supernet.space.name,
       'ops': self.supernet.ops,
       'skips': self.supernet.skips,
       'macro': dataclasses.asdict(self.supernet.macro),
-      'method': method,
+      'method': self.method.describe(),
       'optimiser': self.weights.kind,
       'momentum': self.weights.momentum,
       'decay': self.weights.decay,
       'recipe': recipes.describe(self.weights.recipe),
-      'stages': [dataclasses.asdict(stage) for stage in self.stages],
+      'stages': [stage.describe() for stage in self.stages],
       'seed': self.seed,
-    }
+    } | {name: value for name, value in later.items() if value}
 
   def name(self, fingerprint):
     """Returns the name of the search on a corpus of this fingerprint."""
@@ -158,6 +159,7 @@ class _Programs(NamedTuple):
   train: callable
   expected: callable
   evaluate: callable
+  soft: callable
 
 
 @functools.lru_cache(maxsize=64)
@@ -165,10 +167,12 @@ def _programs(supernet, method, weights, buckets, train_buckets):
   """Returns the jitted programs that searches of one kind share."""
   shape = (supernet, method, weights, train_buckets)
   one = supernet.network(weights.recipe, 'path')
+  soft = supernet.network(weights.recipe, 'mixed')
   return _Programs(
     jax.jit(steps_lib.make_pass(*shape), donate_argnums=(0,)),
     jax.jit(steps_lib.make_expected(*shape)),
     jax.jit(population.make_eval_pass(one, weights.recipe, buckets)),
+    jax.jit(population.make_eval_pass(soft, weights.recipe, buckets)),
   )
 
 
@@ -196,7 +200,7 @@ class SupernetTrainer:
     count = len(prepared.bucket_u)
     rng = np.random.default_rng([search.seed, count])
     held = round(self.method.held_out * count)
-    if not 0 < held < count:
+    if not 0 < held < count and self.method.held_out:
       raise ValueError(
         f'{self.method.held_out:.0%} of {count} training utterances leave '
         'nothing to train on, or nothing to hold out; give a larger corpus'
@@ -204,14 +208,17 @@ class SupernetTrainer:
     self.held_u = np.zeros(count, bool)
     self.held_u[rng.permutation(count)[:held]] = True
     self.steps = len(self._plan(1, ~self.held_u).bucket_s)
-    self.held_steps = len(self._plan(1, self.held_u).bucket_s)
+    # Without any, training's stand where no step takes them.
+    self.judged_u = self.held_u if held else ~self.held_u
+    self.held_steps = len(self._plan(1, self.judged_u).bucket_s)
 
   def initial(self):
     """Returns the state before the first epoch."""
     key = jax.random.key(self.search.seed)
     state = steps_lib.init(self.supernet, self.method, self.search.weights, key)
     epochs, edges = self.search.epochs, self.supernet.edges
-    history = {name: np.full(epochs, np.nan) for name in _SCALARS}
+    scalars = _SCALARS + _SOFT * self.method.soft
+    history = {name: np.full(epochs, np.nan) for name in scalars}
     history['stage'] = np.full(epochs, -1, np.int64)
     history['improved'] = np.zeros(epochs, np.int64)
     for kind in ('path', 'arch_path'):
@@ -247,7 +254,7 @@ class SupernetTrainer:
     if self.method.replay:
       pass_s = np.zeros_like(pass_s)
     numbers, which_s = np.unique(pass_s, return_inverse=True)
-    plans = [self._plan(_HELD_OUT + n, self.held_u) for n in numbers]
+    plans = [self._plan(_HELD_OUT + n, self.judged_u) for n in numbers]
     return batching.Plan(
       *(np.stack(leaves)[which_s, place_s] for leaves in zip(*plans))
     )
@@ -300,15 +307,11 @@ class SupernetTrainer:
       ),
       self.constants,
     )
-    held_out_loss = float(
-      self.programs.expected(
-        found,
-        self.prepared.train.example(),
-        self._on_device(self._plan(_HELD_OUT, self.held_u)),
-        self._on_device(np.float32(temperature)),
-        self.constants,
-      )
-    )
+    soft = self.evaluate_soft(found) if self.method.soft else ()
+    held_out_loss = (
+      self._held_out_loss(found, temperature) if self.method.held_out
+      else soft[0]
+    )  # fmt: skip
     index_e = results.best_choices(self.search, found.alpha_e)
     val_loss, val_per = self.evaluate(found.params, index_e)
     values = {
@@ -325,7 +328,7 @@ class SupernetTrainer:
       'arch_path': np.asarray(log.arch_path_se),
       'path_loss': np.asarray(log.loss_s),
       'arch_path_loss': np.asarray(log.held_out_s),
-    }
+    } | dict(zip(_SOFT, soft))
     for (name, _), alpha_k in zip(self.supernet.edges, found.alpha_e):
       values[f'alpha_{name}'] = np.asarray(alpha_k)
     if stage.plateau is not None:
@@ -345,6 +348,18 @@ class SupernetTrainer:
     stage = np.array([stage_number, in_stage])
     state = State(found, history, stage, _judge(*judge), kept)
     return state, self.over(state, epoch + 1)
+
+  def _held_out_loss(self, found, temperature):
+    """Returns the mean loss of held-out utterances."""
+    return float(
+      self.programs.expected(
+        found,
+        self.prepared.train.example(),
+        self._on_device(self._plan(_HELD_OUT, self.held_u)),
+        self._on_device(np.float32(temperature)),
+        self.constants,
+      )
+    )
 
   def over(self, state, epoch):
     """Tells whether a search ended before an epoch, from the state before."""
@@ -371,10 +386,32 @@ class SupernetTrainer:
 
   def evaluate(self, params, index_e, split='validation'):
     """Returns loss and PER of one architecture with the shared weights."""
+    gates = self.supernet.gates_of(index_e)
+    return self._evaluated(self.programs.evaluate, params, gates, split)
+
+  def evaluate_soft(self, state, split='validation'):
+    """Returns loss and PER of the mixture that a `steps.State` stands for."""
+    gates = self.supernet.gates(
+      tuple(estimators.softmax(None, alpha_k, 1.0) for alpha_k in state.alpha_e)
+    )
+    return self._evaluated(self.programs.soft, state.params, gates, split)
+
+  def worth(self, state, split):
+    """Returns what a soft search came to on a split, by name.
+
+    Loss and error rate of the mixture (`soft`), and of the network that is
+    derived from it, with the weights that they share (`shared`).
+    """
+    index_e = results.best_choices(self.search, state.alpha_e)
+    return {
+      'soft': self.evaluate_soft(state, split),
+      'shared': self.evaluate(state.params, index_e, split),
+    }
+
+  def _evaluated(self, program, params, gates, split):
     prepared = self.prepared
     plan, steps = prepared.eval_plans[split], prepared.eval_steps[split]
-    gates = self.supernet.gates_of(index_e)
-    loss_ps, count_ps, labels, lengths = self.programs.evaluate(
+    loss_ps, count_ps, labels, lengths = program(
       *jax.tree.map(lambda leaf: leaf[None], (params, self._on_device(gates))),
       prepared.evaluation[split],
       self._on_device(plan),
@@ -442,14 +479,18 @@ def restore(search, prepared, fingerprint, out):
 class _Trainable:
   """A search as `loop.run` takes it."""
 
-  def __init__(self, searcher):
-    self._searcher, self._state = searcher, None
+  def __init__(self, searcher, start=None):
+    self._searcher, self._state, self._start = searcher, None, start
 
   def target(self):
     return jax.tree.map(np.asarray, self._searcher.initial())
 
   def begin(self):
     self._state = self._searcher.initial()
+    if self._start is not None:
+      found = self._searcher._on_device(self._start)
+      chex.assert_trees_all_equal_shapes_and_dtypes(found, self._state.search)
+      self._state = self._state._replace(search=found)
 
   def resume(self, host):
     found = self._searcher._on_device(host.search)
@@ -473,6 +514,7 @@ def run(
   out,
   on_epoch=lambda progress: None,
   say=print,
+  start=None,
 ):
   """Runs a search, or what is left of it, and writes its result.
 
@@ -483,14 +525,22 @@ def run(
     out: directory of the run.
     on_epoch: called with a `SearchProgress` after every epoch.
     say: called with a line of text when a checkpoint cannot be restored.
+    start: `steps.State` that it begins with (`adapting`), which the search's
+      `source` names; the first one of its seed if not given.
 
   Returns:
     the result, as the JSON file has it.
 
   Raises:
+    ValueError: a start without a source, or the reverse.
     DivergedError: with the step, the candidates that ran in it, and where the
       state is that it left unchanged. So does every further call.
   """
+  if (start is not None) != bool(search.source):
+    raise ValueError(
+      f'a search of source {search.source!r} with start={type(start).__name__}'
+      '; give both, what it begins with and what that is called, or none'
+    )
   name = search.name(fingerprint)
   about = search.describe() | {'corpus': fingerprint}
   place = pathlib.Path(out) / 'searches' / name
@@ -507,12 +557,17 @@ def run(
     stage = search.stages[int(host.history['stage'][epoch - 1])].name
     on_epoch(SearchProgress(search, epoch, stage, host.history, resumed))
 
-  trainable = _Trainable(SupernetTrainer(search, prepared))
+  searcher = SupernetTrainer(search, prepared)
+  trainable = _Trainable(searcher, start)
   state = loop.run(trainable, place, search.epochs, about, tell, say)
   loss = state.history['held_out_loss'][epoch - 1]
   if not _alive(state.search, loss) or _absurd(search, prepared, loss):
     raise DivergedError(_divergence(search, state, epoch, place))
-  return results.publish(out, search, name, fingerprint, state.history)
+  worth = {}
+  if search.method.soft:
+    last = searcher._on_device(state.search)
+    worth = {s: searcher.worth(last, s) for s in ('validation', 'test')}
+  return results.publish(out, search, name, fingerprint, state.history, worth)
 
 
 def _divergence(search, state, epoch, place):

@@ -34,6 +34,14 @@ class Stage:
   def searches(self):
     return self.name == 'search'
 
+  def describe(self):
+    """Returns it as plain values, for JSON."""
+    found = dataclasses.asdict(self)
+    # Came later: searches that do without are called what they always were.
+    if self.plateau is not None and not self.plateau.restart:
+      del found['plateau']['restart']
+    return found
+
 
 def fixed(warm_up, search, lr):
   """Stages of so many epochs at one rate, for comparisons at equal cost."""
@@ -49,5 +57,19 @@ def st_nas(warm_up=200, search=200, lr=1e-3):
   judges = {'warm-up': plateau_lib.WARM_UP, 'search': plateau_lib.SEARCH}
   return tuple(
     dataclasses.replace(stage, plateau=judges[stage.name])
+    for stage in fixed(warm_up, search, lr)
+  )
+
+
+def darts_asr(warm_up, search, lr=0.01):
+  """Stages of DARTS-ASR, of at most so many epochs each.
+
+  The rate falls to a fifth after three epochs without improvement. The paper
+  trains until the loss converges; read here as: until the rate would fall for
+  the fourth time.
+  """
+  judge = plateau_lib.Plateau(0, 3, 0.0, lr / 200, 0.2, restart=True)
+  return tuple(
+    dataclasses.replace(stage, plateau=judge)
     for stage in fixed(warm_up, search, lr)
   )

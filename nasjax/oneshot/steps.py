@@ -17,7 +17,7 @@ from jax import lax
 
 from nasjax.layers import dropout
 from nasjax.losses import criterion
-from nasjax.models import common
+from nasjax.models import common, families
 from nasjax.oneshot import estimators
 from nasjax.training import batches
 from nasjax.training import step as step_lib
@@ -120,14 +120,15 @@ def make_loss(supernet, weights, mode, twice=False):
 
   Returns:
     function of (params, edge_e, batch, key, constants) that returns the mean
-    loss, and of how many utterances it is the mean (those that are valid).
+    loss, and a pair: of how many utterances it is the mean (those that are
+    valid), and what of the parameters a step replaces (`families.observed`).
   """
   recipe = weights.recipe
   network = supernet.network(recipe, mode, twice)
   held = criterion.of(recipe)
 
   def loss(params, edge_e, batch, key, constants):
-    found, outputs = step_lib.forward(
+    found, outputs, seen = step_lib.observed(
       network,
       recipe,
       params,
@@ -136,7 +137,8 @@ def make_loss(supernet, weights, mode, twice=False):
       key,
       constants=constants,
     )
-    return found, jnp.sum(batch.weight_b * held.valid(outputs, batch))
+    rows = jnp.sum(batch.weight_b * held.valid(outputs, batch))
+    return found, (rows, seen)
 
   return loss
 
@@ -168,16 +170,18 @@ def make_weight_step(supernet, method, weights):
     key = stream(state, PATHS)
     edge_e = _drawn(method, key, state.alpha_e, temperature, searching)
     key = dropout.step_key(stream(state, DROPOUT), 0)
-    (loss, _), grads = jax.value_and_grad(loss_of, has_aux=True)(
+    (loss, (_, seen)), grads = jax.value_and_grad(loss_of, has_aux=True)(
       state.params, edge_e, batch, key, constants
     )
-    state = _updated(supernet, method, weights, state, loss, grads, edge_e, lr)
+    state = _updated(
+      supernet, method, weights, state, loss, grads, seen, edge_e, lr
+    )
     return state, loss, _indices(edge_e)
 
   return weight_step
 
 
-def _updated(supernet, method, weights, state, loss, grads, edge_e, lr):
+def _updated(supernet, method, weights, state, loss, grads, seen, edge_e, lr):
   """Returns the state after an update of the weights."""
   active_g = (
     supernet.active(edge_e)
@@ -192,6 +196,7 @@ def _updated(supernet, method, weights, state, loss, grads, edge_e, lr):
     state.alive & jnp.isfinite(loss),
     active_g=active_g,
   )
+  params = families.replaced(params, seen, made)
   return state._replace(
     params=params, opt=opt, step=state.step + made, alive=made
   )
@@ -335,15 +340,18 @@ def make_joint_step(supernet, method, weights):
 
     def objective(params, alpha_e):
       edge_e = _drawn(method, k_paths, alpha_e, temperature, searching)
-      return loss_of(params, edge_e, batch, key, constants)[0], edge_e
+      loss, (_, seen) = loss_of(params, edge_e, batch, key, constants)
+      return loss, (edge_e, seen)
 
-    (loss, edge_e), (grads, grads_e) = jax.value_and_grad(
+    (loss, (edge_e, seen)), (grads, grads_e) = jax.value_and_grad(
       objective, argnums=(0, 1), has_aux=True
     )(state.params, state.alpha_e)
     state = _alpha_updated(
       supernet, method, state, loss, grads_e, edge_e, searching
     )
-    state = _updated(supernet, method, weights, state, loss, grads, edge_e, lr)
+    state = _updated(
+      supernet, method, weights, state, loss, grads, seen, edge_e, lr
+    )
     return state, loss, _indices(edge_e)
 
   return joint_step
@@ -389,7 +397,7 @@ def make_pass(supernet, method, weights, buckets):
   """
   make_step = make_joint_step if method.single_level else make_weight_step
   weight_step = make_step(supernet, method, weights)
-  bilevel = method.arch_every and not method.single_level
+  bilevel = method.bilevel
   arch_step = make_arch_step(supernet, method, weights)
 
   def gathered(data, index_b, bucket):
@@ -466,7 +474,7 @@ def make_expected(supernet, method, weights, buckets):
       edge_e = estimators.draw(
         method.estimator, key, state.alpha_e, temperature
       )
-      loss, rows = loss_of(state.params, edge_e, batch, None, constants)
+      loss, (rows, _) = loss_of(state.params, edge_e, batch, None, constants)
       # The mean was over the rows that are valid: so must the sum be.
       return loss * rows, rows
 

@@ -25,16 +25,20 @@ class Supernet:
     macro: of a network that the space goes with.
     ops: of a chain: names of candidate operations; every node has them all.
     skips: of a chain: names of the skips that are searched; the others are
-      absent. Of any other space all decisions are searched, with all choices.
+      absent. Of any other space all decisions are searched.
+    kept: of any other space, for each decision the choices that are searched,
+      by name and in the order of the space; all if not given.
   """
 
   space: object
   macro: object
   ops: tuple[str, ...] = ()
   skips: tuple[str, ...] = ()
+  kept: tuple[tuple[str, ...], ...] = ()
 
   def __post_init__(self):
     families.check(self.space, self.macro)
+    self._check_kept()
     if not self._is_chain:
       if self.ops or self.skips:
         raise ValueError(
@@ -50,6 +54,22 @@ class Supernet:
         f'from, got {self.ops}'
       )
 
+  def _check_kept(self):
+    if not self.kept:
+      return
+    known = self.space.choices
+    if self._is_chain or len(self.kept) != len(known):
+      raise ValueError(
+        f'{self.space.name}: kept has choices of {len(self.kept)} decisions; '
+        f'want those of {len(known)}, of a space that is no chain'
+      )
+    for field, names, own in zip(self.space.fields, known, self.kept):
+      if not own or tuple(n for n in names if n in own) != tuple(own):
+        raise ValueError(
+          f'{self.space.name}: kept choices {own} of {field} are not some of '
+          f'{names}, in their order'
+        )
+
   @property
   def _is_chain(self):
     return isinstance(self.space, Chain)
@@ -58,7 +78,7 @@ class Supernet:
   def mains(self):
     """The edges whose candidates have parameters; the first of `edges`."""
     if not self._is_chain:
-      return tuple(zip(self.space.fields, self.space.choices))
+      return tuple(zip(self.space.fields, self.kept or self.space.choices))
     return tuple((f'op{n + 1}', self.ops) for n in range(self.space.nodes))
 
   @property
@@ -81,7 +101,9 @@ class Supernet:
   def arch(self, index_e):
     """Returns the architecture vector of the candidates chosen, int8."""
     if not self._is_chain:
-      return self.space.parse([int(index) for index in index_e])
+      return self.space.parse(
+        {name: own[int(i)] for i, (name, own) in zip(index_e, self.mains)}
+      )
     space, digits = self.space, np.zeros(len(self.space.sizes), np.int8)
     index_e = [int(index) for index in index_e]
     for d, index in zip(space.op_positions, index_e[: space.nodes]):
@@ -99,7 +121,7 @@ class Supernet:
     space = self.space
     arch_d = space.parse(arch)
     if not self._is_chain:
-      return arch_d.astype(np.int32)
+      return self._places(arch_d)
     for d, field in enumerate(space.fields):
       here = d in space.op_positions
       if here and space.ops[arch_d[d]] not in self.ops:
@@ -114,6 +136,18 @@ class Supernet:
     mains = [self.ops.index(space.ops[arch_d[d]]) for d in space.op_positions]
     skips = [arch_d[space.fields.index(name)] for name in self.skips]
     return np.array([*mains, *skips], np.int32)
+
+  def _places(self, arch_d):
+    """Returns the place of each choice among those that are searched."""
+    found = []
+    chosen = self.space.names_of_choices(arch_d)
+    for name, (field, own) in zip(chosen, self.mains):
+      if name not in own:
+        raise ValueError(
+          f'{self.space.names(arch_d)}: {name} of {field} is not among {own}'
+        )
+      found.append(own.index(name))
+    return np.array(found, np.int32)
 
   def gates(self, edge_e):
     """Returns the gates of the network from one `mixed_op.Edge` an edge."""

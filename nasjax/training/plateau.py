@@ -29,6 +29,8 @@ class Plateau:
     delta: by how much a loss must be below the best one.
     stop_lr: the stage ends where the rate would fall below it.
     factor: of a decay.
+    restart: whether bad epochs are counted anew from each decay on, as most
+      schedulers do.
   """
 
   minimum: int
@@ -36,6 +38,7 @@ class Plateau:
   delta: float
   stop_lr: float
   factor: float = 0.1
+  restart: bool = False
 
   def __post_init__(self):
     good = (
@@ -80,7 +83,7 @@ def step(plateau, state, epoch, loss):
   lr = state.lr * plateau.factor
   if lr < plateau.stop_lr:
     return state._replace(stopped=True)
-  return state._replace(lr=lr)
+  return state._replace(lr=lr, bad=0 if plateau.restart else state.bad)
 
 
 # The three stages of ST-NAS, from a rate of 1e-3; losses in nats an utterance.

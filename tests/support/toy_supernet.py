@@ -79,7 +79,7 @@ def make_loss(supernet, weights, mode, twice=False):
     needed_b = ctc.required_frames(batch.labels_bl, batch.label_len_b)
     valid_b = needed_b <= tiny_corpus.MACRO.output_frames(batch.len_b)
     loss = -jnp.sum(told_b * batch.weight_b) / rows
-    return loss, jnp.sum(batch.weight_b * valid_b)
+    return loss, (jnp.sum(batch.weight_b * valid_b), {})
 
   return loss
 

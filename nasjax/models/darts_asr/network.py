@@ -84,6 +84,34 @@ def tell(module, name, params, found, momentum, ran=True):
   module.sow('statistics', name, new, lambda _, last: last, lambda: None)
 
 
+def operated(name, epsilon, precision, params, x_btfc, context, weight=None):
+  """Runs one operation, perhaps times its weight.
+
+  Batch normalisation and weight are one multiplication of each element.
+
+  Args:
+    name: of the operation.
+    epsilon: of batch normalisation.
+    precision: of its products.
+    params: of `layer_params`; empty for an operation without any.
+    x_btfc: zero past each utterance's end.
+    context: valid frames, and a key where it trains or None.
+    weight: a number, or None.
+
+  Returns:
+    y_btfc, and mean_c and variance_c of the batch where it trains and has any.
+  """
+  z_btfc = affine(name, precision, params, x_btfc, context)
+  if name not in CONVOLUTIONS:
+    return z_btfc if weight is None else weight * z_btfc, None
+  found = None if context[1] is None else statistics(z_btfc, context)
+  r_btfc = jax.nn.relu(z_btfc)
+  a_c, b_c = factors(epsilon, params, r_btfc, context)
+  if weight is not None:
+    a_c, b_c = weight * a_c, weight * b_c
+  return a_c[None, None, None] * r_btfc + b_c[None, None, None], found
+
+
 class Network(nn.Module):
   """Features to logits.
 
@@ -166,22 +194,14 @@ class Network(nn.Module):
     return self._switched(e, params_k, x_btfc, context, edge)
 
   def _weighted(self, e, k, params, x_btfc, context, weight=None):
-    """One operation of an edge, perhaps times its weight.
-
-    Batch normalisation and weight are one multiplication of each element.
-    """
-    name = self.ops[e][k]
-    z_btfc = affine(name, self.precision, params, x_btfc, context)
-    if name not in CONVOLUTIONS:
-      return z_btfc if weight is None else weight * z_btfc
-    if context[1] is not None:
-      found = statistics(z_btfc, context)
-      tell(self, f'edge{e}_{name}', params, found, self.macro.momentum)
-    r_btfc = jax.nn.relu(z_btfc)
-    a_c, b_c = factors(self.macro.epsilon, params, r_btfc, context)
-    if weight is not None:
-      a_c, b_c = weight * a_c, weight * b_c
-    return a_c[None, None, None] * r_btfc + b_c[None, None, None]
+    """One operation of an edge; its statistics are sown where it trains."""
+    name, macro = self.ops[e][k], self.macro
+    y_btfc, found = operated(
+      name, macro.epsilon, self.precision, params, x_btfc, context, weight
+    )
+    if found is not None:
+      tell(self, f'edge{e}_{name}', params, found, macro.momentum)
+    return y_btfc
 
   def _switched(self, e, params_k, x_btfc, context, edge):
     """Runs the candidates of an edge by a mode that runs one of them."""
