@@ -53,6 +53,8 @@ def test_a_corpus_is_a_manifest(tmp_path):
   assert all(unicodedata.is_normalized('NFC', s) for s in found.symbols)
   # All words are in training, so nothing is unknown elsewhere.
   assert set(found.symbols) == set(' '.join(languages.LANGUAGES['vi'].words))
+  few = languages.Spec('vi', 10)
+  assert few.speakers == 10 and len(few.words_said) == 6
   other = languages.Spec('vi', 60, seed=1, words=(1, 2))
   assert other.digest != spec.digest
 

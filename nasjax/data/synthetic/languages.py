@@ -157,6 +157,21 @@ class Spec:
     return max(1, min(_PER_SPEAKER, self.utterances // 6))
 
   @property
+  def speakers(self) -> int:
+    return -(-self.utterances // self.per_speaker)
+
+  @property
+  def held_out(self) -> int:
+    """Speakers of dev, and of test: one at least."""
+    return max(1, round(SPLITS['dev'] * self.speakers))
+
+  @property
+  def words_said(self) -> tuple[str, ...]:
+    """The words of sentences: as many as training says each of."""
+    trained = (self.speakers - 2 * self.held_out) * self.per_speaker
+    return LANGUAGES[self.language].words[:trained]
+
+  @property
   def digest(self) -> str:
     """Names the corpus: of the spec and of the words."""
     told = dataclasses.asdict(self), LANGUAGES[self.language], VERSION
@@ -203,23 +218,21 @@ def _speaker(spec, number):
   )
 
 
-def _split(spec, number, speakers):
+def _split(spec, number):
   """Returns the split of a speaker: the last are held out."""
-  held_out = max(1, round(SPLITS['dev'] * speakers))
   return (
-    'test' if number >= speakers - held_out
-    else 'dev' if number >= speakers - 2 * held_out
+    'test' if number >= spec.speakers - spec.held_out
+    else 'dev' if number >= spec.speakers - 2 * spec.held_out
     else 'train'
   )  # fmt: skip
 
 
 def draw(spec: Spec, number: int, voice: Espeak) -> Utterance:
   """Returns utterance `number` of a corpus."""
-  speakers = -(-spec.utterances // spec.per_speaker)
   who = number // spec.per_speaker
   speaker = _speaker(spec, who)
   rng = np.random.default_rng([spec.seed, 4, number])
-  words = LANGUAGES[spec.language].words
+  words = spec.words_said
   # Every word is said in training by somebody, whatever is drawn.
   first = [words[number % len(words)]]
   more = rng.integers(spec.words[0], spec.words[1] + 1) - 1
@@ -242,7 +255,7 @@ def draw(spec: Spec, number: int, voice: Espeak) -> Utterance:
   return Utterance(
     f'{speaker.id}_{number % spec.per_speaker}',
     speaker.id,
-    _split(spec, who, speakers),
+    _split(spec, who),
     text,
     phones_of(speech.events),
     acoustics.quantise(heard_t + noise_t, conditions.peak_db),
