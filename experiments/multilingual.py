@@ -64,6 +64,13 @@ flags.DEFINE_float(
 flags.DEFINE_bool(
   'dry_run', False, 'Say what would be trained and what it would cost, and end.'
 )
+flags.DEFINE_float(
+  'device_gmacs',
+  None,
+  'For --dry_run: 1e9 multiply-accumulates a second of the device that would '
+  'train; measured on this one if not given.',
+  lower_bound=1e-9,
+)
 flags.DEFINE_string('out', 'results/multilingual', 'Where all results go.')
 flags.DEFINE_string('json', None, 'Where the numbers of the report go.')
 for _module in device_flags, training_flags:
@@ -82,6 +89,7 @@ FLAGS.set_default('seeds', '1,2,3')
 _GROWING = 'models', 'ways', 'seeds', 'target_languages'
 _FREE = (
   'out', 'json', 'data_dir', 'cpu_devices', 'compilation_cache', 'dry_run',
+  'device_gmacs',
 )  # fmt: skip
 
 
@@ -109,12 +117,12 @@ def check():
 def run():
   """Corpora, trainings, report."""
   check()
-  out = command.directory('out')
   if FLAGS.dry_run:
     from summaries import multilingual_summary
 
     multilingual_summary.plan(FLAGS.json)
     return
+  out = command.directory('out')
   with command.exclusive(out):
     record = command.Record(out, _GROWING, _FREE)
     from studies import multilingual_study

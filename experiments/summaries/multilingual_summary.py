@@ -468,7 +468,8 @@ def plan(path):
   # 0.55 s a word and 0.3 s of silence, measured on the languages spoken.
   words = np.mean([int(n) for n in FLAGS.sentence_words])
   frames = int(100 * (0.3 + 0.55 * words))
-  rate = multilingual_study.throughput()
+  given = FLAGS.device_gmacs
+  rate = 1e9 * given if given else multilingual_study.throughput()
   found = {
     'utterances': FLAGS.utterances,
     'frames': frames,
@@ -508,9 +509,9 @@ def plan(path):
   CONSOLE.print(table)
   CONSOLE.print(
     f'{found["hours"]:.2f} hours of one device that makes {rate / 1e9:.1f} '
-    'GMAC/s, measured with a convolution of 3 by 3 on this one now; at most '
-    f'{epochs} epochs of {FLAGS.utterances} utterances of {frames} frames, '
-    'compilation not counted'
+    + ('GMAC/s' if given else 'GMAC/s, measured here with a convolution of 3x3')
+    + f'; at most {epochs} epochs of {FLAGS.utterances} utterances of {frames} '
+    'frames, compilation not counted'
   )
   if len(spoken) < len(sources) + len(targets):
     CONSOLE.print('manifests are counted as if they were spoken')
