@@ -19,6 +19,7 @@ other work on the machine meets them alike:
               no masks. Losses of the first step tell that both are the same.
 
 `processor` is the time of all cores together, which other work lengthens less.
+LSTMs take their steps one by one; --lstms=1 --lstm=8 races the planes alone.
 """
 
 import json
@@ -44,6 +45,12 @@ flags.DEFINE_integer('lstms', 3, 'Layers of LSTMs.', lower_bound=1)
 flags.DEFINE_integer('rounds', 5, 'Times of each.', lower_bound=1)
 flags.DEFINE_list('parts', ['operations', 'mixture', 'race'], 'What is timed.')
 flags.DEFINE_bool('torch', True, 'Whether PyTorch takes its turns.')
+flags.DEFINE_bool(
+  'autotune',
+  False,
+  'Whether XLA times its ways of each convolution on a GPU; training does '
+  'without.',
+)
 _PARTS = 'operations', 'mixture', 'race'
 
 
@@ -75,15 +82,23 @@ def timed(functions):
   return found
 
 
+def _options():
+  """Returns what XLA is told, on GPUs as `population.compiler_options`.
+
+  Not asked of it: here nothing is needed that only transcripts need.
+  """
+  import jax
+
+  if jax.devices()[0].platform != 'gpu' or FLAGS.autotune:
+    return None
+  return {'xla_gpu_autotune_level': 0, 'xla_gpu_enable_triton_gemm': False}
+
+
 def _compiled(function, *arguments):
   """Returns the compiled program and a call of it that waits for its end."""
   import jax
 
-  from nasjax.training import population
-
-  platform = jax.devices()[0].platform
-  options = population.compiler_options(platform)
-  program = jax.jit(function, compiler_options=options)
+  program = jax.jit(function, compiler_options=_options())
   program = program.lower(*arguments).compile()
   return program, lambda: jax.block_until_ready(program(*arguments))
 
@@ -239,7 +254,6 @@ def _ours(ops, x_btf, labels_bl, lr):
   from nasjax.losses import ctc
   from nasjax.models import families
   from nasjax.models.darts_asr import network as network_lib
-  from nasjax.training import population
 
   network = network_lib.Network(_macro(), ops)
   x_btf, labels_bl = jnp.asarray(x_btf), jnp.asarray(labels_bl)
@@ -288,8 +302,7 @@ def _ours(ops, x_btf, labels_bl, lr):
     return params, alpha_ek, *opts
 
   state = jax.jit(begun)(0)
-  options = population.compiler_options(jax.devices()[0].platform)
-  program = jax.jit(step, donate_argnums=(0,), compiler_options=options)
+  program = jax.jit(step, donate_argnums=(0,), compiler_options=_options())
   params = jax.tree.map(np.array, state[0])
   held = [state]
 

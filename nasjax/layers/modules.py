@@ -86,6 +86,22 @@ def _forget_one(key, shape, dtype=jnp.float32):
   return jnp.zeros(shape, dtype).at[hidden : 2 * hidden].set(1)
 
 
+def _gates(module, x_btc):
+  """Returns what the input says to an LSTM's gates, and its recurrent kernel.
+
+  The parameters are those of the module, which has `width` and `precision`.
+  """
+  channels, hidden = x_btc.shape[-1], module.width
+  wx_ch = module.param(
+    'input_kernel', glorot(channels, 4 * hidden), (channels, 4 * hidden)
+  )
+  wh_hh = module.param(
+    'recurrent_kernel', orthonormal_rows, (hidden, 4 * hidden)
+  )
+  bias_h = module.param('bias', _forget_one, (4 * hidden,))
+  return matmul(x_btc, wx_ch, module.precision) + bias_h[None, None], wh_hh
+
+
 class LSTM(nn.Module):
   """One unidirectional LSTM layer; gates in the order i, f, g, o.
 
@@ -108,16 +124,7 @@ class LSTM(nn.Module):
     Returns:
       h_bth; where a state is given, h_bth and the next one.
     """
-    channels = x_btc.shape[-1]
-    hidden = self.width
-    wx_ch = self.param(
-      'input_kernel', glorot(channels, 4 * hidden), (channels, 4 * hidden)
-    )
-    wh_hh = self.param(
-      'recurrent_kernel', orthonormal_rows, (hidden, 4 * hidden)
-    )
-    bias_h = self.param('bias', _forget_one, (4 * hidden,))
-    z_bth = matmul(x_btc, wx_ch, self.precision) + bias_h[None, None]
+    z_bth, wh_hh = _gates(self, x_btc)
     z_tbh = jnp.swapaxes(z_bth, 0, 1)
     if state is None:
       return jnp.swapaxes(recurrence(z_tbh, wh_hh), 0, 1)
@@ -141,11 +148,22 @@ def reversed_frames(x_btc, len_b):
   return jnp.take_along_axis(x_btc, index_bt[:, :, None], axis=1)
 
 
+class _Direction(nn.Module):
+  """The weights of an LSTM, and what they make of each frame alone."""
+
+  width: int
+  precision: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x_btc):
+    return _gates(self, x_btc)
+
+
 class BiLSTM(nn.Module):
   """One LSTM layer in both directions, each of its own weights.
 
   The second one begins with an utterance's last valid frame, so that valid
-  frames of the output do not depend on padding.
+  frames of the output do not depend on padding. Both take their steps together.
   """
 
   width: int
@@ -154,7 +172,13 @@ class BiLSTM(nn.Module):
   @nn.compact
   def __call__(self, x_btc, len_b):
     """Returns h_bth, `width` channels of each direction side by side."""
-    ahead = LSTM(self.width, self.precision, name='forward')(x_btc)
-    back = LSTM(self.width, self.precision, name='backward')
-    back_bth = back(reversed_frames(x_btc, len_b))
-    return jnp.concatenate([ahead, reversed_frames(back_bth, len_b)], -1)
+    made = [
+      _Direction(self.width, self.precision, name=name)(x_btc)
+      for name in ('forward', 'backward')
+    ]
+    (ahead_bth, _), (back_bth, _) = made
+    z_dbth = jnp.stack([ahead_bth, reversed_frames(back_bth, len_b)])
+    wh_dhh = jnp.stack([wh_hh for _, wh_hh in made])
+    h_dtbh = jax.vmap(recurrence)(jnp.swapaxes(z_dbth, 1, 2), wh_dhh)
+    ahead_bth, back_bth = jnp.swapaxes(h_dtbh, 1, 2)
+    return jnp.concatenate([ahead_bth, reversed_frames(back_bth, len_b)], -1)

@@ -488,7 +488,8 @@ class _Trainable:
   def begin(self):
     self._state = self._searcher.initial()
     if self._start is not None:
-      found = self._searcher._on_device(self._start)
+      # A copy: what the program is given is its own to write into.
+      found = self._searcher._on_device(_on_host(self._start))
       chex.assert_trees_all_equal_shapes_and_dtypes(found, self._state.search)
       self._state = self._state._replace(search=found)
 

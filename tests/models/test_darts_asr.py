@@ -54,7 +54,15 @@ def _made(name, macro=None):
   return network, jax.tree_util.tree_map_with_path(differ, params)
 
 
-@pytest.mark.parametrize('name', NETWORKS)
+@pytest.mark.parametrize(
+  'name',
+  [
+    'graph',
+    pytest.param('stride 1', marks=pytest.mark.slow),
+    'small',
+    pytest.param('large', marks=pytest.mark.slow),
+  ],
+)
 def test_padding_reaches_no_valid_frame(name):
   network, params = _made(name)
   apply = jax.jit(lambda x, n: network.apply({'params': params}, x, n, ()))
@@ -74,19 +82,35 @@ def test_padding_reaches_no_valid_frame(name):
 
 def test_training_normalises_over_valid_frames_alone():
   network, params = _made('graph')
-  observe = jax.jit(families.form(network).observe)
+  other = jax.tree.map(lambda leaf: 0.5 * leaf, params)
   x_btf = _features()
   junk_btf = jnp.where(
     jnp.arange(19)[None, :, None] < LEN_B[:, None, None], x_btf, 9.0
   )
-  (logits_btv, len_b), seen = observe(params, x_btf, LEN_B, (), KEY)
-  (again_btv, _), same = observe(params, junk_btf, LEN_B, (), KEY)
-  valid_bt = np.arange(logits_btv.shape[1])[None] < np.asarray(len_b)[:, None]
-  np.testing.assert_array_equal(logits_btv[valid_bt], again_btv[valid_bt])
-  jax.tree.map(np.testing.assert_array_equal, seen, same)
+  observe = families.form(network).observe
+  population = jax.jit(jax.vmap(observe, (0, None, None, None, None)))
+
+  def ran(x_btf, *members):
+    params_p = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    return population(params_p, x_btf, LEN_B, (), KEY)
+
+  # Each member has its own statistics, wherever it stands.
+  (logits_pbtv, len_pb), seen_p = ran(x_btf, params, other)
+  (again_pbtv, _), same_p = ran(junk_btf, other, params)
+  frame_t = np.arange(logits_pbtv.shape[2])
+  valid_bt = frame_t[None] < np.asarray(len_pb)[0][:, None]
+  np.testing.assert_array_equal(
+    logits_pbtv[0][valid_bt], again_pbtv[1][valid_bt]
+  )
+  jax.tree.map(
+    lambda own, same: np.testing.assert_array_equal(own[0], same[1]),
+    seen_p, same_p,
+  )  # fmt: skip
+  mean_pc = np.asarray(seen_p['edge0_conv3x3']['mean'])
+  assert (mean_pc[0] != mean_pc[1]).all()
   # Convolutions alone have statistics, and evaluation makes none.
-  assert set(seen) == {k for k in params if 'conv' in k} - {'stem_conv'}
-  _, none = observe(params, x_btf, LEN_B, (), None)
+  assert set(seen_p) == {k for k in params if 'conv' in k} - {'stem_conv'}
+  _, none = jax.eval_shape(observe, params, x_btf, LEN_B, (), None)
   assert none == {}
 
 
@@ -141,7 +165,10 @@ def test_pools_are_those_of_what_is_there():
 @pytest.mark.parametrize('name', NETWORKS)
 def test_formulas_count_what_there_is(name):
   space, arch, macro = NETWORKS[name]
-  _, params = _made(name)
+  network = families.single(space, arch, macro)
+  params = jax.eval_shape(
+    lambda key: common.initial_params(network, key, ()), jax.random.key(0)
+  )
   counted = sum(
     leaf.size
     for path, leaf in jax.tree_util.tree_leaves_with_path(params)
@@ -209,6 +236,7 @@ def _trainer(members, space=SPACE, macro=MACRO):
   return running.Trainer(job, shard, tiny_corpus.prepared(RECIPE))
 
 
+@pytest.mark.slow
 def test_a_population_trains_as_each_alone_would():
   def trained(seeds):
     trainer = _trainer(

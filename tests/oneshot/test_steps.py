@@ -16,7 +16,7 @@ from scipy import stats
 from nasjax import spaces
 from nasjax.data import batching
 from nasjax.layers.mixed_op import Edge
-from nasjax.oneshot import estimators, methods
+from nasjax.oneshot import adapting, estimators, methods
 from nasjax.oneshot import steps as steps_lib
 from nasjax.oneshot.supernet import Supernet
 from nasjax.training import batches
@@ -311,6 +311,20 @@ def test_warm_up_and_rest_leave_alpha_alone(toy, every_second, searching):
   assert np.isnan(log.held_out_s).all()
   assert (log.arch_path_se == -1).all()
   assert (log.path_se >= 0).all()
+
+
+def test_a_pass_of_weights_alone_leaves_the_architecture_bit_for_bit(toy):
+  fixed = adapting.method(methods.DARTS_ASR, 'parameters')
+  (data, _), (plan, held_out) = _data(), _plans(3)
+  state = _state(dataclasses.replace(fixed, alpha_init=0.5))
+  found, _ = _pass(fixed)(state, data, plan, held_out, LR, 1.0, True, True)
+  chex.assert_trees_all_equal(found.alpha_e, state.alpha_e)
+  chex.assert_trees_all_equal(found.alpha_opt, state.alpha_opt)
+  assert found.step == 3
+  moved = jax.tree.map(
+    lambda new, old: (new != old).all(), found.params, state.params
+  )
+  assert all(jax.tree.leaves(moved))
 
 
 @pytest.mark.parametrize('method', [methods.SNAS, methods.GDAS])
