@@ -86,8 +86,11 @@ def run(recordings):
     return
   import nasjax
   from nasjax.data import audio
+  from nasjax.decoding import scripts
   from nasjax.storage import disk
 
+  # Marks of direction are for eyes, not for files.
+  shown = scripts.isolated if sys.stdout.isatty() else str
   network = nasjax.load_network(
     FLAGS.run, FLAGS.cell, FLAGS.seed, recipe=FLAGS.recipe, search=FLAGS.search
   )
@@ -110,10 +113,10 @@ def run(recordings):
       continue
     for note in heard.notes:
       _say(note)
-    print(f'{path}: {heard.text}', flush=True)
+    print(f'{path}: {shown(heard.text)}', flush=True)
     if FLAGS.align and heard.alignment is not None:
       for symbol, first, last in heard.spans:
-        print(f'  {first:7.2f} {last:7.2f}  {symbol}')
+        print(f'  {first:7.2f} {last:7.2f}  {shown(scripts.alone(symbol))}')
     found.append(_record(path, heard))
   if FLAGS.json:
     text = json.dumps(found, indent=1, ensure_ascii=False)

@@ -13,7 +13,7 @@ from studies import multilingual_corpora, multilingual_study
 from summaries import report_page, search_curves
 
 from nasjax import analysis, plots, spaces
-from nasjax.data import scripts
+from nasjax.decoding import scripts
 from nasjax.storage import disk
 
 FLAGS = flags.FLAGS

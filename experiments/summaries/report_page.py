@@ -5,7 +5,7 @@ import html
 import io
 from typing import NamedTuple
 
-from nasjax.data import scripts
+from nasjax.decoding import scripts
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff;

@@ -10,6 +10,7 @@ Features stay as each corpus has them, normalised by its own training split. As
 speaker: `fitted.features(recordings, ['sw'])`.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 
@@ -25,8 +26,7 @@ def joined(corpora: Mapping[str, Corpus]) -> Corpus:
 
   Args:
     corpora: by the code of the language; numbers of languages are in this
-      order. One of them alone makes a corpus of one language, which has a
-      number, too.
+      order. One alone stays as it is, and gets a number.
 
   Raises:
     ValueError: there is none, or their front ends differ; or one is stored in
@@ -42,6 +42,15 @@ def joined(corpora: Mapping[str, Corpus]) -> Corpus:
   for code, corpus in corpora.items():
     _check(code, corpus)
   alphabets = {code: corpus.symbols for code, corpus in corpora.items()}
+  if len(corpora) == 1:
+    ((code, corpus),) = corpora.items()
+    return dataclasses.replace(
+      corpus,
+      name=code,
+      fingerprint=f'{code}={corpus.fingerprint}',
+      alphabets=alphabets,
+      **{name: _split(corpora, name) for name in SPLITS},
+    )
   most = max(map(len, alphabets.values()))
   ids = tuple(map(str, range(1, most + 1)))
   told = [f'{code}={corpus.fingerprint}' for code, corpus in corpora.items()]

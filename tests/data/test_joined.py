@@ -53,6 +53,9 @@ def test_utterances_keep_features_and_labels():
         u += 1
     assert u == len(split.ids) == len(numbers)
   np.testing.assert_array_equal(whole.fitted.of_speaker('bb')[0], 1)
+  alone = joined.joined({'bb': given['bb']})
+  assert alone.symbols == ('x', 'y', 'z') == alone.alphabets['bb']
+  assert alone.mean_f is given['bb'].mean_f and not alone.test.language_u.any()
   assert joined.joined({'bb': given['bb'], 'aa': given['aa']}).fingerprint != (
     whole.fingerprint
   )

@@ -1,11 +1,11 @@
-"""Tests of nasjax/data/scripts.py with Arabic, Tamil and Vietnamese."""
+"""Tests of nasjax/decoding/scripts.py with Arabic, Tamil and Vietnamese."""
 
 import unicodedata
 
 import pytest
 from summaries import report_page
 
-from nasjax.data import scripts
+from nasjax.decoding import scripts
 
 ARABIC, TAMIL, VIETNAMESE = 'مرحبا بالعالم', 'தமிழ்', 'tiếng Việt'
 
