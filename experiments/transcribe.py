@@ -110,8 +110,11 @@ def run(recordings):
     return
   import nasjax
   from nasjax.data import audio
+  from nasjax.decoding import scripts
   from nasjax.storage import disk
 
+  # Marks of direction are for eyes, not for files.
+  shown = scripts.isolated if sys.stdout.isatty() else str
   network = nasjax.load_network(
     FLAGS.run, FLAGS.cell, FLAGS.seed, recipe=FLAGS.recipe, search=FLAGS.search
   )
@@ -143,12 +146,12 @@ def run(recordings):
     if engine:
       found = engine.best(heard.logprobs_tv, FLAGS.alternatives)
       heard = _worded(network, heard, found[0])
-    print(f'{path}: {heard.text}', flush=True)
+    print(f'{path}: {shown(heard.text)}', flush=True)
     for one in found if FLAGS.alternatives > 1 else ():
-      print(f'  {one.score:10.2f}  {" ".join(one.words)}')
+      print(f'  {one.score:10.2f}  {shown(" ".join(one.words))}')
     if FLAGS.align and heard.alignment is not None:
       for symbol, first, last in heard.spans:
-        print(f'  {first:7.2f} {last:7.2f}  {symbol}')
+        print(f'  {first:7.2f} {last:7.2f}  {shown(scripts.alone(symbol))}')
     records.append(_record(path, heard, found))
   if FLAGS.json:
     text = json.dumps(records, indent=1, ensure_ascii=False)

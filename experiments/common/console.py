@@ -549,6 +549,53 @@ class Searches:
         )
 
 
+class Trainings:
+  """The progress of trainings with labels, a line an epoch or a bar."""
+
+  def __init__(self, total):
+    """
+    Args:
+      total: how many trainings there are.
+    """
+    self._lock, self._done, self._total = threading.Lock(), set(), total
+    self._started = time.perf_counter()
+    self._progress = Progress(
+      TextColumn('{task.description}', markup=False),
+      BarColumn(8),
+      MofNCompleteColumn(),
+      TextColumn('trainings', markup=False),
+      TimeElapsedColumn(),
+      console=CONSOLE,
+      disable=not CONSOLE.is_terminal,
+    )
+
+  def __enter__(self):
+    self._progress.start()
+    self._task = self._progress.add_task('training', total=self._total)
+    return self
+
+  def __exit__(self, *_):
+    self._progress.stop()
+
+  def __call__(self, label, progress):
+    """Takes a label and a `search.SearchProgress`."""
+    epoch, history = progress.epoch, progress.history
+    text = f'{label}: epoch {epoch}/{progress.search.epochs}'
+    with self._lock:
+      self._progress.update(self._task, description=text)
+      if not CONSOLE.is_terminal and not progress.resumed:
+        gone = short(time.perf_counter() - self._started)
+        loss = history['soft_val_loss'][epoch - 1]
+        rate = history['soft_val_per'][epoch - 1]
+        print_line(f'{gone} {text}: validation loss {loss:.2f}, CER {rate:.1%}')
+
+  def finish(self, label):
+    """Counts a training that is over."""
+    with self._lock:
+      self._done.add(label)
+      self._progress.update(self._task, completed=len(self._done))
+
+
 class Parts:
   """The progress bar of work in parts, called with a line after each.
 

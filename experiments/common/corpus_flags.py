@@ -155,7 +155,7 @@ flags.DEFINE_enum(
   'not given.',
 )
 # Names and features a frame, spelt out: `data.frontend` imports JAX.
-_WIDTHS = {'nb_asr': 80, 'st_nas': 120, 'nb_asr_hamming': 80}
+_WIDTHS = {'nb_asr': 80, 'st_nas': 120, 'nb_asr_hamming': 80, 'darts_asr': 83}
 FRONTENDS = tuple(_WIDTHS)
 flags.DEFINE_enum(
   'frontend',
@@ -164,8 +164,9 @@ flags.DEFINE_enum(
   'What a network hears of the corpus. nb_asr: 80 log-mel energies, normalised '
   'over training. st_nas: 40 with deltas and delta-deltas, normalised by '
   'speaker, and training at speeds 0.9, 1 and 1.1; needs a macro network of '
-  '120 features. nb_asr_hamming: nb_asr with Hamming windows. What fits the '
-  'macro network if not given, nb_asr_hamming for LibriSpeech.',
+  '120 features. nb_asr_hamming: nb_asr with Hamming windows. darts_asr: '
+  'nb_asr and three features of pitch. What fits the macro network if not '
+  'given, nb_asr_hamming for LibriSpeech.',
 )
 SYNTHETIC = (
   'synth_utterances',

@@ -5,6 +5,8 @@ import html
 import io
 from typing import NamedTuple
 
+from nasjax.decoding import scripts
+
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff;
   max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
@@ -28,14 +30,21 @@ class Section(NamedTuple):
 
 def paragraph(*sentences):
   """Returns a block of text; empty sentences are left out."""
-  return f'<p>{html.escape(" ".join(filter(None, sentences)))}</p>'
+  text = ' '.join(filter(None, sentences))
+  auto = ' dir="auto"' if scripts.right_to_left(text) else ''
+  return f'<p{auto}>{html.escape(text)}</p>'
 
 
 def table(head, rows):
   """Returns a table of texts, the first column to the left."""
 
   def line(cells, tag):
-    inside = ''.join(f'<{tag}>{html.escape(c)}</{tag}>' for c in cells)
+    inside = ''.join(
+      f'<{tag} dir="auto">{html.escape(c)}</{tag}>'
+      if scripts.right_to_left(c)
+      else f'<{tag}>{html.escape(c)}</{tag}>'
+      for c in cells
+    )
     return f'<tr>{inside}</tr>'
 
   lines = [line(head, 'th'), *(line(row, 'td') for row in rows)]

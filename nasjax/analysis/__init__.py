@@ -36,6 +36,7 @@ from nasjax.analysis.contents import (
 from nasjax.analysis.decisions import Decision, Part, decisions, explained
 from nasjax.analysis.fronts import hypervolume, non_dominated, pareto_front
 from nasjax.analysis.leaders import Best, best, expected_best
+from nasjax.analysis.likenesses import Chance, Likeness, likeness
 from nasjax.analysis.proxies import Proxy, mean_rank, proxies
 from nasjax.analysis.separation import (
   Group,
@@ -75,6 +76,7 @@ __all__ = [
   'POWER',
   'TOP_SHARE',
   'Best',
+  'Chance',
   'Ceiling',
   'Chosen',
   'Composition',
@@ -83,6 +85,7 @@ __all__ = [
   'Estimate',
   'Group',
   'Level',
+  'Likeness',
   'Part',
   'Proxy',
   'Ranking',
@@ -109,6 +112,7 @@ __all__ = [
   'hypervolume',
   'judge',
   'kendall_correlation',
+  'likeness',
   'latencies',
   'mean',
   'mean_rank',

@@ -207,6 +207,8 @@ class Split:
       higher speed a network may have too few output frames for them: the loss
       leaves such utterances out.
     samples_u: int64, audio samples of each utterance at 16 kHz, at its speed.
+    language_u: int32, number of each utterance's language, whose alphabet its
+      labels are of (`joined`); None where there is one only.
   """
 
   ids: tuple[str, ...]
@@ -217,6 +219,7 @@ class Split:
   frames_u: np.ndarray
   labels: tuple[np.ndarray, ...]
   samples_u: np.ndarray
+  language_u: np.ndarray | None = None
 
   @property
   def audio_seconds(self) -> float:
@@ -265,12 +268,14 @@ class Corpus:
     train: for the weights.
     validation: for choosing among epochs and cells.
     test: for reporting.
-    mean_f: float32 [mels], of the log-mel energies of `train` before
+    mean_f: float32 [measured], of the features of `train` before
       normalisation; None where each speaker has a mean.
-    variance_f: float32 [mels], of the same; None where each speaker has one.
+    variance_f: float32 [measured], of the same; None likewise.
     frontend: that the features come from.
     speakers: as in `frontend.Fitted`.
     pieces: the model of sub-words, as `word_pieces` has it; None of others.
+    alphabets: of several languages (`joined`) the symbols of each, by its code,
+      in the order of their numbers; None where there is one only.
   """
 
   name: str
@@ -286,6 +291,7 @@ class Corpus:
   frontend: frontend_lib.Frontend = frontend_lib.NB_ASR
   speakers: Mapping = dataclasses.field(default_factory=dict)
   pieces: bytes | None = None
+  alphabets: Mapping[str, tuple[str, ...]] | None = None
 
   @property
   def fitted(self) -> frontend_lib.Fitted:
@@ -425,30 +431,32 @@ def _played(source, speeds: Sequence[float]) -> Iterator[np.ndarray]:
 def _finish(
   splits: Mapping[str, Split], frontend: frontend_lib.Frontend, block: int
 ):
-  """Makes log-mel energies the features of a front end, in place.
+  """Makes what was measured the features of a front end, in place.
 
   Returns:
     mean_f, variance_f and speakers; see `Corpus`.
   """
-  mels = frontend.mels
+  measured = frontend.measured
   mean_f = variance_f = None
   speakers = {}
   if frontend.normalise == 'corpus':
-    mean_f, variance_f = features.statistics(splits['train'].features[:, :mels])
+    mean_f, variance_f = features.statistics(
+      splits['train'].features[:, :measured]
+    )
   for name, split in splits.items():
     utterances = [split.x_tf(u) for u in range(len(split.ids))]
     if frontend.normalise == 'corpus':
-      energies_nf = split.features[:, :mels]
-      frontend_lib.normalise(energies_nf, mean_f, variance_f, block)
+      measured_nf = split.features[:, :measured]
+      frontend_lib.normalise(measured_nf, mean_f, variance_f, block)
     else:
-      energies = [x_tf[:, :mels] for x_tf in utterances]
-      found = frontend_lib.normalise_speakers(energies, split.speakers)
+      own = [x_tf[:, :measured] for x_tf in utterances]
+      found = frontend_lib.normalise_speakers(own, split.speakers)
       # Nobody comes again at another speed; those of speed 1 stand first.
       speeds = len(frontend.speeds) if name == 'train' else 1
-      own = set(split.speakers[: len(split.speakers) // speeds]) - {''}
-      speakers |= {(name, speaker): found[speaker] for speaker in own}
+      known = set(split.speakers[: len(split.speakers) // speeds]) - {''}
+      speakers |= {(name, speaker): found[speaker] for speaker in known}
     if frontend.deltas:
-      frontend_lib.fill_deltas(utterances, mels)
+      frontend_lib.fill_deltas(utterances, measured)
   return mean_f, variance_f, speakers
 
 
@@ -521,11 +529,12 @@ def load(
     )
 
   if encoding is not None:
-    if frontend.deltas or frontend.normalise != 'corpus':
+    whole = frontend.deltas or frontend.pitch
+    if whole or frontend.normalise != 'corpus':
       raise ValueError(
         f'front end {frontend.name} wants whole speakers and utterances; '
         'features in files are for those that normalise over the corpus, '
-        'without deltas'
+        'without deltas and pitch'
       )
     total += builder.info.splits['train'].num_examples * len(speeds['train'])
     path = stored.directory(place, fingerprint, encoding)
@@ -536,13 +545,8 @@ def load(
     splits = {}
     for name in names:
       split = _split(read(name), width=frontend.width)
-      frontend_lib.fill_log_mel(
-        split.features[:, : frontend.mels],
-        _played(sources[name], speeds[name]),
-        block,
-        tick,
-        frontend.window,
-      )
+      recordings = _played(sources[name], speeds[name])
+      frontend_lib.measure(split.features, recordings, frontend, block, tick)
       splits[name] = split
     mean_f, variance_f, speakers = _finish(splits, frontend, block)
   return Corpus(

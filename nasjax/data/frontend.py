@@ -2,8 +2,8 @@
 
 A `Frontend` is a record of choices. `corpus.load` carries them out, in the
 order of Kaldi's recipes: speed perturbation (`audio.change_speed`), log-mel
-energies (`features.log_mel_of_frames`), normalisation, deltas
-(`features.deltas`).
+energies (`features.log_mel_of_frames`) and pitch (`pitch.of`), normalisation,
+deltas (`features.deltas`).
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nasjax.data import features
+from nasjax.data import features, pitch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Frontend:
     speeds: at which the training split is spoken, 1 among them. Each other
       speed adds a copy of all utterances, with the same transcripts.
     window: what frames are multiplied by, of `features.WINDOWS`.
+    pitch: whether the three features of `pitch.of` follow the energies; they
+      are normalised, and have deltas, as these.
   """
 
   name: str
@@ -42,6 +44,7 @@ class Frontend:
   normalise: str = 'corpus'
   speeds: tuple[float, ...] = (1.0,)
   window: str = 'hann'
+  pitch: bool = False
 
   def __post_init__(self):
     object.__setattr__(self, 'speeds', tuple(map(float, self.speeds)))
@@ -55,6 +58,7 @@ class Frontend:
       raise ValueError(f'front end {self.name}: {e}') from None
     checks = {
       'deltas': isinstance(self.deltas, bool),
+      'pitch': isinstance(self.pitch, bool),
       'normalise': self.normalise in ('corpus', 'speaker'),
       'window': self.window in features.WINDOWS,
       'speeds': all(0.5 <= speed <= 2.0 for speed in self.speeds)
@@ -63,6 +67,7 @@ class Frontend:
     }
     remedies = {
       'deltas': 'True or False',
+      'pitch': 'True or False',
       'normalise': "'corpus' or 'speaker'",
       'window': ' or '.join(map(repr, features.WINDOWS)),
       'speeds': 'distinct speeds from 0.5 to 2, 1 among them',
@@ -77,7 +82,12 @@ class Frontend:
   @property
   def width(self) -> int:
     """Features a frame: those that a network reads."""
-    return self.mels * (3 if self.deltas else 1)
+    return self.measured * (3 if self.deltas else 1)
+
+  @property
+  def measured(self) -> int:
+    """Features a frame before deltas: energies, then pitch."""
+    return self.mels + (pitch.WIDTH if self.pitch else 0)
 
   @property
   def training_speeds(self) -> tuple[float, ...]:
@@ -99,6 +109,8 @@ class Frontend:
     choices = dataclasses.asdict(self)
     if self.window == 'hann':  # there was no other once
       del choices['window']
+    if not self.pitch:
+      del choices['pitch']
     text = json.dumps(choices, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f'{contents}+{self.name}-{digest}'
@@ -126,7 +138,9 @@ ST_NAS = Frontend(
 # As NB_ASR; the paper says of its features for LibriSpeech alone that their
 # windows are Hamming's.
 NB_ASR_HAMMING = Frontend('nb_asr_hamming', window='hamming')
-FRONTENDS = {f.name: f for f in (NB_ASR, ST_NAS, NB_ASR_HAMMING)}
+# Chen et al., DARTS-ASR, Interspeech 2020: 80 energies and pitch.
+DARTS_ASR = Frontend('darts_asr', pitch=True)
+FRONTENDS = {f.name: f for f in (NB_ASR, ST_NAS, NB_ASR_HAMMING, DARTS_ASR)}
 
 
 # Speech on the device at a time. Blocks of another size may round otherwise.
@@ -138,8 +152,8 @@ class Fitted(NamedTuple):
 
   Attributes:
     frontend: `Frontend`.
-    mean_f, variance_f: float32 [mels], of the log-mel energies of the training
-      split; None where each speaker has their own.
+    mean_f, variance_f: float32 [measured], of the training split; None where
+      each speaker has their own.
     speakers: by split and name, (mean_f, variance_f) of each known speaker at
       speed 1; empty where the corpus has one mean.
   """
@@ -194,25 +208,55 @@ class Fitted(NamedTuple):
       speakers: of each; one who is not known, or None, is normalised by the
         recording itself where the front end goes by speakers.
     """
-    mels = self.frontend.mels
+    measured = self.frontend.measured
     frames = [features.num_frames(len(samples_n)) for samples_n in recordings]
     x_nf = np.empty((sum(frames), self.frontend.width), np.float32)
-    energies_nf, kind = x_nf[:, :mels], self.frontend.window
-    fill_log_mel(energies_nf, recordings, block(), lambda: None, kind)
+    measure(x_nf, recordings, self.frontend, block(), lambda: None)
     utterances = np.split(x_nf, np.cumsum(frames)[:-1])
     for x_tf, speaker in zip(utterances, speakers or [None] * len(frames)):
-      energies_tf = x_tf[:, :mels]
+      measured_tf = x_tf[:, :measured]
       known = self.of_speaker(speaker)
-      known = known or features.pooled_statistics([energies_tf])
-      energies_tf[:] = features.normalise(energies_tf, *known)
+      known = known or features.pooled_statistics([measured_tf])
+      measured_tf[:] = features.normalise(measured_tf, *known)
     if self.frontend.deltas:
-      fill_deltas(utterances, mels)
+      fill_deltas(utterances, measured)
     return utterances
 
 
 def block(seconds: float = BLOCK_SECONDS) -> int:
   """Returns the frames of so many seconds, at least one."""
   return max(1, round(seconds * features.SAMPLE_RATE / features.HOP))
+
+
+def measure(
+  x_nf: np.ndarray,
+  recordings: Iterable[np.ndarray],
+  frontend: Frontend,
+  block: int,
+  tick: Callable[[], None],
+) -> None:
+  """Writes energies, and pitch, of utterances into an array.
+
+  Args:
+    x_nf: float32 [frames, width], written but for the columns of deltas.
+    recordings, block, tick: as in `fill_log_mel`.
+    frontend: which features.
+  """
+  if frontend.pitch:
+    pitch_nf = x_nf[:, frontend.mels : frontend.measured]
+    recordings = _with_pitch(recordings, pitch_nf)
+  energies_nf = x_nf[:, : frontend.mels]
+  fill_log_mel(energies_nf, recordings, block, tick, frontend.window)
+
+
+def _with_pitch(recordings, x_nf):
+  """Yields recordings as they come, having written the pitch of each."""
+  done = 0
+  for samples_n in recordings:
+    found_tf = pitch.of(samples_n)
+    x_nf[done : done + len(found_tf)] = found_tf
+    done += len(found_tf)
+    yield samples_n
 
 
 def fill_log_mel(
@@ -313,12 +357,12 @@ def normalise_speakers(
   return found
 
 
-def fill_deltas(utterances: Sequence[np.ndarray], mels: int) -> None:
-  """Writes the deltas of the first `mels` columns into the others.
+def fill_deltas(utterances: Sequence[np.ndarray], measured: int) -> None:
+  """Writes the deltas of the first `measured` columns into the others.
 
   Args:
-    utterances: float32 [frames, 3 * mels] each.
-    mels: columns that are there already.
+    utterances: float32 [frames, 3 * measured] each.
+    measured: columns that are there already.
   """
   for x_tf in utterances:
-    x_tf[:, mels:] = features.deltas(x_tf[:, :mels])
+    x_tf[:, measured:] = features.deltas(x_tf[:, :measured])

@@ -6,7 +6,7 @@ On the host, of one utterance.
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from nasjax.decoding import error_rates
+from nasjax.decoding import error_rates, scripts
 
 _MARKS = {'equal': '', 'replace': 'S', 'insert': 'I', 'delete': 'D'}
 
@@ -96,9 +96,10 @@ def side_by_side(reference, heard, width=88):
   heads = ['spoken  ', 'heard   ', '        ']
   lines, rows = [], heads
   for column in columns:
-    size = max(map(len, column)) + 1
-    if rows is not heads and len(rows[0]) + size > width:
+    column = [*map(scripts.alone, column)]
+    size = max(map(scripts.columns, column)) + 1
+    if rows is not heads and scripts.columns(rows[0]) + size > width:
       lines += [*rows, '']
       rows = heads
-    rows = [row + symbol.ljust(size) for row, symbol in zip(rows, column)]
+    rows = [row + scripts.padded(s, size) for row, s in zip(rows, column)]
   return '\n'.join(row.rstrip() for row in [*lines, *rows])

@@ -9,6 +9,7 @@ from nasjax.plots.cell_key import cell
 from nasjax.plots.comparison import Row, comparison
 from nasjax.plots.costs import pareto, paretos
 from nasjax.plots.curves import by_rate, learning_curves, search_curves
+from nasjax.plots.dense import dense, losses
 from nasjax.plots.drawing import COLOURS, save
 from nasjax.plots.graphs import cells, derived, search_space
 from nasjax.plots.makeup import composition, rankings
@@ -39,12 +40,14 @@ __all__ = [
   'composition',
   'correlations',
   'decisions',
+  'dense',
   'derived',
   'distributions',
   'findings',
   'entropies',
   'learning_curves',
   'log_mel',
+  'losses',
   'pareto',
   'paretos',
   'posteriors',

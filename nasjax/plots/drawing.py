@@ -1,13 +1,15 @@
 """What all figures share: colours, axes of percent, and how one is saved."""
 
+import functools
 import itertools
 import os
 import pathlib
 import secrets
 import textwrap
+import unicodedata
 
 import numpy as np
-from matplotlib import ticker
+from matplotlib import font_manager, rcParams, ticker
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -202,3 +204,31 @@ def costs_axis(ax, last=None):
 
 def shortened(text, width):
   return text if len(text) <= width else text[: width - 1] + '\u2026'
+
+
+def drawable(text):
+  """Returns a text as a figure can show it.
+
+  Ordering and joining letters is matplotlib's work (from 3.11 on, by libraqm).
+  A word with a letter that none of the fonts has (of Tamil, unless a font of it
+  is installed) becomes the numbers of its letters, U+0BA4 U+0BAE.
+  """
+  words = unicodedata.normalize('NFC', text).split(' ')
+  known = _characters(tuple(rcParams['font.family']))
+  return ' '.join(
+    word
+    if all(ord(c) in known for c in word)
+    else ' '.join(f'U+{ord(c):04X}' for c in word)
+    for word in words
+  )
+
+
+@functools.cache
+def _characters(families):
+  """Returns the code points that the fonts of some families have."""
+  paths = {
+    font_manager.findfont(font_manager.FontProperties(family=[family]))
+    for family in families
+  }
+  fonts = map(font_manager.get_font, paths)
+  return frozenset(code for font in fonts for code in font.get_charmap())

@@ -91,12 +91,14 @@ def device_data(
   def padded(values):
     return np.pad(np.asarray(values, np.int32), (0, count - len(values)))
 
+  language_u = split.language_u
   return Data(
     x_rk,
     padded(row_u),
     padded(frames_u),
     labels_ul,
     padded([len(labels) for labels in own]),
+    None if language_u is None else padded(language_u[only_n]),
   )
 
 

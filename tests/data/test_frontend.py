@@ -12,7 +12,7 @@ import soundfile
 import tiny_run as launcher
 from common import corpus_flags
 
-from nasjax.data import audio, corpus, features, frontend, manifest
+from nasjax.data import audio, corpus, features, frontend, manifest, pitch
 
 SPEECH = pathlib.Path(os.environ.get('NASJAX_SPEECH_DIR', ''))
 
@@ -412,3 +412,29 @@ def test_speech_of_many_speakers(tmp_path):
   spread = [split.features.std(0) for split in (found.train, found.test)]
   assert 0.1 < spread[0][40:80].mean() < 0.3
   np.testing.assert_allclose(spread[0], spread[1], rtol=0.25)
+
+
+def test_pitch_follows_the_energies(builder):
+  found = corpus.load(builder, frontend=frontend.DARTS_ASR)
+  assert frontend.DARTS_ASR.width == 83 == found.train.features.shape[1]
+  assert found.fingerprint != corpus.load(builder).fingerprint
+  plain = corpus.load(builder)
+  np.testing.assert_array_equal(
+    found.train.features[:, :80], plain.train.features
+  )
+  raw = [
+    pitch.of(corpus.audio(builder, 'train', f'u{i}')).astype(np.float64)
+    for i in range(5)
+  ]
+  pooled = np.concatenate(raw)
+  np.testing.assert_allclose(found.mean_f[80:], pooled.mean(0), atol=1e-5)
+  want = (raw[1] - pooled.mean(0)) / np.sqrt(pooled.var(0) + 1e-3)
+  np.testing.assert_allclose(found.train.x_tf(1)[:, 80:], want, atol=1e-4)
+  own = [corpus.audio(builder, 'test', 'u6')]
+  np.testing.assert_array_equal(
+    found.fitted.features(own)[0], found.test.x_tf(0)
+  )
+  with pytest.raises(ValueError, match='darts_asr wants whole'):
+    corpus.load(builder, frontend=frontend.DARTS_ASR, encoding='float32')
+  # Those without pitch are called as before there was any.
+  assert frontend.ST_NAS.fingerprint('f00d') == 'f00d+st_nas-548b946c'

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from nasjax.decoding import transcripts
+from nasjax.decoding import scripts, transcripts
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,14 @@ def test_errors_stand_under_each_other():
     'spoken  a bb\nheard   a -\n          D\n\nspoken  c\nheard   c\n'
   )
   assert transcripts.side_by_side([], []) == 'spoken\nheard\n'
+
+
+def test_marks_and_letters_from_the_right_side_by_side():
+  text = transcripts.side_by_side(['த', 'ி', 'x'], ['த', 'y'])
+  spoken, heard, _ = text.split('\n')
+  # A mark alone stands on a circle, which with it is two columns wide.
+  assert (spoken, heard) == ('spoken  த ◌ி x', 'heard   த y  -')
+  arabic = transcripts.side_by_side(['مرحبا', 'a'], ['a'])
+  first = arabic.split('\n')[0]
+  assert first == 'spoken  \u2068مرحبا\u2069 a'
+  assert scripts.columns(first) == len('spoken  ') + 5 + 2
