@@ -13,7 +13,6 @@ epochs and compilation, how long should it have taken?
 """
 
 import json
-import math
 import pathlib
 
 from absl import flags
@@ -82,7 +81,10 @@ flags.DEFINE_float(
 flags.DEFINE_integer('simulations', 5, 'With failures: as many.', lower_bound=1)
 flags.DEFINE_string('compare', None, 'A run that is done.')
 flags.DEFINE_float(
-  'within', None, 'With --compare: fail where they differ by a larger share.'
+  'within',
+  None,
+  'With --compare: fail where they differ by a larger share.',
+  lower_bound=0,
 )
 flags.DEFINE_string('json', None, 'Where the plan goes.')
 
@@ -292,6 +294,8 @@ def _given(name):
 
 def run():
   """Plans, or compares."""
+  if FLAGS.within is not None and not FLAGS.compare:
+    raise ValueError('--within goes with --compare; name a run that is done')
   if FLAGS.compare:
     report = compare(FLAGS.compare)
     print(
@@ -307,7 +311,7 @@ def run():
 
     text = json.dumps(report, indent=1) + '\n'
     disk.publish(pathlib.Path(FLAGS.json), text.encode())
-  if FLAGS.compare and abs(report['off']) > (FLAGS.within or math.inf):
+  if FLAGS.within is not None and abs(report['off']) > FLAGS.within:
     raise ValueError(
       f'simulation and run differ by {abs(report["off"]):.1%}, more than '
       f'--within={FLAGS.within}'

@@ -33,9 +33,8 @@ _LOOK = 5.0
 # Seconds without an answer after which the head is gone. Ray itself waits for a
 # minute, and then ends the program.
 _SILENCE = 15.0
-# Seconds for which a head that has just been started may answer and yet take
-# nobody in.
-_YOUNG = 60.0
+# Seconds for which a cluster that has just been started may take nobody in.
+_YOUNG = 120.0
 
 
 def _amount(text):
@@ -119,12 +118,17 @@ def _start(ray, own):
     try:
       ray.init(address=own.address, logging_level='ERROR', **local)
       return
-    except (ConnectionError, ValueError, RuntimeError) as e:
+    except Exception as e:  # Ray may raise anything here
+      # On a busy machine half a minute, which Ray waits, may not do.
       young = isinstance(e, ConnectionError) and _answers(own.address or '')
+      young |= bool(local) and 'timed out' in str(e)
       if young and time.monotonic() < deadline:
+        ray.shutdown()
         time.sleep(1)
         continue
       first = str(e).strip().partition('\n')[0]
+      if local:
+        sys.exit(f'{NAME}: no cluster can be started here: {first}')
       sys.exit(
         f'{NAME}: no cluster at --address={own.address}: {first}; one that '
         'asks for a token wants RAY_AUTH_MODE=token in the environment'

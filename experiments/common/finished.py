@@ -14,7 +14,8 @@ def compare(path, devices=None):
 
   Which shards there were is its plan's, how long an epoch of each program took
   its table's: the mean of all epochs but the first, which also compiles. What
-  that took longer is compilation, the mean of those that compiled.
+  that took longer is compilation, the mean of those that compiled. Between the
+  epochs of two shards a worker tests, writes rows and begins: the mean of that.
 
   Args:
     path: directory of the run.
@@ -24,7 +25,8 @@ def compare(path, devices=None):
   Returns:
     dict: shards, devices, seconds and simulated_seconds (from the beginning of
     the first shard to the end of the last), off (by which share the simulation
-    is longer), epoch_seconds and compile_seconds of each program.
+    is longer), epoch_seconds and compile_seconds of each program, and
+    between_seconds.
 
   Raises:
     ValueError: the run is not done, or was not trained in one go.
@@ -54,7 +56,10 @@ def compare(path, devices=None):
   tasks, epoch_s, compile_s = _tasks(found)
   if devices is None:
     devices = _side_by_side(found.values())
-  outcome = scheduling.simulate(tasks, [1.0] * devices, compile=compile_s)
+  between = _between(found.values())
+  outcome = scheduling.simulate(
+    tasks, [1.0] * devices, compile=compile_s, between=between
+  )
   begun = min(end - float(e.sum()) for _, _, e, end in found.values())
   took = max(end for *_, end in found.values()) - begun
   busy = sum(float(e.sum()) for _, _, e, _ in found.values())
@@ -72,6 +77,7 @@ def compare(path, devices=None):
     'off': outcome.makespan / took - 1,
     'epoch_seconds': epoch_s,
     'compile_seconds': compile_s,
+    'between_seconds': between,
   }
 
 
@@ -92,6 +98,22 @@ def _tasks(found):
     for kind, members, epochs_e, _ in found.values()
   ]
   return tasks, epoch_s, compile_s
+
+
+def _between(found):
+  """Returns the mean time from the last epoch of a shard to the next's first.
+
+  Whoever begins a shard is taken for the worker that was the last to be free.
+  """
+  begun = sorted((end - float(e.sum()), end) for _, _, e, end in found)
+  ends, gaps = [], []
+  for begin, end in begun:
+    free = [e for e in ends if e <= begin]
+    if free:
+      ends.remove(max(free))
+      gaps.append(begin - max(free))
+    ends.append(end)
+  return float(np.mean(gaps)) if gaps else 0.0
 
 
 def _side_by_side(found):

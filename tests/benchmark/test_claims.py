@@ -11,7 +11,6 @@ import claiming_runs
 import pytest
 import tiny_run
 
-from nasjax import table
 from nasjax.benchmark import claims, failures
 from nasjax.storage import leases
 
@@ -75,13 +74,6 @@ def _run(out, environment=None, **plan):
   return json.loads(done.stdout)
 
 
-def _assert_whole(out, runs, tmp_path):
-  whole = tmp_path / 'whole'
-  claiming_runs.whole(whole, runs)
-  claiming_runs.assert_whole(out, whole)
-  assert len(table.open(out)) == runs
-
-
 def test_workers_that_die_or_sleep_make_the_table_of_one(tmp_path):
   """One stops between its rows and their mark, and wakes when all is done."""
   out = tmp_path / 'out'
@@ -89,7 +81,7 @@ def test_workers_that_die_or_sleep_make_the_table_of_one(tmp_path):
     *(out,), runs=8, workers=2, kills=1, stops='/table/._', patience=1
   )
   assert found['statuses'] == [0, 0] and len(found['kills']) == 1
-  _assert_whole(out, 8, tmp_path)
+  claiming_runs.assert_undisturbed(out, 8)
 
 
 # The whole of it. The number of runs that NASJAX_RELIABILITY_RUNS names.
@@ -103,7 +95,7 @@ def test_two_hundred_runs_and_twenty_kills(tmp_path):
   found = _run(out, runs=RUNS, workers=4, kills=20)
   print(found)
   assert found['statuses'] == [0] * 4 and len(found['kills']) == 20
-  _assert_whole(out, RUNS, tmp_path)
+  claiming_runs.assert_undisturbed(out, RUNS)
 
 
 @pytest.mark.slow
@@ -122,7 +114,7 @@ def test_who_wakes_when_its_shard_was_retried(tmp_path, moment, lost):
   found = _run(out, runs=8, workers=2, stops=moment, patience=1, seconds=1.5)
   print(found)
   assert found['statuses'] == [0, 0] and len(found['lost']) == lost
-  _assert_whole(out, 8, tmp_path)
+  claiming_runs.assert_undisturbed(out, 8)
 
 
 @pytest.mark.slow
@@ -159,7 +151,7 @@ def test_a_clock_that_jumps_by_a_day_does_no_harm(tmp_path):
   )
   print(found)
   assert found['statuses'] == [0, 0] and not found['lost']
-  _assert_whole(out, 16, tmp_path)
+  claiming_runs.assert_undisturbed(out, 16)
 
 
 # Who gets which shard; nothing is trained.

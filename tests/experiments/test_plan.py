@@ -117,6 +117,7 @@ def test_the_launcher(tmp_path):
     ['--cells=none.txt', epoch],
     ['--relative_speeds=1,0', epoch],
     [f'--compare={tmp_path}'],
+    [*few, epoch, '--within=0.1'],
   ]
   results = tiny_run.tried(tries, 'plan')
   assert results[0][0] == 0 == results[1][0], results[:2]
@@ -129,7 +130,7 @@ def test_the_launcher(tmp_path):
   told = (
     'give --seconds_per_epoch', 'is not what throughput.py', 'No such file',
     "'e6' is none of e40", 'No such file', 'want numbers above 0',
-    'shards.json does not exist',
+    'shards.json does not exist', '--within goes with --compare',
   )  # fmt: skip
   for (status, _, errors), words in zip(results[2:], told, strict=True):
     assert status == 1 and words in errors and errors.count('\n') == 1, errors

@@ -15,17 +15,8 @@ import engines
 import pytest
 import tiny_run
 
-from nasjax import table
-
 LAUNCHER = tiny_run.ROOT / 'launch' / 'ray_cluster.py'
 RUNS = int(os.environ.get('NASJAX_RELIABILITY_RUNS', '200'))
-
-
-def _assert_whole(out, runs, tmp_path):
-  whole = tmp_path / 'whole'
-  claiming_runs.whole(whole, runs)
-  claiming_runs.assert_whole(out, whole)
-  assert len(table.open(out)) == runs
 
 
 def test_a_missing_ray_is_one_line(tmp_path):
@@ -134,7 +125,7 @@ def test_workers_on_ray_that_are_killed_make_the_table(launcher, tmp_path):
   assert status == 0, errors[-3000:]
   assert killed == 20
   assert output.splitlines()[-1] == f'{RUNS // 2} shards are done in {out}'
-  _assert_whole(out, RUNS, tmp_path)
+  claiming_runs.assert_undisturbed(out, RUNS)
 
 
 @pytest.mark.slow
@@ -166,7 +157,7 @@ def test_a_head_that_is_killed_and_started_again(launcher, tmp_path):
   with _head(port):
     status, output, errors = engines.finish(launcher, *flags)
   assert status == 0, errors[-3000:]
-  _assert_whole(out, 60, tmp_path)
+  claiming_runs.assert_undisturbed(out, 60)
 
 
 @pytest.mark.slow

@@ -177,12 +177,6 @@ def _module(monkeypatch):
   return module
 
 
-def _assert_whole(out, runs, tmp_path):
-  whole = tmp_path / 'whole'
-  claiming_runs.whole(whole, runs)
-  claiming_runs.assert_whole(out, whole)
-
-
 @pytest.mark.slow
 def test_workers_of_submitit_here_make_the_table(launcher, tmp_path):
   out = tmp_path / 'out'
@@ -191,7 +185,7 @@ def test_workers_of_submitit_here_make_the_table(launcher, tmp_path):
   )
   assert status == 0, errors
   assert output.splitlines()[-1].startswith('2 workers for 4 shards: ')
-  _assert_whole(out, 8, tmp_path)
+  claiming_runs.assert_undisturbed(out, 8)
 
 
 def _submitted(pid):
@@ -226,7 +220,7 @@ def test_a_worker_that_is_pre_empted_is_queued_again(
   assert re.search(r'^task [01] again$', log, re.MULTILINE), log
   with pytest.raises(ProcessLookupError):
     os.kill(worker, 0)
-  _assert_whole(out, 60, tmp_path)
+  claiming_runs.assert_undisturbed(out, 60)
 
 
 def test_a_missing_submitit_is_one_line(tmp_path):

@@ -37,6 +37,7 @@ import time
 
 import engines
 import jax
+import once
 import pandas  # noqa: F401  pyarrow would load it in every process
 import scipy.linalg  # noqa: F401  and so would jax
 import tiny_corpus
@@ -107,6 +108,14 @@ def whole(out, runs):
   prepared = [tiny_corpus.prepared(RECIPE)]
   watch = _Watch(_nothing)
   workers.run(job(), shards(runs), prepared, out, watch, say=print)
+
+
+def assert_undisturbed(out, runs):
+  """Holds a run against one that nobody disturbed, made once for all tests."""
+  own = pathlib.Path(os.environ['NASJAX_TEST_PLACE'], f'undisturbed{runs}')
+  once.text(f'{own.name}.txt', lambda: whole(own, runs) or 'made')
+  assert_whole(out, own)
+  assert len(table.open(out)) == runs
 
 
 def assert_whole(out, whole):
