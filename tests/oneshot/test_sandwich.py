@@ -311,6 +311,10 @@ def test_what_does_not_go_together_is_refused():
     sandwich.Training(*nb_asr)
   with pytest.raises(ValueError, match="give loss='transducer'"):
     training(tiny_corpus.RECIPE)
+  tdnns = spaces.ST_NAS, macros.ST_NAS_TINY, tiny_todm.CTC_RECIPE
+  for row, words in (('A3', 'end nowhere'), ('topk', 'nobody has told')):
+    with pytest.raises(ValueError, match=words):
+      sandwich.Training(*tdnns, sandwich.ROWS[row])
   with pytest.raises(ValueError, match='wants 0 and none'):
     training(dataclasses.replace(STILL, curriculum=(16000,)))
 
