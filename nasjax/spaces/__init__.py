@@ -11,10 +11,8 @@ from nasjax.spaces.todm import TODM, TODM_SMALL
 # By name: those that tables may hold.
 SPACES = {
   space.name: space
-  for space in (
-    NB_ASR, ST_NAS, ST_NAS_SWBD, TODM, TODM_SMALL, DARTS_ASR, VGG
-  )
-}  # fmt: skip
+  for space in (NB_ASR, ST_NAS, ST_NAS_SWBD, TODM, TODM_SMALL, DARTS_ASR, VGG)
+}
 
 __all__ = [
   'DARTS_ASR', 'DARTS_ASR_CONV3', 'MOST_LISTED', 'NB_ASR', 'SPACES', 'ST_NAS',
