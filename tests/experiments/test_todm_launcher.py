@@ -138,7 +138,9 @@ def test_networks_of_a_supernet_stand_beside_those_trained_alone(whole):
   params = [row['params'] for row in supernet['store']]
   assert params == sorted(params) and params[0] == sizes['min']
   names = {path.name for path in (whole / 'figures').iterdir()}
-  assert names == {'costs.png', 'sizes.png', 'widths_D_1.png'}
+  assert names == {
+    'costs.png', 'fronts.png', 'sizes.png', 'widths_D_1.png'
+  }  # fmt: skip
   assert 'energy is not known' in (whole / 'report.md').read_text()
 
 
