@@ -85,7 +85,7 @@ FLAGS.set_default('space', 'todm_small')
 FLAGS.set_default('loss', 'transducer')
 
 # A study may be added to. Nothing that is there would be another.
-_GROWING = 'rows', 'ablation', 'seeds', 'sizes'
+_GROWING = 'rows', 'ablation', 'seeds'
 _FREE = (
   'out', 'json', 'dry_run', 'plan_for', 'plan_hours', 'plan_utterances',
   'plan_labels', 'plan_judged', 'plan_share', 'data_dir', 'cpu_devices',
