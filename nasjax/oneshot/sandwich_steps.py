@@ -35,8 +35,8 @@ class State(NamedTuple):
       changes any more then.
     key: uint32 (2,), the source of dropout.
     history: float64 arrays [epochs] by name, NaN where nothing is yet; and
-      `archs`, int8 [epochs, steps, students, decisions], -1 likewise. On the
-      host.
+      `archs`, int8 [epochs, steps, students, decisions], -1 likewise, and
+      `scores` [epochs, ..] behind each epoch, where there are any. On the host.
   """
 
   params: dict

@@ -92,9 +92,9 @@ class SupernetTrainer:
       )
     key = jax.random.fold_in(jax.random.key(training.seed), 1)
     history = {name: np.full(recipe.epochs, np.nan) for name in _SCALARS}
-    shape = (recipe.epochs, self.steps, options.students)
-    decisions = len(training.space.fields)
-    history['archs'] = np.full((*shape, decisions), -1, np.int8)
+    if options.students:
+      shape = (recipe.epochs, *self.archs(1).shape)
+      history['archs'] = np.full(shape, -1, np.int8)
     if options.selects:
       first = selection.initial(options.selection, len(training.parts))
       history['scores'] = np.full((recipe.epochs, *first.shape), np.nan)
@@ -235,8 +235,9 @@ class SupernetTrainer:
       'lr': lr,
       'weight': weight,
       'steps': float(state.step),
-      'archs': archs,
     }
+    if self.training.options.students:
+      values['archs'] = archs
     if self.training.options.selects:
       values['scores'] = self._moved(epoch, archs[0], np.asarray(log.pull_nu))
     ends = np.stack([self.training.largest, self.training.smallest])

@@ -8,8 +8,7 @@ from nasjax.spaces.todm import TODM, TODM_SMALL
 
 # By name: those that tables may hold.
 SPACES = {
-  space.name: space
-  for space in (NB_ASR, ST_NAS, ST_NAS_SWBD, TODM, TODM_SMALL)
+  space.name: space for space in (NB_ASR, ST_NAS, ST_NAS_SWBD, TODM, TODM_SMALL)
 }
 
 __all__ = [

@@ -167,9 +167,9 @@ class _Stopped(Exception):
 @pytest.mark.slow
 def test_a_supernet_learns_and_goes_on_where_it_was_killed(tmp_path):
   prepared = tiny_corpus.prepared(tiny_todm.RECIPE)
-  one = sandwich.Training(
-    SPACE, MACRO, tiny_todm.RECIPE, sandwich.ROWS['C'], seed=2
-  )
+  how = criterion.Distillation('alpha', count=2)
+  options = dataclasses.replace(sandwich.ROWS['topk'], distil=how)
+  one = sandwich.Training(SPACE, MACRO, tiny_todm.RECIPE, options, seed=2)
   told = []
 
   def tell(epoch, history, resumed):
@@ -190,9 +190,10 @@ def test_a_supernet_learns_and_goes_on_where_it_was_killed(tmp_path):
   history = whole.state.history
   assert history['train_loss'][1] < 0.9 * history['train_loss'][0]
   assert history['smallest_loss'][1] < 0.9 * history['smallest_loss'][0]
-  # The smallest is in every step, the others are drawn.
+  # The smallest is in every step, the others are those of scores that move.
   assert (history['archs'][:, :, 0] == one.smallest).all()
-  assert len(np.unique(history['archs'][:, :, 1:].reshape(-1, 3), axis=0)) > 1
+  np.testing.assert_array_equal(killed.scores(), whole.scores())
+  assert np.isfinite(history['scores']).all() and whole.scores().any()
   every = SPACE.enumerate()
   error_n = whole.evaluate(every, 'test')
   assert error_n.shape == (8,) and (error_n > 0).all()
@@ -236,6 +237,40 @@ def test_what_is_drawn_leaves_fixed_decisions_alone():
   assert one.name('a') != free.name('a') != free.name('b')
 
 
+def in_training(options, epochs=6, **changes):
+  recipe = dataclasses.replace(
+    tiny_todm.RECIPE, epochs=epochs, decay=0.5, start=5, **changes
+  )
+  one = sandwich.Training(SPACE, MACRO, recipe, options, 3)
+  return sandwich.SupernetTrainer(one, tiny_corpus.prepared(tiny_todm.RECIPE))
+
+
+def test_the_last_third_has_another_optimiser_and_weight():
+  how = criterion.Distillation('alpha', count=2)
+  options = dataclasses.replace(sandwich.ROWS['F'], distil=how, late_lr=0.1)
+  phases = [in_training(options).phase(n) for n in range(1, 7)]
+  lr = tiny_todm.RECIPE.lr
+  assert phases[:4] == [(lr, 1.0, False)] * 4
+  # It begins at a rate of its own, which then falls as the recipe says.
+  assert phases[4:] == [(0.1, 0.1, True), (0.05, 0.1, True)]
+  plain = in_training(sandwich.ROWS['C'])
+  assert plain.phase(6) == (lr / 2, 1.0, False)
+
+
+def test_students_are_drawn_anew_and_alike_in_every_run():
+  one, two = (in_training(sandwich.ROWS['C']) for _ in range(2))
+  archs = one.archs(3)
+  assert archs.shape == (one.steps, 3, 3)
+  np.testing.assert_array_equal(archs, two.archs(3))
+  assert (archs != one.archs(4)).any()
+  assert (archs[:, 0] == one.training.smallest).all()
+  # Those of scores are the same in all steps of an epoch.
+  scored = in_training(sandwich.ROWS['topk']).archs(1)
+  assert (scored == scored[:1]).all()
+  sizes = [training().params(arch) for arch in scored[0]]
+  assert sizes[0] == min(sizes) and sizes[0] <= sizes[1] <= sizes[2]
+
+
 def test_weights_are_rounded_to_eight_bits_each_channel_by_itself():
   rng = np.random.default_rng(0)
   kernel = rng.normal(size=(5, 3)).astype(np.float32) * [[1, 10, 0]]
@@ -276,6 +311,10 @@ def test_what_does_not_go_together_is_refused():
     sandwich.Training(*nb_asr)
   with pytest.raises(ValueError, match="give loss='transducer'"):
     training(tiny_corpus.RECIPE)
+  tdnns = spaces.ST_NAS, macros.ST_NAS_TINY, tiny_todm.CTC_RECIPE
+  for row, words in (('A3', 'end nowhere'), ('topk', 'nobody has told')):
+    with pytest.raises(ValueError, match=words):
+      sandwich.Training(*tdnns, sandwich.ROWS[row])
   with pytest.raises(ValueError, match='wants 0 and none'):
     training(dataclasses.replace(STILL, curriculum=(16000,)))
 
