@@ -95,19 +95,19 @@ _FREE = (
 
 def run():
   """Trainings, searches, report; or what they would cost."""
-  from studies import todm_study
+  from studies import todm_plans, todm_study
 
   training_flags.recipe(), training_flags.space()
   ways, alone = todm_study.ways(FLAGS.rows, FLAGS.ablation)
   if FLAGS.plan_for:
-    todm_study.plan_for(ways, alone, FLAGS.json)
+    todm_plans.plan_for(ways, alone, FLAGS.json)
     return
   corpus_flags.check()
   out = command.directory('out')
   with command.exclusive(out):
     record = command.Record(out, _GROWING, _FREE)
     if FLAGS.dry_run:
-      todm_study.plan(ways, alone, FLAGS.json)
+      todm_plans.plan(ways, alone, FLAGS.json)
       return
     study = todm_study.run(ways, alone, out, record)
     from summaries import todm_summary
