@@ -85,7 +85,7 @@ FLAGS.set_default('space', 'todm_small')
 FLAGS.set_default('loss', 'transducer')
 
 # A study may be added to. Nothing that is there would be another.
-_GROWING = 'rows', 'ablation', 'seeds', 'sizes'
+_GROWING = 'rows', 'ablation', 'seeds'
 _FREE = (
   'out', 'json', 'dry_run', 'plan_for', 'plan_hours', 'plan_utterances',
   'plan_labels', 'plan_judged', 'plan_share', 'data_dir', 'cpu_devices',
@@ -95,19 +95,19 @@ _FREE = (
 
 def run():
   """Trainings, searches, report; or what they would cost."""
-  from studies import todm_study
+  from studies import todm_plans, todm_study
 
   training_flags.recipe(), training_flags.space()
   ways, alone = todm_study.ways(FLAGS.rows, FLAGS.ablation)
   if FLAGS.plan_for:
-    todm_study.plan_for(ways, alone, FLAGS.json)
+    todm_plans.plan_for(ways, alone, FLAGS.json)
     return
   corpus_flags.check()
   out = command.directory('out')
   with command.exclusive(out):
     record = command.Record(out, _GROWING, _FREE)
     if FLAGS.dry_run:
-      todm_study.plan(ways, alone, FLAGS.json)
+      todm_plans.plan(ways, alone, FLAGS.json)
       return
     study = todm_study.run(ways, alone, out, record)
     from summaries import todm_summary

@@ -345,6 +345,21 @@ def draw(record, out):
       ),
       'sizes',
     )
+  fronts = [_front(run) for run in record['supernets'] if run['store']]
+  if fronts:
+    kept = sum(len(front.params_n) for front in fronts)
+    validated = [n | {'test': n['validation']} for n in record['alone']]
+    if validated:
+      fronts.append(_sized(f'{ALONE}, each alone', validated, alone=True))
+    save(
+      plots.todm.sizes(
+        fronts,
+        f'validation {metric}',
+        f'{kept} networks that searches kept, of all sizes of '
+        f'{record["space"]}, on {corpus}',
+      ),
+      'fronts',
+    )
   for run in record['supernets']:
     if not run['store']:
       continue
@@ -353,8 +368,8 @@ def draw(record, out):
     width_nl = [row['widths'] + [0] * (most - len(row['widths']))
                 for row in rows]  # fmt: skip
     title = (
-      f'{run["label"]}, seed {run["seed"]}: the best network of each of '
-      f'{len(rows)} bins of size'
+      f'{run["label"]}, seed {run["seed"]}: widths of the {len(rows)} networks '
+      'that its search kept'
     )
     save(
       plots.todm.widths(
@@ -380,6 +395,15 @@ def draw(record, out):
       'costs',
     )
   return paths
+
+
+def _front(run):
+  """Returns the front of what a search kept, by validation: Figure 3."""
+  params = np.array([row['params'] for row in run['store']])
+  errors = np.array([row['validation'] for row in run['store']])
+  at = analysis.pareto_front(params, errors)
+  label = f'{run["label"]}, seed {run["seed"]}'
+  return plots.todm.Sizes(label, params[at], errors[at], np.zeros(at.sum()))
 
 
 def _way(label, runs):

@@ -61,7 +61,7 @@ def sizes(ways, ylabel, title=''):
       zorder=2 if way.alone else 3,
       label=way.label,
     )
-    reach += [percent_n - half_n, percent_n + half_n]
+    reach += [np.maximum(percent_n - half_n, 0), percent_n + half_n]
   reach = np.concatenate(reach) if reach else np.zeros(0)
   drawing.per_axis(ax, reach[np.isfinite(reach)], ylabel)
   ax.set_xlabel('million parameters, megabytes at 8 bits')
