@@ -243,6 +243,16 @@ def test_rates_fall_to_a_fifth_after_three_bad_epochs():
 
 
 @pytest.mark.slow
+def test_methods_that_sample_search_in_it(tmp_path):
+  search = _search(method=methods.ST_NAS, stages=stages.fixed(1, 1, 0.02))
+  found = searching.run(search, _prepared(), 'tiny', tmp_path)
+  assert found['epochs'] == 2 and 'worth' not in found
+  assert np.isfinite(found['curves']['held_out_loss']).all()
+  assert found['executions']['arch_steps'] > 0
+  assert any(alpha != 0 for alpha in found['curves']['alpha_e0_1'][-1])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('way', ['both', 'pruned'])
 def test_architecture_goes_on_pruned_or_not(way):
   state = _state(SMALL)
