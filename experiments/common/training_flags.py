@@ -57,7 +57,7 @@ flags.DEFINE_enum(
   'e40',
   list(recipes.RECIPES),
   'The recipe to start from: e40, e10 and e5 are of NAS-Bench-ASR, st_nas '
-  'trains what ST-NAS found.',
+  'trains what ST-NAS found, darts_asr what DARTS-ASR found, with SGD.',
 )
 flags.DEFINE_string(
   'recipe_name',
@@ -247,6 +247,11 @@ def members():
     path = pathlib.Path(FLAGS.cells).expanduser()
     return _read_cells(own_space, path, own_seeds)
   if source == 'ops':
+    if not isinstance(own_space, spaces.Chain):
+      raise ValueError(
+        f'--ops: {own_space.name} is no chain of nodes; give --cells=FILE or '
+        '--random_cells=NUMBER'
+      )
     product = own_space.product(FLAGS.ops, FLAGS.skips or ())
     return [(arch, seed) for arch in product for seed in own_seeds]
   if own_space.size > spaces.MOST_LISTED:
