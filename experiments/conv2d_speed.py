@@ -20,6 +20,14 @@ other work on the machine meets them alike:
 
 `processor` is the time of all cores together, which other work lengthens less.
 LSTMs take their steps one by one; --lstms=1 --lstm=8 races the planes alone.
+
+Two cores of an AMD EPYC with twenty times the work that they can do, by the
+processor, 2 utterances of 100 frames of 40 features, 32 channels, least of
+three: the best convolution alone makes 102 GFLOP/s; masked, with ReLU and batch
+normalisation, those of 3 and 5 taps make 66 and 90, dilated 68 and 87, so 65 to
+88 % of that; the mixture of seven 79 (77 %), and takes 2.7 times the memory of
+its dearest candidate. A step of two nodes, one layer of 64 units: 0.21 s,
+PyTorch 0.27 s, both of loss 315.532166.
 """
 
 import json

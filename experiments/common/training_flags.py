@@ -57,7 +57,7 @@ flags.DEFINE_enum(
   'e40',
   list(recipes.RECIPES),
   'The recipe to start from: e40, e10 and e5 are of NAS-Bench-ASR, st_nas '
-  'trains what ST-NAS found.',
+  'trains what ST-NAS found, darts_asr what DARTS-ASR found, with SGD.',
 )
 flags.DEFINE_string(
   'recipe_name',

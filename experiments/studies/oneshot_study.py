@@ -77,8 +77,9 @@ def plan(methods, search_seeds, stages, supernet, recipe):
   from nasjax.training import recipes
 
   # A search minimises CTC, whatever the recipe of retraining says, and its
-  # stages have schedules of their own; L2 would move weights that did not run.
-  own = dataclasses.replace(recipes.plain(recipe), l2=0.0)
+  # stages have schedules of their own; L2 would move weights that did not run;
+  # shared weights have their own optimiser.
+  own = dataclasses.replace(recipes.plain(recipe), l2=0.0, optimiser='adam')
   weights = oneshot_training.Weights(
     FLAGS.optimiser, own, FLAGS.momentum, FLAGS.weight_decay
   )

@@ -12,7 +12,7 @@ NO_CLIP = 1e30
 _LATER = {
   'batch_frames': (),
   'loss': ('ctc_weight', 'lm_order'),
-  'patience': ('minimum_epochs', 'delta', 'stop_lr'),
+  'patience': ('minimum_epochs', 'delta', 'stop_lr', 'restart'),
   'optimiser': (),
   'frequency_masks': ('frequency_mask_bins',),
   'time_masks': ('time_mask_frames', 'time_mask_share'),
@@ -73,6 +73,7 @@ class Recipe:
     delta: by how much a loss must fall to be an improvement, in nats as
       `loss_norm` has them.
     stop_lr: the lowest learning rate.
+    restart: whether `patience` counts anew from each fall on.
     optimiser: a name of `optimisers.OPTIMISERS`.
     frequency_masks: bands of filters that are hidden in each utterance of a
       training batch, as SpecAugment does (`augmentation`); 0 for none.
@@ -121,6 +122,7 @@ class Recipe:
   time_mask_frames: int = 100
   time_mask_share: float = 1.0
   consistency: float = 0.0
+  restart: bool = False
 
   def __post_init__(self):
     object.__setattr__(self, 'curriculum', tuple(self.curriculum))
@@ -205,8 +207,9 @@ class Recipe:
     if not self.patience:
       return None
     return plateau_lib.Plateau(
-      self.minimum_epochs, self.patience, self.delta, self.stop_lr, self.decay
-    )
+      self.minimum_epochs, self.patience, self.delta, self.stop_lr, self.decay,
+      self.restart,
+    )  # fmt: skip
 
   def learning_rates(self, losses):
     """Learning rates of a network's epochs so far, and of the next one.
@@ -315,4 +318,24 @@ ST_NAS = Recipe(
   delta=0.0,
   stop_lr=1e-5,
 )
-RECIPES = {r.name: r for r in (E40, E10, E5, E40_TF, ST_NAS)}
+# DARTS-ASR (Chen et al. 2020, section 3), for networks by themselves. Batches,
+# clip and what divides the loss are not told; nor is when it has converged,
+# here where the rate would fall for the fourth time.
+DARTS_ASR = Recipe(
+  'darts_asr',
+  60,
+  lr=0.01,
+  decay=0.2,
+  dropout=0.0,
+  l2=0.0,
+  batch=16,
+  batch_long=16,
+  curriculum=(),
+  loss_norm='none',
+  decoder='greedy',
+  patience=3,
+  stop_lr=5e-5,
+  optimiser='sgd',
+  restart=True,
+)
+RECIPES = {r.name: r for r in (E40, E10, E5, E40_TF, ST_NAS, DARTS_ASR)}

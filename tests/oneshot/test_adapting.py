@@ -14,7 +14,7 @@ from nasjax.models import common, families, macros
 from nasjax.oneshot import adapting, estimators, methods, stages, steps
 from nasjax.oneshot import search as searching
 from nasjax.oneshot.supernet import Supernet
-from nasjax.training import plateau
+from nasjax.training import plateau, recipes
 
 MACRO = macros.Graph(
   'pocket', lstm=3, lstms=1, outputs=6, features=tiny_corpus.FEATURES,
@@ -232,11 +232,24 @@ def test_rates_fall_to_a_fifth_after_three_bad_epochs():
   for epoch, loss in enumerate(losses, start=1):
     state = plateau.step(stage.plateau, state, epoch, loss)
     rates.append(0.0 if state.stopped else round(state.lr, 7))
+  # So do those of networks by themselves.
+  alone = recipes.DARTS_ASR.learning_rates(losses)[1:]
+  assert [round(lr, 7) for lr in alone] == rates
   # Counted anew behind each fall; the fourth one ends it.
   third, fourth = 0.0004, 8e-5
   assert rates == (
     [0.01] * 4 + [0.002] * 4 + [third] * 3 + [fourth] * 3 + [0.0] * 4
   )
+
+
+@pytest.mark.slow
+def test_methods_that_sample_search_in_it(tmp_path):
+  search = _search(method=methods.ST_NAS, stages=stages.fixed(1, 1, 0.02))
+  found = searching.run(search, _prepared(), 'tiny', tmp_path)
+  assert found['epochs'] == 2 and 'worth' not in found
+  assert np.isfinite(found['curves']['held_out_loss']).all()
+  assert found['executions']['arch_steps'] > 0
+  assert any(alpha != 0 for alpha in found['curves']['alpha_e0_1'][-1])
 
 
 @pytest.mark.slow

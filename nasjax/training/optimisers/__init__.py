@@ -13,10 +13,20 @@ import optax
 from nasjax.training.optimisers import adam, one_pass
 from nasjax.training.optimisers.scaled import scaled_adam as scaled_adam
 
+
+def _sgd(recipe, kernels, lr):
+  """SGD as DARTS-ASR has it: momentum 0.9, and 3e-4 of each weight decays."""
+  del recipe, kernels
+  return optax.chain(
+    optax.add_decayed_weights(3e-4), optax.sgd(lr, momentum=0.9)
+  )
+
+
 OPTIMISERS = {
   'adam': adam.make,
   # It clips by itself, behind the recipe's clip.
   'scaled_adam': lambda recipe, kernels, lr: scaled_adam(lr),
+  'sgd': _sgd,
 }
 
 
