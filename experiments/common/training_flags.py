@@ -244,6 +244,11 @@ def members():
     path = pathlib.Path(FLAGS.cells).expanduser()
     return _read_cells(own_space, path, own_seeds)
   if source == 'ops':
+    if not isinstance(own_space, spaces.Chain):
+      raise ValueError(
+        f'--ops: {own_space.name} is no chain of nodes; give --cells=FILE or '
+        '--random_cells=NUMBER'
+      )
     product = own_space.product(FLAGS.ops, FLAGS.skips or ())
     return [(arch, seed) for arch in product for seed in own_seeds]
   if own_space.size > spaces.MOST_LISTED:
