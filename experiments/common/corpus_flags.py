@@ -11,8 +11,17 @@ FLAGS = flags.FLAGS
 flags.DEFINE_enum(
   'corpus',
   'synthetic_timit',
-  ['synthetic_timit', 'timit', 'manifest', 'librispeech'],
+  [
+    'synthetic_timit',
+    'synthetic_languages',
+    'timit',
+    'manifest',
+    'librispeech',
+  ],
   'Which corpus to train on.',
+)
+flags.DEFINE_string(
+  'language', 'vi', 'Of --corpus=synthetic_languages, by its code.'
 )
 flags.DEFINE_string(
   'data_dir', 'data', 'Where prepared corpora lie; shared by all runs.'
@@ -117,11 +126,11 @@ flags.DEFINE_bool(
 flags.DEFINE_integer(
   'synth_utterances',
   6300,
-  'Size of synthetic_timit.',
+  'Size of synthetic_timit, or of synthetic_languages.',
   lower_bound=100,
   upper_bound=6300,
 )
-flags.DEFINE_integer('synth_seed', 0, 'Seed of synthetic_timit.', lower_bound=0)
+flags.DEFINE_integer('synth_seed', 0, 'Seed of the same.', lower_bound=0)
 flags.DEFINE_enum(
   'synth_grammar',
   'full',
@@ -177,6 +186,11 @@ SYNTHETIC = (
   'synth_rt60',
   'synth_band_limit',
 )
+# Of these what one language has, too.
+_LANGUAGE = (
+  'language',
+  *sorted(set(SYNTHETIC) - {'synth_grammar', 'synth_band_limit'}),
+)
 # Of all that has texts.
 _TEXTS = ('targets', 'pieces', 'piece_model', 'text_case', 'digits')
 _BOTH = (
@@ -204,6 +218,7 @@ def check():
   """
   allowed = {
     'synthetic_timit': SYNTHETIC,
+    'synthetic_languages': (*_LANGUAGE, *_MANIFEST),
     'timit': ('corpus_path', 'partial_timit'),
     'manifest': ('corpus_path', *_MANIFEST),
     'librispeech': ('corpus_path', *_LIBRISPEECH),
@@ -220,6 +235,8 @@ def check():
       raise ValueError(f'--{name} is for --targets=word_pieces')
   if FLAGS.corpus == 'synthetic_timit':
     spec()
+  elif FLAGS.corpus == 'synthetic_languages':
+    language_spec()
   else:
     _corpus_path()
   command.directory('data_dir')
@@ -307,12 +324,29 @@ def spec():
     raise ValueError(f'synthetic speech: {e}') from None
 
 
+def language_spec():
+  """Returns the `languages.Spec` that the flags describe."""
+  from nasjax.data.synthetic import languages
+
+  try:
+    return languages.Spec(
+      FLAGS.language,
+      FLAGS.synth_utterances,
+      FLAGS.synth_seed,
+      _numbers('synth_words', int),
+      _numbers('synth_snr_db', float),
+      _numbers('synth_rt60', float),
+    )
+  except ValueError as e:
+    raise ValueError(f'synthetic speech: {e}') from None
+
+
 def metric(symbols):
   """Returns what the error rate of the corpus, of these symbols, is called."""
   from nasjax.decoding import metrics
 
   targets = 'phones'
-  if FLAGS.corpus in ('manifest', 'librispeech'):
+  if FLAGS.corpus in ('manifest', 'librispeech', 'synthetic_languages'):
     targets = FLAGS.targets.replace('word_pieces', 'sub-words')
   return metrics.decides(metrics.Units(tuple(symbols)), targets)
 
@@ -362,7 +396,7 @@ def prepare(progress=None):
       _corpus_path(), data_dir=data_dir, partial=FLAGS.partial_timit
     )
   else:
-    builder = _worded(data_dir)
+    builder = _worded(data_dir, progress)
   corpus.prepare(builder)
   for part in left_out(builder):
     print(
@@ -375,7 +409,7 @@ def prepare(progress=None):
   return builder
 
 
-def _worded(data_dir):
+def _worded(data_dir, progress):
   """Returns the builder of a manifest, or of LibriSpeech."""
   options = {
     'drop': tuple(FLAGS.drop),
@@ -386,11 +420,19 @@ def _worded(data_dir):
     for name, value in options.items()
     if value is not None or name not in _TEXTS
   }
-  if FLAGS.corpus == 'manifest':
+  if FLAGS.corpus in ('manifest', 'synthetic_languages'):
     from nasjax.data import manifest
 
+    if FLAGS.corpus == 'manifest':
+      path = _corpus_path()
+    else:
+      from nasjax.data.synthetic import languages
+
+      path = languages.written(
+        data_dir / 'languages', language_spec(), progress, os.cpu_count() or 1
+      )
     return manifest.builder(
-      _corpus_path(),
+      path,
       data_dir=data_dir,
       seed=FLAGS.split_seed,
       duration_tolerance=FLAGS.duration_tolerance,

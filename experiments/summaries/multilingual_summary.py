@@ -62,6 +62,7 @@ def record(study):
     'trainings': rows,
     'tables': {n: compared(rows, n) for n in TABLES},
     'gap': gap(rows),
+    'from_sources': from_sources(rows),
     'likeness': likeness(rows),
   }
   found['said'] = said(found['tables'])
@@ -183,6 +184,38 @@ def gap(rows):
   return found
 
 
+def from_sources(rows):
+  """Returns what sources bring: CER after adaptation (b) minus that alone.
+
+  Returns:
+    {rate: {model: what `analysis.judge` says of the mean over languages, seeds
+    paired}}.
+  """
+  found = {}
+  for rate in RATES:
+    apart = {}
+    for model in TITLES:
+      before, after = (
+        _by_language(
+          [
+            row
+            for row in rows
+            if (row['setting'], row['model']) == (setting, model)
+            and row['way'] in ('', 'b')
+          ],
+          rate,
+        )
+        for setting in ('alone', 'adapted')
+      )
+      if before and after:
+        apart[model] = _over_languages(after) - _over_languages(before)
+    judged = analysis.judge(apart, 0.0, least=2) if apart else {}
+    found[rate] = {
+      model: search_curves.plain(verdict) for model, verdict in judged.items()
+    }
+  return found
+
+
 def likeness(rows):
   """Returns how alike graphs are that were found alone, and after adaptation.
 
@@ -259,6 +292,25 @@ def show(numbers):
       CONSOLE.print(view(numbers, n, title))
   for where, sentence in numbers['said'].items():
     CONSOLE.print(f'table {where}: {sentence}')
+  for row in numbers['trainings']:
+    if row['setting'] == 'sources':
+      rates = ', '.join(
+        f'{code} {own["greedy"]:.2%} / {own["rescored"]:.2%}'
+        for code, own in row['test'].items()
+      )
+      CONSOLE.print(
+        f'{TITLES[row["model"]]} on the sources, seed {row["seed"]}: {rates}'
+      )
+  for model, verdict in numbers['from_sources']['rescored'].items():
+    interval = ''
+    if verdict['low'] is not None:
+      low, high = map(_points, (verdict['low'], verdict['high']))
+      interval = f', 95 % interval {low} to {high}'
+    CONSOLE.print(
+      f'{TITLES[model]}: the sources change the CER of the targets by '
+      f'{_points(verdict["difference"])} points{interval} '
+      f'({_LIES[verdict["lies"]]})'
+    )
   for code, own in numbers['gap'].items():
     if own['retrained']:
       CONSOLE.print(
@@ -484,14 +536,8 @@ def plan(path):
     table.add_column(head, justify='left' if head == 'network' else 'right')
   for model in dict.fromkeys(task.model for task in first + second):
     own = [task for task in first + second if task.model == model]
-    base = multilingual_study.SEARCHED
-    discrete = model == multilingual_study.DISCRETE
     macro = multilingual_study.macro_of(model, [40], features)
-    each = multilingual_study.multiply_accumulates(
-      base if discrete else model, macro, frames
-    )
-    if discrete:
-      each /= 7
+    each = multilingual_study.multiply_accumulates(model, macro, frames)
     heard = sum(
       len(sources) if task.setting == 'sources' else 1 for task in own
     )

@@ -14,7 +14,6 @@ with as many draws as told, the observed one among them:
                those of different languages? Against labels shuffled.
 """
 
-import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -96,12 +95,7 @@ def likeness(p_gek, labels, draws=2_000, seed=0) -> Likeness:
 
 
 def _matrix(p_gek):
-  graphs = range(len(p_gek))
-  matrix_gg = np.eye(len(p_gek))
-  for g, h in itertools.combinations(graphs, 2):
-    shared = np.minimum(p_gek[g], p_gek[h]).sum(-1).mean()
-    matrix_gg[g, h] = matrix_gg[h, g] = shared
-  return matrix_gg
+  return np.minimum(p_gek[:, None], p_gek[None]).sum(-1).mean(-1)
 
 
 def _of_edges(p_gek, other_gg, rng, first):

@@ -5,8 +5,10 @@ import unicodedata
 
 import pytest
 import soundfile
+from absl.testing import flagsaver
+from common import corpus_flags
 
-from nasjax.data import manifest
+from nasjax.data import corpus, manifest
 from nasjax.data.synthetic import languages
 from nasjax.data.synthetic.espeak import Espeak
 
@@ -70,3 +72,31 @@ def test_a_corpus_is_a_manifest(tmp_path):
 def test_specs_that_mean_nothing(given, words):
   with pytest.raises(ValueError, match=words):
     languages.Spec(**given)
+
+
+def test_every_launcher_can_have_it(tmp_path):
+  given = {
+    'corpus': 'synthetic_languages',
+    'language': 'ta',
+    'targets': 'characters',
+    'synth_utterances': 100,
+    'synth_words': ['1', '1'],
+    'data_dir': str(tmp_path),
+  }
+  corpus_flags.FLAGS.mark_as_parsed()
+  with flagsaver.flagsaver(**given):
+    corpus_flags.check()
+    builder = corpus_flags.prepare()
+    symbols = builder.info.metadata['alphabet']
+    assert corpus_flags.metric(symbols) == 'CER'
+    assert corpus_flags.prepare().data_dir == builder.data_dir
+  assert set(symbols) <= set(''.join(languages.LANGUAGES['ta'].words))
+  heard = list(corpus.utterances(builder, 'test'))
+  assert all(
+    ''.join(symbols[v - 1] for v in u.labels) == u.text for u in heard
+  )
+  with (
+    flagsaver.flagsaver(**given | {'language': 'xx'}),
+    pytest.raises(ValueError, match="language 'xx': want one of vi, sw, ta"),
+  ):
+    corpus_flags.check()

@@ -95,6 +95,7 @@ def numbers():
     'tables': tables,
     'gap': multilingual_summary.gap(rows),
     'likeness': multilingual_summary.likeness(rows),
+    'from_sources': multilingual_summary.from_sources(rows),
     'said': multilingual_summary.said(tables),
   }
 
@@ -126,6 +127,10 @@ def test_what_is_said_follows(numbers):
   assert said['1, greedy'].startswith(better)
   assert 'makes no difference that can be seen' in said['2, greedy']
   assert '95 % interval' in said['2, greedy']
+  brought = numbers['from_sources']['greedy']
+  assert list(brought) == ['vgg_small', 'darts_asr']
+  assert brought['vgg_small']['difference'] == pytest.approx(-0.1, abs=3e-3)
+  assert brought['vgg_small']['lies'] == 'below'
   gap = numbers['gap']['vi']
   assert np.mean(gap['retrained']) - np.mean(gap['soft']) == (
     pytest.approx(0.09, abs=3e-3)

@@ -148,8 +148,7 @@ class Spec:
       )
     if self.utterances < 10:
       raise ValueError(f'utterances {self.utterances}: at least 10')
-    fewest, most = self.words
-    if not 1 <= fewest <= most:
+    if self.words is None or not 1 <= self.words[0] <= self.words[1]:
       raise ValueError(f'words {self.words}: want fewest <= most, from 1 on')
 
   @property
