@@ -100,5 +100,3 @@ def memory(space, macro, params, batch, frames, labels, working):
 def seconds(total, chip, share):
   """Returns seconds on one chip of a share of its peak for bfloat16."""
   return total / (share * chip.bf16_flops_per_second)
-
-
