@@ -55,7 +55,7 @@ flags.DEFINE_list(
   'predictors',
   None,
   'Names of predictors to try on a profile, of operations, macs, boosting, '
-  'forest and gcn; all if not given, none if empty.',
+  'forest and gcn; all if not given (none of a table), none if empty.',
 )
 flags.DEFINE_integer(
   'folds', 5, 'Parts of a profile, each predicted by the others.', lower_bound=2
@@ -136,6 +136,7 @@ def measured(t, macro, setting):
 
   from nasjax import table
   from nasjax.benchmark import latency
+  from nasjax.predictors import latency as predictors
 
   with console.counter(f'measuring on {setting.device}') as tick:
     count = latency.measure(
@@ -157,9 +158,15 @@ def measured(t, macro, setting):
   summary = summarised(setting, seconds, high - low)
   cells = zip(archs, seconds, low, high)
   names = 'seconds', 'quartile_low', 'quartile_high'
+  own = chosen(t)
+  found = predictors.Profile(
+    t.space, macro, setting.device, setting.batch, setting.frames, own,
+    t.latency(own, **setting._asdict()),
+  )  # fmt: skip
   return summary | {
     'space': t.space.name,
     'macro': dataclasses.asdict(macro),
+    'predictors': judged(found),
     'cells': [
       {'arch': t.space.nested(arch)} | dict(zip(names, np.array(v).tolist()))
       for arch, *v in cells
@@ -230,7 +237,10 @@ def judged(profile):
   from nasjax.predictors import latency as predictors
 
   names = FLAGS.predictors
-  names = list(predictors.PREDICTORS) if names is None else names
+  if names is None:
+    names = [] if FLAGS.table else list(predictors.PREDICTORS)
+  if not names:
+    return {}
   if len(profile.seconds_n) < 2 * FLAGS.folds:
     print(
       f'{len(profile.seconds_n)} networks are too few to hold any out: '

@@ -11,6 +11,7 @@ the same command goes on after the last proxy.
 
 import itertools
 import json
+import math
 import pathlib
 import time
 
@@ -172,6 +173,12 @@ def scored(rows, archs, macro, names, path):
   return {name: np.array(held['scores'][name], np.float64) for name in names}
 
 
+def plain(estimate):
+  """Returns an estimate for JSON, which has no NaN."""
+  told = estimate._asdict().items()
+  return {name: None if v != v else float(v) for name, v in told}
+
+
 def verdict(found, baselines):
   """Says in one line whether any proxy lies above the baselines."""
   rest = {name: p for name, p in found.items() if p.gain is not None}
@@ -188,6 +195,9 @@ def verdict(found, baselines):
     return f'yes: {told} lie above both {bars}'
   if not rest:
     return f'no proxy was scored beside {bars}'
+  cells = next(iter(rest.values())).gain.n
+  if all(math.isnan(p.gain.low) for p in rest.values()):
+    return f'nobody can say: {cells} cells are too few for intervals'
   best = max(rest, key=lambda name: rest[name].gain.value)
   g = rest[best].gain
   return (
@@ -225,7 +235,10 @@ def run():
       draws = ''
       if len(p.each_r) > 1:
         draws = f'; single draws {p.each_r.min():.2f} to {p.each_r.max():.2f}'
-      print(f'{name}: {c.value:.3f} [{c.low:.3f}, {c.high:.3f}]{draws}')
+      print(
+        f'{name}: {c.value:.3f} [{c.low:.3f}, {c.high:.3f}]{draws}; the '
+        f'network that it likes best has {p.first_r.mean():.2%}'
+      )
     answer = verdict(found, zero_cost.BASELINES)
     print(f'Does any proxy beat parameters and MACs here? {answer}')
     figure = plots.correlations(
@@ -243,9 +256,10 @@ def run():
         'answer': answer,
         'proxies': {
           name: {
-            'correlation': p.correlation._asdict(),
-            'draws': p.each_r.tolist(),
-            'gain': None if p.gain is None else p.gain._asdict(),
+            'correlation': plain(p.correlation),
+            'draws': [None if v != v else v for v in p.each_r.tolist()],
+            'error_of_first': p.first_r.tolist(),
+            'gain': None if p.gain is None else plain(p.gain),
             # The mean rank over draws, the highest for what should be best.
             'rank': analysis.mean_rank(scores[name]).tolist(),
           }

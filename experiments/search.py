@@ -100,7 +100,6 @@ def in_table(names, bars):
   from summaries import search_summary
 
   from nasjax import table
-  from nasjax.benchmark import latency
   from nasjax.predictors import gcn
   from nasjax.search import constraints, driver, landscape
 
@@ -113,11 +112,9 @@ def in_table(names, bars):
   }
   added = searchers.added(about, names)
   search_summary.say_landscape(rows, scape)
-  costs = None
-  if FLAGS.cost or FLAGS.limit is not None or FLAGS.profile:
-    macro = latency.macro_of(rows)
-    costs = constrained.costs(rows.space, macro, scape.cell_archs, rows)
-  names = constrained.joined(names, costs, scape.values)
+  macro = str(rows.column('macro')[0])
+  costs = constrained.costs(rows.space, macro, scape.cell_archs, rows)
+  names = constrained.joined(names, costs, scape.values, scape)
   told = scape
   if costs and costs.constraint:
     cost_c = costs.of_archs(scape.cell_archs)
@@ -186,7 +183,7 @@ def run():
     search_summary.write(study, out)
     record = search_summary.record(study)
     if costs:
-      constrained.write(constrained.report(study, costs), out)
+      constrained.write(constrained.report(study, costs, out), out)
     if FLAGS.json:
       text = search_curves.text(record)
       disk.publish(pathlib.Path(FLAGS.json).expanduser(), text.encode())

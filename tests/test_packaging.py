@@ -36,7 +36,8 @@ def test_dependencies_are_what_nasjax_runs_on():
 def test_extras_are_requirements():
   extras = PROJECT['project']['optional-dependencies']
   assert set(extras) == {
-    'words', 'lexicon', 'ray', 'slurm', 'export', 'syne-tune', 'tpu',
+    'words', 'lexicon', 'ray', 'slurm', 'predictors', 'export', 'syne-tune',
+    'tpu',
   }  # fmt: skip
   for lines in extras.values():
     assert all(Requirement(line).specifier for line in lines)

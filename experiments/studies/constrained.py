@@ -51,15 +51,20 @@ class Costs(NamedTuple):
   of_archs: Callable
   constraint: object
 
-  def limit(self, values):
-    """Returns the `Limit` of a searcher over such values of the digits."""
+  def limit(self, values, scape=None):
+    """Returns the `Limit` of a searcher over such values of the digits.
+
+    In a table a vector costs what the cell does that answers for it.
+    """
     from nasjax.search import constraints, landscape
 
-    return constraints.limit(
-      tuple(map(len, values)),
-      lambda vectors: self.of_archs(landscape.archs_of(values, vectors)),
-      self.constraint.limit,
-    )
+    def cost_of(vectors):
+      if scape is not None and scape.listed:
+        return self.of_archs(scape.cell_archs)[scape.cell_a]
+      return self.of_archs(landscape.archs_of(values, vectors))
+
+    sizes = tuple(map(len, values))
+    return constraints.limit(sizes, cost_of, self.constraint.limit)
 
 
 def costs(space, macro, archs, rows=None):
@@ -67,7 +72,7 @@ def costs(space, macro, archs, rows=None):
 
   Args:
     space: search space.
-    macro: macro network.
+    macro: macro network; its name, where a table has its costs.
     archs: all that may be found, [n, d]; or a function of what makes costs
       that returns some, the cheapest of all among them.
     rows: a table that may have latencies.
@@ -102,6 +107,12 @@ def _of_archs(space, macro, rows):
   from nasjax import cost
   from nasjax.predictors import latency
 
+  if FLAGS.cost != 'latency' and rows is not None:
+    keys = rows.column('semantic_key').astype(str).tolist()
+    by_key = dict(zip(keys, rows.column(FLAGS.cost).tolist()))
+    return lambda archs: np.array(
+      [by_key[key] for key in space.semantic_keys(archs).tolist()], float
+    )
   if FLAGS.cost != 'latency':
     count = getattr(cost, FLAGS.cost)
     return lambda archs: np.array(
@@ -109,10 +120,11 @@ def _of_archs(space, macro, rows):
     )
   if FLAGS.profile:
     profile = latency.read(FLAGS.profile)
-    if profile.space.name != space.name or profile.macro.name != macro.name:
+    name = getattr(macro, 'name', macro)
+    if profile.space.name != space.name or profile.macro.name != name:
       raise ValueError(
         f'--profile={FLAGS.profile} is of {profile.macro.name} of '
-        f'{profile.space.name}, the search of {macro.name} of {space.name}'
+        f'{profile.space.name}, the search of {name} of {space.name}'
       )
     return latency.fit(FLAGS.latency_predictor, profile).predict
   if rows is None or not rows.latencies:
@@ -147,13 +159,14 @@ def cheapest(values, of_archs):
       return landscape.archs_of(values, vector[None])
 
 
-def joined(names, costs, values):
+def joined(names, costs, values, scape=None):
   """Returns searchers by name, those that can take a limit or costs with it.
 
   Args:
     names: `{name: make}` of `searchers.named`.
     costs: Costs or None.
     values: for each digit the values it may take.
+    scape: the landscape of a table, if that answers.
 
   Raises:
     ValueError: nsga2 without a cost.
@@ -177,16 +190,19 @@ def joined(names, costs, values):
       found[name] = functools.partial(make, cost_of=cost_of)
     hard = costs and costs.constraint and costs.constraint.penalty == 'hard'
     if hard and make is search.SEARCHERS['evolution']:
-      found[name] = functools.partial(make, limit=costs.limit(values))
+      found[name] = functools.partial(make, limit=costs.limit(values, scape))
   return found
 
 
-def report(study, costs):
+def report(study, costs, out):
   """Prints what the searches found within the limit; returns it for JSON.
+
+  Draws all cells, with the front that nothing beats, into OUT/pareto.png.
 
   Args:
     study: `search_summary.Study`, on a table.
     costs: Costs.
+    out: directory of the run.
   """
   from nasjax import analysis
   from nasjax.search import constraints
@@ -202,6 +218,7 @@ def report(study, costs):
     return analysis.hypervolume(points, worst)
 
   whole = volume(np.arange(len(cost_c)))
+  draw(scape, costs, cost_c, mean_c, study.metric, out)
   limit = np.inf if costs.constraint is None else costs.constraint.limit
   if np.isfinite(limit):
     best = int(np.argmin(np.where(cost_c <= limit, mean_c, np.inf)))
@@ -238,6 +255,27 @@ def report(study, costs):
       'hypervolume': _plain(volumes),
     }
   return found
+
+
+def draw(scape, costs, cost_c, mean_c, metric, out):
+  """Draws error rates of all cells against their cost."""
+  from nasjax import analysis, plots
+
+  front_c = analysis.pareto_front(cost_c, mean_c)
+  scale, label = {
+    'params': (1e-6, 'parameters, millions'),
+    'macs': (1e-6, 'multiply-accumulates of 2 s, millions'),
+    'latency': (1e3, 'latency, ms'),
+  }[FLAGS.cost]
+  names = [costs.space.names(arch) for arch in scape.cell_archs]
+  figure = plots.pareto(
+    scale * cost_c, mean_c, front_c, label, names, metric=metric,
+    title=f'{front_c.sum()} of {len(front_c)} cells are beaten by none in both',
+  )  # fmt: skip
+  plots.save(figure, out / 'pareto.png')
+  print(f'{front_c.sum()} cells on the front of {label} and {metric}:')
+  for c in np.flatnonzero(front_c)[np.argsort(cost_c[front_c])]:
+    print(f'  {scale * cost_c[c]:.3f}  {mean_c[c]:.2%}  {names[c]}')
 
 
 def write(found, out):

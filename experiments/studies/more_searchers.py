@@ -58,12 +58,11 @@ class _Optuna:
       trial.suggest_categorical(f'digit{d}', list(range(size)))
       for d, size in enumerate(self.sizes)
     ]
-    self.asked.append((trial, vector))
+    self.asked.append(trial)
     return vector
 
   def told(self, *values):
-    trial, _ = self.asked.pop(0)
-    self.study.tell(trial, values)
+    self.study.tell(self.asked.pop(0), values)
 
 
 class TPE(_Optuna):
@@ -91,7 +90,7 @@ class NSGA2(_Optuna):
     self.cost_of = cost_of
 
   def tell(self, vector, error):
-    cost = float(self.cost_of([self.asked[0][1]])[0])
+    cost = float(self.cost_of([vector])[0])
     self.told(float(error), cost)
 
 

@@ -14,12 +14,15 @@ class Proxy(NamedTuple):
     correlation: Spearman's, of its mean over draws with accuracy, a
       `statistics.Correlation`.
     each_r: that of every draw (of weights and batch) alone.
+    first_r: for every draw, the error rate of the network that it likes best:
+      what a search by it alone finds, without training any.
     gain: by how much it lies above the better baseline, with the interval of
       the difference, cells resampled for both alike; None for a baseline.
   """
 
   correlation: statistics.Correlation
   each_r: np.ndarray
+  first_r: np.ndarray
   gain: statistics.Estimate | None
 
 
@@ -54,13 +57,16 @@ def proxies(error_n, scores, baselines=(), seed=0, repeats=1000, level=0.95):
     ValueError: a score or an error rate is NaN; lengths differ.
   """
   accuracy_n = -np.asarray(error_n, np.float64)
-  columns, each = [accuracy_n], {}
+  columns, each, first = [accuracy_n], {}, {}
   for name, score_rn in scores.items():
     score_rn = np.atleast_2d(score_rn)
     columns.append(mean_rank(score_rn))
     each[name] = np.array(
       [statistics.spearman(score_n, accuracy_n) for score_n in score_rn]
     )
+    # Of equal scores a draw takes none before another: their mean.
+    best_rn = score_rn == score_rn.max(axis=1, keepdims=True)
+    first[name] = np.array([-accuracy_n[best_n].mean() for best_n in best_rn])
   value_nk = np.stack(columns, axis=1)
   value_k = statistics.correlation_matrix(value_nk)[0]
   draws_bk = statistics.resampled_correlations(value_nk, seed, repeats)[:, 0]
@@ -80,5 +86,5 @@ def proxies(error_n, scores, baselines=(), seed=0, repeats=1000, level=0.95):
         )
       )
     own = statistics.correlation(value_k[k], draws_bk[:, k], n, level)
-    found[name] = Proxy(own, each[name], gain)
+    found[name] = Proxy(own, each[name], first[name], gain)
   return found

@@ -381,8 +381,10 @@ def score(name, space, archs, macro, batch, key, recipe=RECIPE):
     frames = int(batch.x_btf.shape[1])
     return _each(cost.macs, space, archs_pd, macro, frames)
   _check(batch, macro)
-  if isinstance(key, int):
+  if isinstance(key, int | np.integer):
     key = jax.random.key(key)
+  elif not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+    key = jax.random.wrap_key_data(key)
   if name == 'naswot':
     batch = _cropped(batch, macro)
   found_p = np.empty(len(archs_pd))

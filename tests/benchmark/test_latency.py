@@ -13,6 +13,7 @@ from table_rows import SPACE, file, row
 from nasjax import cells, cost, kernels, models, table
 from nasjax.benchmark import latency
 from nasjax.models import families, macros
+from nasjax.predictors import latency as predictors
 
 MACRO = models.TINY.with_outputs(12)
 # Two programs, whichever kernels there are.
@@ -173,8 +174,40 @@ def test_the_launcher_fills_the_table(runs):
   assert versions['jax'] == jax.__version__
 
 
+def test_the_launcher_profiles_architectures_of_any_space(tmp_path):
+  out = tmp_path / 'profile.json'
+  status, output, errors = launcher.forked(
+    '--random_cells=2',
+    '--space=st_nas',
+    '--macro=st_nas_tiny',
+    '--frames=24',
+    '--batch=2',
+    '--device=bench',
+    f'--json={out}',
+    f'--compilation_cache={os.environ["NASJAX_TEST_CACHE"]}',
+    launcher='latency',
+  )
+  assert status == 0, errors
+  assert '2 cells of st_nas_tiny on bench, batch 2, 24 frames' in output
+  assert 'too few to hold any out' in output
+  record = json.loads(out.read_text())
+  profile = predictors.read(out)
+  assert profile.macro == macros.ST_NAS_TINY
+  assert [profile.device, profile.batch, profile.frames] == ['bench', 2, 24]
+  for cell, arch in zip(record['cells'], profile.archs_nd):
+    assert cell['real_time_factor'] == pytest.approx(cell['seconds'] / 0.48)
+    least = cost.params(profile.space, arch, macros.ST_NAS_TINY)
+    assert cell['params'] == least
+    assert cell['peak_bytes'] > 4 * least
+    assert cell['quartile_low'] <= cell['seconds'] <= cell['quartile_high']
+
+
 def test_what_a_user_can_mend_is_one_line(runs):
   mistakes = {
+    (f'--table={runs}', '--random_cells=2'): 'leave one out',
+    (f'--table={runs}', '--macro=st_nas'): 'is no network of space nb_asr',
+    ('--random_cells=2', '--space=moon'): '--space=moon: there are nb_asr',
+    ('--random_cells=2', '--predictors=moon'): "'moon'; there are operations",
     (): '--table is empty',
     ('--table=/nowhere',): '/nowhere does not exist',
     (f'--table={runs}', '--cells=4'): '--cells=4: want all, or a number from 1',

@@ -1,20 +1,16 @@
 """Searches under a limit, warm starts, and searchers that join by name."""
 
-import pathlib
-import sys
 
 import jax
 import numpy as np
 import planted_table
 import pytest
 import table_rows
+from studies import more_searchers
 
 from nasjax import search, table
 from nasjax.search import constraints, driver, landscape
 from nasjax.search.algorithms import warm
-
-sys.path.append(str(pathlib.Path(__file__).parents[2] / 'experiments'))
-from studies import more_searchers  # noqa: E402
 
 
 @pytest.fixture(scope='module')
