@@ -21,6 +21,7 @@ import fcntl
 import io
 import os
 import pathlib
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -28,6 +29,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
+from tensorflow_datasets.core import shuffle
 
 from nasjax.data import audio as audio_lib
 from nasjax.data import features, stored
@@ -165,6 +167,44 @@ def preparing(
     yield False
 
 
+class _OnDisk(shuffle.Shuffler):
+  """Examples of a split on their way to its files, in order of their keys.
+
+  TFDS holds up to a GB of them in memory, and then wants TensorFlow, and keys
+  that are numbers (4.9.10). Here they wait in one file; keys, places and sizes
+  alone are held.
+  """
+
+  def __init__(self, dirpath, *arguments, **options):
+    super().__init__(dirpath, *arguments, **options)
+    path = pathlib.Path(dirpath) / f'examples.{secrets.token_hex(8)}.tmp'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    self._file = path.open('x+b')
+    # Nobody else opens it, and it goes with this object.
+    path.unlink()
+
+  def _add_to_mem_buffer(self, hkey, data):
+    self._mem_buffer.append((hkey, self._file.tell(), len(data)))
+    self._file.write(data)
+
+  def _iter_mem(self):
+    for hkey, place, size in sorted(self._mem_buffer):
+      self._file.seek(place)
+      yield hkey, self._file.read(size)
+    self._file.close()
+
+
+@contextlib.contextmanager
+def _on_disk() -> Iterator[None]:
+  """Lets TFDS prepare a corpus that is larger than memory."""
+  kept = shuffle.Shuffler
+  shuffle.Shuffler = _OnDisk
+  try:
+    yield
+  finally:
+    shuffle.Shuffler = kept
+
+
 def prepare(
   builder: tfds.core.DatasetBuilder, say: Callable[[str], None] = print
 ) -> None:
@@ -178,7 +218,7 @@ def prepare(
     ValueError: what the builder finds wrong with the corpus, or a split
       without an utterance.
   """
-  with preparing(builder, say), quiet():
+  with preparing(builder, say), quiet(), _on_disk():
     try:
       builder.download_and_prepare()
     except AssertionError as error:  # a split in which there is nothing

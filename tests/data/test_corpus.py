@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import shuffle
 
 from nasjax.data import corpus, features, frontend, manifest, phones
 
@@ -438,3 +439,28 @@ def test_front_ends_that_want_whole_speakers_are_not_kept_in_files(
     corpus.load(
       builder, frontend=frontend.ST_NAS, encoding='uint8', place=tmp_path
     )
+
+
+def test_a_corpus_larger_than_memory_is_prepared(
+  builder, tmp_path, monkeypatch
+):
+  """TFDS would go another way, with TensorFlow, for more than so many bytes."""
+  monkeypatch.setattr(shuffle, 'MAX_MEM_BUFFER_SIZE', 1)
+  path = builder.builder_config.manifest_path
+  toy = manifest.builder(path, data_dir=tmp_path)
+  held = []
+
+  class Watched(corpus._OnDisk):
+    def _add_to_mem_buffer(self, hkey, data):
+      super()._add_to_mem_buffer(hkey, data)
+      held.append(sum(map(sys.getsizeof, self._mem_buffer[-1])))
+
+  monkeypatch.setattr(corpus, '_OnDisk', Watched)
+  corpus.prepare(toy)
+  assert len(held) == 10 and max(held) < 200
+  for name in ('train', 'validation', 'test'):
+    one, other = (list(b.as_data_source(split=name)) for b in (builder, toy))
+    assert [u['id'] for u in one] == [u['id'] for u in other]
+    for first, second in zip(one, other, strict=True):
+      np.testing.assert_array_equal(first['audio'], second['audio'])
+  assert not list(tmp_path.rglob('*.tmp'))
