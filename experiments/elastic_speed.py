@@ -7,6 +7,12 @@ the largest take their turns in it, so that other work on the machine meets both
 alike. Beside it stand their arithmetic by the program of each by itself (as
 `programs.costs` counts it, and as XLA's `cost_analysis` does) and their
 multiply-accumulates by formula, forward.
+
+Two cores of an AMD EPYC with twenty times the work that they can do,
+todm_small, --utterances=4 --frames=200 --rounds=2: the smallest encoder has
+42 % of the largest one's parameters, 37 % of its arithmetic (143 and 381 M
+FLOPs) and takes 65 % of its processor time (22.5 and 34.8 ms); state-space
+layers by FFT, which is no product, cost every network the same a layer.
 """
 
 import json
