@@ -88,11 +88,6 @@ class Method:
         f'{self.name}: a soft network has all candidates; give '
         "arch_mode='mixed', weight_mode='mixed'"
       )
-    if not self.held_out and (self.bilevel or not self.soft):
-      raise ValueError(
-        f'{self.name}: held_out=0 leaves nothing to judge by; give a share, or '
-        'a soft method without architecture steps of their own'
-      )
 
   @property
   def sampled(self):
@@ -103,6 +98,11 @@ class Method:
   def bilevel(self):
     """Whether there are architecture steps on held-out batches."""
     return self.arch_every > 0 and not self.single_level
+
+  @property
+  def judges_itself(self):
+    """Whether validation decides, and no utterances are held out for it."""
+    return self.soft and not self.bilevel and not self.held_out
 
   @property
   def searches(self):

@@ -200,7 +200,7 @@ class SupernetTrainer:
     count = len(prepared.bucket_u)
     rng = np.random.default_rng([search.seed, count])
     held = round(self.method.held_out * count)
-    if not 0 < held < count and self.method.held_out:
+    if not 0 < held < count and not self.method.judges_itself:
       raise ValueError(
         f'{self.method.held_out:.0%} of {count} training utterances leave '
         'nothing to train on, or nothing to hold out; give a larger corpus'
@@ -309,8 +309,8 @@ class SupernetTrainer:
     )
     soft = self.evaluate_soft(found) if self.method.soft else ()
     held_out_loss = (
-      self._held_out_loss(found, temperature) if self.method.held_out
-      else soft[0]
+      soft[0] if self.method.judges_itself
+      else self._held_out_loss(found, temperature)
     )  # fmt: skip
     index_e = results.best_choices(self.search, found.alpha_e)
     val_loss, val_per = self.evaluate(found.params, index_e)
