@@ -186,8 +186,7 @@ def macro_of(model, heads, features):
 
 
 def supernet_of(model, macro):
-  """Returns the `Supernet` of a model, of one candidate where nothing chooses.
-  """
+  """Returns the `Supernet` of a model, of one candidate where nothing chooses."""
   from nasjax.oneshot.supernet import Supernet
 
   name, _, kept = MODELS[model]

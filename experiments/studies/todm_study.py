@@ -240,9 +240,7 @@ class Study:
     trainer = sandwich.run(
       training, prepared, fingerprint, self.out, on_epoch, say
     )
-    searches = metering.Meter(
-      times / f'{name}_search.json', prepared.mesh.size
-    )
+    searches = metering.Meter(times / f'{name}_search.json', prepared.mesh.size)
     archs_nd, errors, best, evaluated = self._searched(
       way, trainer, name, searches, tell
     )

@@ -181,15 +181,11 @@ def discretisation(study):
   (`retrained`); `gap` is the last less the first. All by what decides.
   """
   found = []
-  for label, search, result in zip(
-    study.labels, study.searches, study.results
-  ):
+  for label, search, result in zip(study.labels, study.searches, study.results):
     if 'worth' not in result:
       continue
     arch = np.array(result['arch'], np.int8)
-    alone = [
-      study.lab.value(arch, seed, 'test_per') for seed in study.seeds
-    ]
+    alone = [study.lab.value(arch, seed, 'test_per') for seed in study.seeds]
     own = {name: v[1] for name, v in result['worth']['test'].items()}
     retrained = float(np.mean(alone))
     found.append(

@@ -274,9 +274,7 @@ def _train(job, shard, parts, out, tell, say, guard, every):
   place = out / 'checkpoints' / shard.name
   about = _about(job, shard)
   epochs = job.recipe.epochs
-  last = loop.run(
-    parts, place, epochs, about, on_epoch, say, guard, every
-  )
+  last = loop.run(parts, place, epochs, about, on_epoch, say, guard, every)
   return last, parts.test()
 
 

@@ -304,9 +304,7 @@ def log_mel_blocks(
   """
   frames_nk = np.zeros((block, features.WINDOW), np.int16)
   filled = 0
-  log_mel = functools.partial(
-    features.log_mel_of_frames, mels=mels, kind=kind
-  )
+  log_mel = functools.partial(features.log_mel_of_frames, mels=mels, kind=kind)
   for samples_n in recordings:
     windows_tk = np.lib.stride_tricks.sliding_window_view(
       samples_n, features.WINDOW

@@ -115,5 +115,3 @@ def _split(corpora, name):
       [len(s.labels) for s in splits.values()],
     ),
   )
-
-

@@ -92,9 +92,7 @@ def test_every_launcher_can_have_it(tmp_path):
     assert corpus_flags.prepare().data_dir == builder.data_dir
   assert set(symbols) <= set(''.join(languages.LANGUAGES['ta'].words))
   heard = list(corpus.utterances(builder, 'test'))
-  assert all(
-    ''.join(symbols[v - 1] for v in u.labels) == u.text for u in heard
-  )
+  assert all(''.join(symbols[v - 1] for v in u.labels) == u.text for u in heard)
   with (
     flagsaver.flagsaver(**given | {'language': 'xx'}),
     pytest.raises(ValueError, match="language 'xx': want one of vi, sw, ta"),

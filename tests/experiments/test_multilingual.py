@@ -143,8 +143,9 @@ def test_what_is_said_follows(numbers):
   one_seed = _rows({('alone', m, ''): 0.4 for m in ('vgg_small', 'darts_asr')},
                    seeds=(1,))  # fmt: skip
   tables = {n: multilingual_summary.compared(one_seed, n) for n in '123'}
-  assert 'one seed has no interval' in (
-    multilingual_summary.said(tables)['1, greedy']
+  assert (
+    'one seed has no interval'
+    in (multilingual_summary.said(tables)['1, greedy'])
   )
 
 

@@ -114,9 +114,7 @@ def test_one_seed_has_no_interval():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  'changes', [{}, {'supernets': []}], ids=str
-)
+@pytest.mark.parametrize('changes', [{}, {'supernets': []}], ids=str)
 def test_files_appear(tmp_path, changes):
   found = todm_summary.write(
     record(**changes), tmp_path, str(tmp_path / 'numbers.json')

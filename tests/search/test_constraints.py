@@ -1,6 +1,5 @@
 """Searches under a limit, warm starts, and searchers that join by name."""
 
-
 import jax
 import numpy as np
 import planted_table
