@@ -241,9 +241,8 @@ def by_rate(groups, title, ylabel):
     ax.plot(lr_n, per_n, color=colour, marker='o', ms=4, lw=1.5, label=label)
     shown.append(per_n)
   ax.set_xscale('log')
-  drawing.per_axis(ax, np.concatenate([*shown, np.zeros(0)]), 'y')
+  drawing.per_axis(ax, np.concatenate([*shown, np.zeros(0)]), ylabel)
   ax.set_xlabel('learning rate (logarithmic)')
-  ax.set_ylabel(ylabel)
   drawing.titled(ax, title)
   drawing.legend_below(fig)
   return fig

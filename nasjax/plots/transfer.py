@@ -50,10 +50,8 @@ def transfer(
       lw=0,
       label=f'{name} ({at.sum()})',
     )
-  drawing.per_axis(ax, source_n[both_n], 'x')
-  drawing.per_axis(ax, target_n[both_n], 'y')
-  ax.set_xlabel(xlabel)
-  ax.set_ylabel(ylabel)
+  drawing.per_axis(ax, source_n[both_n], xlabel, 'x')
+  drawing.per_axis(ax, target_n[both_n], ylabel)
   drawing.titled(ax, title)
   drawing.legend_below(fig)
   return fig
