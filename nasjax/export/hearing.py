@@ -67,7 +67,9 @@ def session(model, threads=0):
     )
   except Exception as e:  # the runtime's own kinds derive from no other
     reason = ' '.join(str(e).split())[:160]
-    raise ExportError(f'{what} cannot be run by ONNX Runtime: {reason}') from None
+    raise ExportError(
+      f'{what} cannot be run by ONNX Runtime: {reason}'
+    ) from None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -158,8 +160,8 @@ def load(path, threads=0):
   told, fitted, units = text_lib.read(text, path)
   if fitted is None or units is None or told['recipe'] is None:
     raise ExportError(
-      f'{path} tells no features and no alphabet: it was exported without them; '
-      'write it by experiments/export.py, from a run'
+      f'{path} tells no features and no alphabet: exported without; write '
+      'it by experiments/export.py, from a run'
     )
   if told['space'] not in SPACES:
     raise ExportError(

@@ -3,11 +3,12 @@
   onnx.save('cell.onnx', space, arch, macro, params)
   onnx.save_network('heard.onnx', nasjax.load_network('results/quickstart'))
 
-Standard operators of opset 17 alone, in float32: no scan, no switch, no loop but
-the LSTM's own. Input are normalised features and the frames of each utterance,
-any number of both; output are logits and their frames, equal to the network's
-in every valid frame. Channels are in the order of ONNX' grouped convolutions
-(group by group), not in nasjax' own, so that none are moved while it runs.
+Standard operators of opset 17 alone, in float32: no scan, no switch, no loop
+but the LSTM's own. Input are normalised features and the frames of each
+utterance, any number of both; output are logits and their frames, equal to the
+network's in every valid frame. Channels are in the order of ONNX' grouped
+convolutions (group by group), not in nasjax' own, so that none are moved while
+it runs.
 
 NB-ASR's networks are written today. `text` stands inside the file.
 """

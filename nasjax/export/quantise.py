@@ -18,6 +18,7 @@ from nasjax.export import onnx as onnx_lib
 from nasjax.export import text as text_lib
 from nasjax.export.text import ExportError
 
+# What the text in the file says of it.
 WHAT = (
   'int8: dense products by static QDQ, weights of the LSTM; float32: grouped '
   'convolutions, norms'
@@ -59,20 +60,23 @@ def static(model, calibration):
         'features': x_tf[None], 'lengths': np.array([len(x_tf)], np.int64)
       }  # fmt: skip
 
+  copied = onnx.ModelProto()
+  copied.CopyFrom(model)
+  # There is nothing that its own preparation would fold or fuse.
+  copied.metadata_props.add(
+    key='onnx.quant.pre_process', value='onnxruntime.quant'
+  )
   with tempfile.TemporaryDirectory() as place:
     path = pathlib.Path(place, 'int8.onnx')
     quantization.quantize_static(
-      model,
+      copied,
       path,
       Reader(),
       op_types_to_quantize=['MatMul'],
       per_channel=True,
       activation_type=quantization.QuantType.QUInt8,
       weight_type=quantization.QuantType.QInt8,
-      extra_options={
-        'OpTypesToExcludeOutputQuantization': ['MatMul'],
-        'QDQKeepRemovableActivations': True,
-      },
+      extra_options={'OpTypesToExcludeOutputQuantization': ['MatMul']},
     )
     made = onnx.load(path)
   _lstm_weights(onnx, made.graph)

@@ -8,8 +8,8 @@ JSON, under the key `nasjax` of the file's metadata:
   macro              the numbers of its macro network
   recipe, seed, epoch, fingerprint   of its training; null where not told
   inputs, outputs    names and what they are
-  blank, symbols     the blank's output, and the symbol of each other: symbols[i]
-                     is that of output i + 1; null where not told
+  blank, symbols     number of the blank's output; symbols[i] is that of output
+                     i + 1, null where not told
   fold, classes      the class that each label is scored as, and their names
   reduction          input frames for each frame of the output
   features           rate, window, hop and filters of the front end, and mean
@@ -164,8 +164,8 @@ def read(text, path):
   """
   if text is None:
     raise ExportError(
-      f'{path} has no text of nasjax (key {KEY!r} of its metadata), which tells '
-      'features and alphabet; take a file that experiments/export.py wrote'
+      f'{path} has no text of nasjax (key {KEY!r} of its metadata), which '
+      'tells features and alphabet; take one that experiments/export.py wrote'
     )
   try:
     told = json.loads(text)
