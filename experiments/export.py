@@ -15,6 +15,7 @@ else to do.
 
 import os
 import pathlib
+from typing import NamedTuple
 
 from absl import flags
 from common import command, device_flags, run_corpus
@@ -64,17 +65,31 @@ def _check():
   return path
 
 
+class Said(NamedTuple):
+  """int16 samples, the labels that are said there, and by whom, or None."""
+
+  samples_n: object
+  labels: object
+  speaker: str | None
+
+
 def _utterances(builder, split, count):
-  """Returns pairs of int16 samples and labels."""
+  """Returns the `Said` of a split, the first `count` of them."""
   from nasjax.data import corpus
 
   found = corpus.utterances(builder, split)
   if count is not None:
     found = (u for u, _ in zip(found, range(count)))
-  return [(u.samples_n, u.labels) for u in found]
+  return [Said(u.samples_n, u.labels, u.speaker or None) for u in found]
 
 
-def _joined(pairs, seconds, symbols):
+def _features(network, said):
+  return network.frontend.features(
+    [u.samples_n for u in said], [u.speaker for u in said]
+  )
+
+
+def _joined(said, seconds, symbols):
   """Returns clips of at least so many seconds; what is left over goes.
 
   Between two utterances stands the border of words, where there is one.
@@ -89,24 +104,24 @@ def _joined(pairs, seconds, symbols):
   if border in symbols:
     between = np.array([symbols.index(border) + 1], np.int32)
   clips, samples, labels = [], [], []
-  for samples_n, labels_u in pairs:
-    samples.append(samples_n)
-    labels += [between, labels_u] if labels else [labels_u]
+  for u in said:
+    samples.append(u.samples_n)
+    labels += [between, u.labels] if labels else [u.labels]
     if sum(map(len, samples)) >= seconds * features.SAMPLE_RATE:
-      clips.append((np.concatenate(samples), np.concatenate(labels)))
+      clip = Said(np.concatenate(samples), np.concatenate(labels), None)
+      clips.append(clip)
       samples, labels = [], []
   return clips
 
 
-def _rates(networks, pairs):
+def _rates(networks, said):
   """Returns the error rate of each network on utterances, a dict."""
   from common import console
 
   from nasjax.decoding import error_rates
 
-  refs = [labels for _, labels in pairs]
-  any_network = next(iter(networks.values()))
-  xs = any_network.frontend.features([samples_n for samples_n, _ in pairs])
+  refs = [u.labels for u in said]
+  xs = _features(networks['jax'], said)
   found = {}
   for name, network in networks.items():
     heard = []
@@ -125,12 +140,12 @@ def _rates(networks, pairs):
   return found
 
 
-def _apart(network, exported, pairs):
+def _apart(network, exported, said):
   """Says how far the logits of files are from the network's, a dict each."""
   import jax
   import numpy as np
 
-  xs = network.frontend.features([samples_n for samples_n, _ in pairs])
+  xs = _features(network, said)
   len_b = np.array([len(x_tf) for x_tf in xs], np.int32)
   x_btf = np.zeros((len(xs), len_b.max(), xs[0].shape[1]), np.float32)
   for x_tf, into_tf in zip(xs, x_btf):
@@ -149,12 +164,6 @@ def _apart(network, exported, pairs):
       'utterances': len(xs),
     }
   return found
-
-
-def _metric(network):
-  from nasjax.decoding import error_rates
-
-  return 'cer' if error_rates.has_words(network.symbols) else 'per'
 
 
 def _threads():
@@ -195,10 +204,11 @@ def run():
   import nasjax
   from nasjax.export import hearing, onnx, timing
 
-  hearing.runtime(), onnx.library()
+  hearing.runtime()
   network = nasjax.load_network(
     FLAGS.run, FLAGS.cell, FLAGS.seed, recipe=FLAGS.recipe
   )
+  metric = run_corpus.noted(FLAGS.run, 'metric', 'what it counts errors in')
   paths = {'float32': path}
   onnx.save_network(path, network)
   builder = None
@@ -206,19 +216,18 @@ def run():
     builder = run_corpus.builder(FLAGS.run)
     run_corpus.check(network, builder)
   if FLAGS.int8:
-    pairs = _utterances(builder, 'train', FLAGS.calibration)
-    xs = network.frontend.features([samples_n for samples_n, _ in pairs])
+    chosen = _utterances(builder, 'train', FLAGS.calibration)
     paths['int8'] = path.with_name(f'{path.stem}-int8.onnx')
-    onnx.save_network(paths['int8'], network, xs)
+    onnx.save_network(paths['int8'], network, _features(network, chosen))
   exported = {name: hearing.load(where) for name, where in paths.items()}
-  pairs = []
+  said = []
   if builder is not None:
-    pairs = _utterances(builder, FLAGS.split, FLAGS.utterances)
-  apart = _apart(network, exported, pairs[:4]) if pairs else {}
+    said = _utterances(builder, FLAGS.split, FLAGS.utterances)
+  apart = _apart(network, exported, said[:4]) if said else {}
   record = {
     'run': FLAGS.run,
     'network': network.label,
-    'metric': _metric(network),
+    'metric': metric.lower(),
     'split': FLAGS.split,
     'calibration': FLAGS.calibration if FLAGS.int8 else None,
     'files': {
@@ -239,9 +248,9 @@ def run():
     files = record['files']
     record['ratio'] = files['float32']['bytes'] / files['int8']['bytes']
   networks = {'jax': network} | exported
-  sets = {f'{len(pairs)} utterances of {FLAGS.split}': pairs}
+  sets = {f'{len(said)} utterances of {FLAGS.split}': said}
   if FLAGS.long:
-    clips = _joined(pairs, FLAGS.long, network.symbols)
+    clips = _joined(said, FLAGS.long, network.symbols)
     sets[f'{len(clips)} clips of {FLAGS.long:g} s and more'] = clips
   for what, chosen in sets.items():
     if chosen:
