@@ -39,14 +39,16 @@ CELLS = [
   [[1, 0], [3, 1, 0], [4, 0, 0, 1]],
   [[5, 0], [2, 0, 1], [5, 0, 0, 0]],
 ]
+TDNN = SPACES['st_nas']
+NARROW = macros.Tdnn('narrow', width=8, outputs=7, features=12)
 
 
-def _made(cell, macro=ODD):
+def _made(cell, macro=ODD, space=SPACE):
   """Returns an architecture, its network and parameters, none of them zero."""
-  arch = SPACE.parse(cell)
-  network = families.single(SPACE, arch, macro)
+  arch = space.parse(cell)
+  network = families.single(space, arch, macro)
   x_btf = np.zeros((1, 9, macro.features), np.float32)
-  gates = families.gates(SPACE, arch)
+  gates = families.gates(space, arch)
   shapes = jax.eval_shape(
     network.init, jax.random.key(0), x_btf, np.array([9]), gates
   )['params']
@@ -83,17 +85,21 @@ def exported(tmp_path_factory):
   return path
 
 
-@pytest.mark.parametrize('cell', CELLS)
-def test_logits_are_those_of_the_network(cell, tmp_path):
-  arch, network, gates, params = _made(cell)
+@pytest.mark.parametrize(
+  'space, macro, cell',
+  [(SPACE, ODD, cell) for cell in CELLS] + [(TDNN, NARROW, [0, 1, 2, 3, 1, 2])],
+  ids=['linear', 'convolutions', 'zero', 'tdnn'],
+)
+def test_logits_are_those_of_the_network(space, macro, cell, tmp_path):
+  arch, network, gates, params = _made(cell, macro, space)
   rng = np.random.default_rng(3)
-  x_btf = rng.standard_normal((3, 37, ODD.features), np.float32)
+  x_btf = rng.standard_normal((3, 37, macro.features), np.float32)
   len_b = np.array([37, 20, 5])
   x_btf[2, 5:] = np.nan  # what lies behind an utterance reaches nothing
   ours, frames_b = jax.jit(network.apply)(
     {'params': params}, np.nan_to_num(x_btf), len_b, gates
   )
-  size = onnx.save(tmp_path / 'a.onnx', SPACE, arch, ODD, params)
+  size = onnx.save(tmp_path / 'a.onnx', space, arch, macro, params)
   assert size == (tmp_path / 'a.onnx').stat().st_size
   theirs, out_b = _run(tmp_path / 'a.onnx', x_btf, len_b)
   np.testing.assert_array_equal(out_b, frames_b)
@@ -126,8 +132,10 @@ def test_standard_operators_alone(tmp_path):
 def test_other_networks_and_parameters_are_refused(tmp_path):
   path = tmp_path / 'a.onnx'
   arch, _, _, params = _made(CELLS[0])
-  other = SPACES['st_nas']
-  with pytest.raises(text.UnsupportedError, match='st_nas cannot .* nb_asr'):
+  other = SPACES['todm']
+  with pytest.raises(
+    text.UnsupportedError, match='todm cannot .* nb_asr, st_nas'
+  ):
     macro = next(iter(families.family(other).macros.values()))
     onnx.save(path, other, other.parse([0] * len(other.sizes)), macro, {})
   with pytest.raises(text.ExportError, match='lstm/bias is missing'):
