@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import sys
 
 import jax
 import numpy as np
@@ -228,3 +229,14 @@ def test_eight_bits_are_smaller_and_close(exported, tmp_path):
   assert kinds.count('QuantizeLinear') == kinds.count('MatMul')
   with pytest.raises(text.ExportError, match='no utterance to calibrate'):
     onnx.save_network(path, network, [])
+
+
+def test_a_missing_package_is_named(monkeypatch, tmp_path):
+  arch, _, _, params = _made(CELLS[0])
+  for name, call in (
+    ('onnx', lambda: onnx.save(tmp_path / 'a', SPACE, arch, ODD, params)),
+    ('onnxruntime', lambda: hearing.load(tmp_path / 'a')),
+  ):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(text.ExportError, match=f'package {name} is not .*pip'):
+      call()
