@@ -1,12 +1,14 @@
 """Lets a trained network hear recordings, and prints what it heard.
 
   python experiments/transcribe.py --run=results/quickstart audio.wav ..
+  python experiments/transcribe.py heard.onnx audio.wav ..
 
 Recordings are WAV or FLAC files of any rate. The network is the one of the
 lowest validation error in the run's table, if no --cell is named; --list shows
-what there is. A language model (--lm) or a lexicon makes it search for words.
-A line a recording; one that cannot be heard is told on stderr, and the status
-is 1 then.
+what there is. A file of export.py (--model, or the first of the arguments where
+it ends in .onnx) is run by ONNX Runtime instead. A language model (--lm) or a
+lexicon makes it search for words. A line a recording; one that cannot be heard
+is told on stderr, and the status is 1 then.
 """
 
 import dataclasses
@@ -21,6 +23,9 @@ from common import command, device_flags, word_flags
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string('run', None, 'The run: what --out of its command named.')
+flags.DEFINE_string(
+  'model', None, 'Instead of --run: an ONNX file that export.py wrote.'
+)
 flags.DEFINE_string(
   'cell', None, 'Its cell, nested lists or the name that --list shows.'
 )
@@ -56,6 +61,38 @@ flags.adopt_module_key_flags(word_flags)
 
 def _say(line):
   print(f'transcribe.py: {line}', file=sys.stderr, flush=True)
+
+
+# What picks a network of a run, and what a file does not have.
+_OF_RUNS = ('run', 'cell', 'seed', 'recipe', 'search', 'list', 'speaker')
+
+
+def _model(recordings):
+  """Returns the exported file that is asked for, or None, and the recordings.
+
+  Raises:
+    ValueError: a flag is for networks of runs.
+  """
+  model = FLAGS.model
+  first = recordings[0] if recordings else ''
+  if not (model or FLAGS.run) and first.lower().endswith('.onnx'):
+    model, *recordings = recordings
+  for name in _OF_RUNS if model else ():
+    if FLAGS[name].value:
+      raise ValueError(f'--{name} is for a run, {model} is a file; leave it')
+  return model, recordings
+
+
+def _network(model):
+  if model:
+    from nasjax.export import hearing
+
+    return hearing.load(model)
+  import nasjax
+
+  return nasjax.load_network(
+    FLAGS.run, FLAGS.cell, FLAGS.seed, recipe=FLAGS.recipe, search=FLAGS.search
+  )
 
 
 def _show_networks():
@@ -95,8 +132,11 @@ def _record(path, heard, found):
 
 def run(recordings):
   """Loads the network, hears one recording after the other."""
-  if not FLAGS.run:
-    raise ValueError('--run is empty; name the directory of a run')
+  model, recordings = _model(recordings)
+  if not (FLAGS.run or model):
+    raise ValueError(
+      '--run is empty; name the directory of a run, or an exported .onnx file'
+    )
   if not (recordings or FLAGS.list):
     raise ValueError('no recording; name WAV or FLAC files behind the flags')
   word_flags.check()
@@ -108,16 +148,13 @@ def run(recordings):
   if FLAGS.list:
     _show_networks()
     return
-  import nasjax
   from nasjax.data import audio
   from nasjax.decoding import scripts
   from nasjax.storage import disk
 
   # Marks of direction are for eyes, not for files.
   shown = scripts.isolated if sys.stdout.isatty() else str
-  network = nasjax.load_network(
-    FLAGS.run, FLAGS.cell, FLAGS.seed, recipe=FLAGS.recipe, search=FLAGS.search
-  )
+  network = _network(model)
   _say(f'hears with {network.label}')
   for note in network.notes:
     _say(note)

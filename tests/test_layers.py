@@ -53,6 +53,10 @@ MAY_USE = {
     *('oneshot', 'training', 'models', 'losses', 'data', 'decoding'),
     *('table', 'storage', 'spaces'),
   ),
+  'export': (
+    *('listening', 'training', 'models', 'layers', 'losses', 'data'),
+    *('decoding', 'spaces', 'storage', 'kernels'),
+  ),
 }
 
 # What nasjax itself hands on, once it is asked for.

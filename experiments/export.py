@@ -1,0 +1,264 @@
+"""Exports a trained network as an ONNX file, and one of eight bits beside it.
+
+  python experiments/export.py --run=results/quickstart --model=heard.onnx \\
+    --json=results/exported.json
+  python experiments/transcribe.py heard.onnx audio.wav
+
+The network is the one of the lowest validation error in the run's table, if no
+--cell is named. NAME-int8.onnx has ranges of --calibration utterances of the
+training split. Both are held against the network on --split: how far logits are
+apart, error rates, also of clips of at least --long seconds that are put
+together of its utterances; and against each other: bytes, real-time factor by
+ONNX Runtime with 1 and more threads, peak memory of a process that has nothing
+else to do.
+"""
+
+import os
+import pathlib
+from typing import NamedTuple
+
+from absl import flags
+from common import command, device_flags, run_corpus
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string('run', None, 'The run: what --out of its command named.')
+flags.DEFINE_string('cell', None, 'Its cell; see transcribe.py --list.')
+flags.DEFINE_integer('seed', None, 'Seed of its training.')
+flags.DEFINE_string('recipe', None, 'Name of its recipe.')
+flags.DEFINE_string('model', None, 'Where the file goes, NAME.onnx.')
+flags.DEFINE_bool('int8', True, 'Write NAME-int8.onnx, too.')
+flags.DEFINE_integer(
+  'calibration', 64, 'Training utterances that give ranges.', lower_bound=1
+)
+flags.DEFINE_enum(
+  'split', 'test', ['validation', 'test'], 'What error rates are of.'
+)
+flags.DEFINE_integer(
+  'utterances', None, 'Only so many, the first; all if not given; 0 for none.',
+  lower_bound=0,
+)  # fmt: skip
+flags.DEFINE_float(
+  'long', 20.0, 'Seconds of a long clip; 0 for none.', lower_bound=0
+)
+flags.DEFINE_multi_integer(
+  'threads', None, 'Threads to time; 1 and one a core if not given.',
+  lower_bound=1,
+)  # fmt: skip
+flags.DEFINE_integer(
+  'frames', 1000, 'Frames of 10 ms of the timed utterance.', lower_bound=8
+)
+flags.DEFINE_string('json', None, 'Where all of it goes.')
+flags.declare_key_flag('compilation_cache')
+
+
+def _check():
+  """Refuses flags that contradict; returns the path of the file."""
+  for name in ('run', 'model'):
+    if not FLAGS[name].value:
+      raise ValueError(f'--{name} is empty; give one')
+  path = pathlib.Path(FLAGS.model).expanduser()
+  if path.suffix != '.onnx':
+    raise ValueError(f'--model={FLAGS.model} does not end in .onnx')
+  if not path.parent.is_dir():
+    raise ValueError(f'--model={FLAGS.model}: no directory {path.parent}')
+  return path
+
+
+class Said(NamedTuple):
+  """int16 samples, the labels that are said there, and by whom, or None."""
+
+  samples_n: object
+  labels: object
+  speaker: str | None
+
+
+def _utterances(builder, split, count):
+  """Returns the `Said` of a split, the first `count` of them."""
+  from nasjax.data import corpus
+
+  found = corpus.utterances(builder, split)
+  if count is not None:
+    found = (u for u, _ in zip(found, range(count)))
+  return [Said(u.samples_n, u.labels, u.speaker or None) for u in found]
+
+
+def _features(network, said):
+  return network.frontend.features(
+    [u.samples_n for u in said], [u.speaker for u in said]
+  )
+
+
+def _joined(said, seconds, symbols):
+  """Returns clips of at least so many seconds; what is left over goes.
+
+  Between two utterances stands the border of words, where there is one.
+  """
+  import numpy as np
+
+  from nasjax.data import features
+  from nasjax.decoding import error_rates
+
+  between = np.zeros(0, np.int32)
+  border = error_rates.border(symbols)
+  if border in symbols:
+    between = np.array([symbols.index(border) + 1], np.int32)
+  clips, samples, labels = [], [], []
+  for u in said:
+    samples.append(u.samples_n)
+    labels += [between, u.labels] if labels else [u.labels]
+    if sum(map(len, samples)) >= seconds * features.SAMPLE_RATE:
+      clip = Said(np.concatenate(samples), np.concatenate(labels), None)
+      clips.append(clip)
+      samples, labels = [], []
+  return clips
+
+
+def _rates(networks, said):
+  """Returns the error rate of each network on utterances, a dict."""
+  from common import console
+
+  from nasjax.decoding import error_rates
+
+  refs = [u.labels for u in said]
+  xs = _features(networks['jax'], said)
+  found = {}
+  for name, network in networks.items():
+    heard = []
+    with console.counter(f'decoding, {name}') as tick:
+      for first in range(0, len(xs), 32):
+        part = xs[first : first + 32]
+        heard += network.hear(part, frames=max(map(len, xs)))
+        tick(len(heard), len(xs))
+    labels = [one.labels for one in heard]
+    edits_k, of = error_rates.edits_by_kind(labels, refs, network.units.fold_v)
+    found[name] = {
+      'rate': float(edits_k.sum() / of),
+      'errors': int(edits_k.sum()),
+      'of': int(of),
+    }
+  return found
+
+
+def _apart(network, exported, said):
+  """Says how far the logits of files are from the network's, a dict each."""
+  import jax
+  import numpy as np
+
+  xs = _features(network, said)
+  len_b = np.array([len(x_tf) for x_tf in xs], np.int32)
+  x_btf = np.zeros((len(xs), len_b.max(), xs[0].shape[1]), np.float32)
+  for x_tf, into_tf in zip(xs, x_btf):
+    into_tf[: len(x_tf)] = x_tf
+  ours_btv, len_b_out = jax.jit(network.module.apply)(
+    {'params': network.params}, x_btf, len_b, network.gates
+  )
+  ours_btv = np.asarray(ours_btv)
+  valid_bt = np.arange(ours_btv.shape[1]) < np.asarray(len_b_out)[:, None]
+  found = {}
+  for name, one in exported.items():
+    theirs_btv, _ = one.logits(x_btf, len_b)
+    found[name] = {
+      'most': float(np.abs(ours_btv - theirs_btv)[valid_bt].max()),
+      'largest_logit': float(np.abs(ours_btv)[valid_bt].max()),
+      'utterances': len(xs),
+    }
+  return found
+
+
+def _threads():
+  return FLAGS.threads or sorted({1, len(os.sched_getaffinity(0))})
+
+
+def _print(record):
+  print(f'{record["network"]}')
+  for name, file in record['files'].items():
+    apart = file['apart']
+    told = apart and (
+      f'; logits apart by at most {apart["most"]:.2g} (the largest is '
+      f'{apart["largest_logit"]:.3g})'
+    )
+    print(f'{file["path"]}: {file["bytes"]:,} bytes, {name}{told or ""}')
+  if 'ratio' in record:
+    print(f'int8 has {record["ratio"]:.2f} times fewer bytes')
+  for what, rates in record['rates'].items():
+    told = ', '.join(
+      f'{name} {100 * one["rate"]:.2f} %' for name, one in rates.items()
+    )
+    of = next(iter(rates.values()))['of']
+    print(f'{record["metric"].upper()} of {what} ({of} symbols): {told}')
+  for name, file in record['files'].items():
+    for one in file['timed']:
+      peak, own = one['peak_bytes'], one['peak_bytes'] - one['bytes_before']
+      print(
+        f'{name}, {one["threads"]} threads: real-time factor '
+        f'{one["real_time_factor"]:.5f}, peak memory {peak / 2**20:.0f} MiB, '
+        f'{own / 2**20:.0f} of it for the network'
+      )
+
+
+def run():
+  """Writes the files, measures them, says what came out."""
+  path = _check()
+  device_flags.cache()
+  import nasjax
+  from nasjax.export import hearing, onnx, timing
+
+  hearing.runtime()
+  network = nasjax.load_network(
+    FLAGS.run, FLAGS.cell, FLAGS.seed, recipe=FLAGS.recipe
+  )
+  metric = run_corpus.noted(FLAGS.run, 'metric', 'what it counts errors in')
+  paths = {'float32': path}
+  onnx.save_network(path, network)
+  builder = None
+  if FLAGS.int8 or FLAGS.utterances != 0:
+    builder = run_corpus.builder(FLAGS.run)
+    run_corpus.check(network, builder)
+  if FLAGS.int8:
+    chosen = _utterances(builder, 'train', FLAGS.calibration)
+    paths['int8'] = path.with_name(f'{path.stem}-int8.onnx')
+    onnx.save_network(paths['int8'], network, _features(network, chosen))
+  exported = {name: hearing.load(where) for name, where in paths.items()}
+  said = []
+  if builder is not None:
+    said = _utterances(builder, FLAGS.split, FLAGS.utterances)
+  apart = _apart(network, exported, said[:4]) if said else {}
+  record = {
+    'run': FLAGS.run,
+    'network': network.label,
+    'metric': metric.lower(),
+    'split': FLAGS.split,
+    'calibration': FLAGS.calibration if FLAGS.int8 else None,
+    'files': {
+      name: {
+        'path': str(where),
+        'bytes': where.stat().st_size,
+        'apart': apart.get(name),
+        'timed': [
+          timing.measured(where, FLAGS.frames, threads)
+          for threads in _threads()
+        ],
+      }
+      for name, where in paths.items()
+    },
+    'rates': {},
+  }
+  if FLAGS.int8:
+    files = record['files']
+    record['ratio'] = files['float32']['bytes'] / files['int8']['bytes']
+  networks = {'jax': network} | exported
+  sets = {f'{len(said)} utterances of {FLAGS.split}': said}
+  if FLAGS.long:
+    clips = _joined(said, FLAGS.long, network.symbols)
+    sets[f'{len(clips)} clips of {FLAGS.long:g} s and more'] = clips
+  for what, chosen in sets.items():
+    if chosen:
+      record['rates'][what] = _rates(networks, chosen)
+  _print(record)
+  if FLAGS.json:
+    run_corpus.publish_json(FLAGS.json, record)
+
+
+if __name__ == '__main__':
+  command.run(run)

@@ -1,0 +1,98 @@
+"""Seconds and memory of an exported network, in a process of its own.
+
+  python -m nasjax.export.timing MODEL FRAMES THREADS RUNS
+
+prints a JSON object. The process has nothing but Python, NumPy and ONNX Runtime
+in it: its memory is what a device of this kind would need.
+"""
+
+import json
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+import time
+
+WARM_UP = 3
+
+
+def measured(path, frames, threads, runs=20):
+  """Returns what one utterance takes, a dict of plain values.
+
+  Args:
+    path: of an ONNX file that `export.onnx` wrote.
+    frames: of the utterance, 10 ms each.
+    threads: that an operator may use.
+    runs: timed passes, after some that are not.
+
+  Returns:
+    `seconds`, the median of a pass; `seconds_quartiles`; `real_time_factor`,
+    seconds for each second of speech; `peak_bytes` of the process, and
+    `bytes_before`, of these before it had the network.
+
+  Raises:
+    ValueError: the process failed; its last line.
+  """
+  words = [str(path), str(frames), str(threads), str(runs)]
+  done = subprocess.run(
+    [sys.executable, '-m', __name__, *words],
+    capture_output=True,
+    text=True,
+    env=os.environ | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
+  )
+  if done.returncode:
+    lines = done.stderr.strip().splitlines() or ['it told nothing']
+    raise ValueError(f'{path} could not be timed: {lines[-1]}')
+  return json.loads(done.stdout)
+
+
+def _peak():
+  """Returns the most bytes of memory that this process has had."""
+  status = pathlib.Path('/proc/self/status')
+  if status.exists():
+    # getrusage also counts what a parent had when it started this process.
+    lines = status.read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith('VmHWM:'))
+    return 1024 * int(line.split()[1])
+  # KiB, but for bytes on macOS.
+  unit = 1 if sys.platform == 'darwin' else 1024
+  return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _main(path, frames, threads, runs):
+  import numpy as np
+  import onnxruntime
+
+  before = _peak()
+  options = onnxruntime.SessionOptions()
+  options.intra_op_num_threads = threads
+  options.log_severity_level = 3
+  session = onnxruntime.InferenceSession(
+    path, options, providers=['CPUExecutionProvider']
+  )
+  width = session.get_inputs()[0].shape[-1]
+  rng = np.random.default_rng(0)
+  x_btf = rng.standard_normal((1, frames, width), np.float32)
+  inputs = {'features': x_btf, 'lengths': np.array([frames], np.int64)}
+  seconds = []
+  for _ in range(WARM_UP + runs):
+    started = time.perf_counter()
+    session.run(None, inputs)
+    seconds.append(time.perf_counter() - started)
+  low, median, high = np.percentile(seconds[WARM_UP:], (25, 50, 75)).tolist()
+  found = {
+    'frames': frames,
+    'threads': threads,
+    'runs': runs,
+    'seconds': median,
+    'seconds_quartiles': [low, high],
+    'real_time_factor': median / (frames / 100),
+    'peak_bytes': _peak(),
+    'bytes_before': before,
+  }
+  print(json.dumps(found))
+
+
+if __name__ == '__main__':
+  _main(sys.argv[1], *map(int, sys.argv[2:]))
