@@ -156,6 +156,8 @@ def recipe():
     for name in (*_NUMBERS, *_CHOICES)
     if FLAGS[name].value is not None
   }
+  if FLAGS.loss is None and macros.transduces(FLAGS.space, FLAGS.macro):
+    changes['loss'] = 'transducer'
   for name, value in changes.items():
     if isinstance(value, float) and not math.isfinite(value):
       raise ValueError(f'--{name}={value}: want a finite number')

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from absl import flags
-from common import corpus_flags, device_flags, training_flags
+from common import corpus_flags
 from studies import multilingual_corpora, multilingual_hearing
 
 from nasjax import spaces
@@ -140,6 +140,8 @@ def tasks():
 
   Networks without a choice have one way to be adapted, 'b'.
   """
+  from common import training_flags
+
   _, targets = multilingual_corpora.codes()
   own_models, seeds = models(), training_flags.seeds()
   first = [
@@ -186,7 +188,7 @@ def macro_of(model, heads, features):
 
 
 def supernet_of(model, macro):
-  """Returns the `Supernet` of a model, of one candidate where nothing chooses."""
+  """Returns a model's `Supernet`, of one candidate where nothing chooses."""
   from nasjax.oneshot.supernet import Supernet
 
   name, _, kept = MODELS[model]
@@ -197,6 +199,8 @@ def supernet_of(model, macro):
 
 def stages():
   """Returns the stages of every training."""
+  from common import training_flags
+
   from nasjax.oneshot import stages as stages_lib
 
   return stages_lib.darts_asr(0, training_flags.recipe().epochs, FLAGS.sgd_lr)
@@ -212,6 +216,8 @@ def method_of():
 
 def weights_of():
   """Returns the `steps.Weights` of every training."""
+  from common import training_flags
+
   from nasjax.oneshot import steps
   from nasjax.training import recipes
 
@@ -246,6 +252,8 @@ class Runner:
     return self._corpora.targets[task.language]
 
   def _prepared(self, task, mesh):
+    from common import training_flags
+
     from nasjax.benchmark import running
 
     corpus = self.corpus(task)
@@ -349,6 +357,8 @@ def run(out, record) -> Study:
     out: directory of the study.
     record: `command.Record`, written before the first training.
   """
+  from common import device_flags, training_flags
+
   first, second = tasks()
   device_flags.configure(len(first))
   corpora = multilingual_corpora.prepare()

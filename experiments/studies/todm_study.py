@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from absl import flags
-from common import jobs, metering, training_flags
+from common import metering
 from studies import todm_sizes
 
 FLAGS = flags.FLAGS
@@ -195,12 +195,12 @@ class Study:
     out: directory.
   """
 
-  def __init__(self, work, recipe, out):
+  def __init__(self, work, recipe, seeds, out):
     self.work, self.recipe, self.out = work, recipe, out
     self.space, self.macro = work.job.space, work.job.macro
     self.costs = todm_sizes.Costs(self.space, self.macro)
     self.sizes = todm_sizes.named(FLAGS.sizes, self.costs)
-    self.seeds = training_flags.seeds()
+    self.seeds = seeds
 
   def training(self, way, seed):
     from nasjax.oneshot import sandwich
@@ -456,10 +456,11 @@ def run(chosen, with_alone, out, record):
     out: directory of the study.
     record: a `command.Record`, written before the first training.
   """
-  recipe = training_flags.recipe()
-  seeds = training_flags.seeds()
+  from common import jobs, training_flags
+
+  recipe, seeds = training_flags.recipe(), training_flags.seeds()
   work = jobs.prepare(recipe, max(1, len(chosen) * len(seeds)))
-  study = Study(work, recipe, out)
+  study = Study(work, recipe, seeds, out)
   for way in chosen:  # what is wrong with one is said at once
     study.training(way, seeds[0])
   from common import console

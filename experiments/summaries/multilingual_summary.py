@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import scipy.special
 from absl import flags
-from common import corpus_flags, training_flags
+from common import corpus_flags
 from common.console import CONSOLE
 from rich.table import Table
 from studies import multilingual_corpora, multilingual_study
@@ -512,6 +512,8 @@ def plan(path):
   Args:
     path: where the numbers go; None for nowhere.
   """
+  from common import training_flags
+
   first, second = multilingual_study.tasks()
   sources, targets = multilingual_corpora.codes()
   epochs = training_flags.recipe().epochs

@@ -193,6 +193,10 @@ class _OnDisk(shuffle.Shuffler):
       yield hkey, self._file.read(size)
     self._file.close()
 
+  def __del__(self):
+    # Where a corpus cannot be prepared nobody iterates to the end.
+    self._file.close()
+
 
 @contextlib.contextmanager
 def _on_disk() -> Iterator[None]:

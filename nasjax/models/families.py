@@ -275,7 +275,8 @@ def supernet(space, ops, macro, recipe, mode, twice=False, platform=None):
     a linen module; see `Family.Network`.
   """
   macros.check_loss(macro, recipe.loss)
-  if family(space).supernet_gates is nothing:
+  found = family(space)
+  if found.elastic is not None and found.supernet_gates is nothing:
     raise ValueError(
       f'candidates of space {space.name} are not mixed; its networks are parts '
       'of one another (experiments/todm.py)'

@@ -477,6 +477,21 @@ def names():
   return list(dict.fromkeys(name for m in BY_SPACE.values() for name in m))
 
 
+def transduces(space, name):
+  """Tells whether networks of a macro network, by names, are transducers.
+
+  Args:
+    space: name of the space.
+    name: of the macro network; None for the one that launchers take.
+
+  Returns:
+    bool; False for what there is not.
+  """
+  named = {m.name: m for m in BY_SPACE.get(space, {}).values()}
+  name = name or DEFAULTS.get(space, next(iter(named), None))
+  return getattr(named.get(name), 'transduces', False)
+
+
 def check_loss(macro, loss):
   """Refuses a loss that does not read what a macro network's outputs are.
 

@@ -91,7 +91,7 @@ def device_data(
   def padded(values):
     return np.pad(np.asarray(values, np.int32), (0, count - len(values)))
 
-  language_u = split.language_u
+  language_u = getattr(split, 'language_u', None)
   return Data(
     x_rk,
     padded(row_u),

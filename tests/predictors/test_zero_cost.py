@@ -139,7 +139,7 @@ def test_naswot_counts_codes_and_minds_no_order():
   made = batch(rows=5, frames=6)
   found = score('naswot', DEEP, made)
   order = np.array([3, 0, 4, 1, 2])
-  mixed = Batch(*(np.asarray(leaf)[order] for leaf in made))
+  mixed = jax.tree.map(lambda leaf: np.asarray(leaf)[order], made)
   assert score('naswot', DEEP, mixed) == pytest.approx(found, rel=1e-6)
 
   y, codes = made.x_btf, []
@@ -224,6 +224,8 @@ def test_scores_of_cells_are_their_own(name):
 @pytest.mark.parametrize('name', zero_cost.NAMES)
 @pytest.mark.parametrize('space', ['nb_asr', 'st_nas'])
 def test_every_proxy_of_every_family(name, space):
+  if (space, name) == ('nb_asr', 'grasp'):
+    pytest.skip('its second derivatives take most of a minute to compile')
   macro, archs = tiny_corpus.MACRO, CELLS[:1]
   if space == 'st_nas':
     macro = macros.Tdnn('pocket', 8, outputs=6, features=8)
