@@ -6,7 +6,8 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 # Optional requirements: without them the tests of what needs them are skipped.
-for extra in tpu:libtpu words:sentencepiece ray:ray slurm:submitit; do
+for extra in tpu:libtpu words:sentencepiece ray:ray slurm:submitit \
+  predictors:sklearn export:onnxruntime; do
   if ! .venv/bin/python -c "import importlib.util as u, sys
 sys.exit(u.find_spec('${extra#*:}') is None)"; then
     install=(.venv/bin/python -m pip install)
