@@ -53,7 +53,11 @@ flags.DEFINE_list(
   'begins with what the proxy likes best. On a table.',
 )
 flags.DEFINE_string('proxy_scores', None, 'What proxies.py --json wrote.')
-flags.DEFINE_list('warm_searchers', ['evolution', 'gcn'], 'For --warm_start.')
+flags.DEFINE_list(
+  'warm_searchers',
+  None,
+  'For --warm_start; evolution and gcn, those of --searchers, if not given.',
+)
 flags.DEFINE_integer(
   'warm_first', 10, 'Models to begin a warm start with.', lower_bound=1
 )

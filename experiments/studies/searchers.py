@@ -111,6 +111,14 @@ def warm(made, scape, rows):
     raise ValueError(f'{told}: {e!r}; want what proxies.py --json wrote') from e
   vectors = landscape.candidates(scape)
   wanted = rows.space.semantic_keys(scape.archs(vectors))
+  warmed = FLAGS.warm_searchers
+  if warmed is None:
+    warmed = [name for name in ('evolution', 'gcn') if name in made]
+  if not warmed:
+    raise ValueError(
+      '--warm_start: neither evolution nor gcn is among --searchers; name some '
+      'of them by --warm_searchers'
+    )
   found = {}
   for proxy in FLAGS.warm_start:
     if proxy not in ranks:
@@ -120,7 +128,7 @@ def warm(made, scape, rows):
     if lacking:
       raise ValueError(f'{told}: no score of {len(lacking)} cells of the table')
     scores = [by_key[key] for key in wanted.tolist()]
-    for name in FLAGS.warm_searchers:
+    for name in warmed:
       if not isinstance(made.get(name), base.Searcher):
         raise ValueError(
           f'--warm_searchers: {name!r} is not among --searchers, or in Python'

@@ -102,7 +102,7 @@ def test_searches_under_a_limit_and_from_a_warm_start(rows, tmp_path):
   status, output, errors = _search(
     rows, tmp_path, '--searchers=evolution,grid', '--cost=params',
     f'--limit={limit}', '--penalty=hard', '--warm_start=snip',
-    '--warm_searchers=evolution', '--warm_first=2', f'--proxy_scores={scores}',
+    '--warm_first=2', f'--proxy_scores={scores}',
   )  # fmt: skip
   assert status == 0, errors
   told = json.loads((tmp_path / 'out' / 'constrained.json').read_text())
