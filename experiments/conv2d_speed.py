@@ -32,7 +32,6 @@ PyTorch 0.27 s, both of loss 315.532166.
 
 import json
 import math
-import pathlib
 import time
 
 import numpy as np
@@ -380,11 +379,7 @@ def run():
     found['whole_seconds'] = time.perf_counter() - started
     print(json.dumps(found, indent=1), flush=True)
   if FLAGS.json:
-    from nasjax.storage import disk
-
-    path = pathlib.Path(FLAGS.json).expanduser()
-    disk.make_directory(path.parent)
-    disk.publish(path, json.dumps(found, indent=1).encode())
+    command.publish_json(FLAGS.json, found)
 
 
 if __name__ == '__main__':

@@ -14,8 +14,6 @@ and 13.3 ms, trigram 83 and 104 ms (1.2 times its limit), pruned 4-gram 164 and
 210 ms (1.7 times), CTC 11 and 14 ms.
 """
 
-import json
-import pathlib
 import time
 
 from absl import flags
@@ -188,9 +186,7 @@ def run():
   measure(found, FLAGS.rounds)
   show(found)
   if FLAGS.json:
-    path = pathlib.Path(FLAGS.json).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1) + '\n')
+    command.publish_json(FLAGS.json, found)
 
 
 if __name__ == '__main__':

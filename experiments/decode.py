@@ -275,7 +275,7 @@ def run():
   decoded = _decode(network, builder, engine)
   record = _report(network, decoded, engine, metric)
   if FLAGS.json:
-    run_corpus.publish_json(FLAGS.json, record)
+    command.publish_json(FLAGS.json, record)
   _print(record)
 
 

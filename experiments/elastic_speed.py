@@ -15,8 +15,6 @@ FLOPs) and takes 65 % of its processor time (22.5 and 34.8 ms); state-space
 layers by FFT, which is no product, cost every network the same a layer.
 """
 
-import json
-import pathlib
 import time
 
 from absl import flags
@@ -121,9 +119,7 @@ def run():
     f'{found["programs"]} program for both'
   )
   if FLAGS.json:
-    path = pathlib.Path(FLAGS.json).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1) + '\n')
+    command.publish_json(FLAGS.json, found)
 
 
 if __name__ == '__main__':

@@ -257,7 +257,7 @@ def run():
       record['rates'][what] = _rates(networks, chosen)
   _print(record)
   if FLAGS.json:
-    run_corpus.publish_json(FLAGS.json, record)
+    command.publish_json(FLAGS.json, record)
 
 
 if __name__ == '__main__':

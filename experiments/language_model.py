@@ -118,7 +118,7 @@ def run():
       f'{record["lacking"]["words"]} of {record["lacking"]["of"]} words unknown'
     )
   if FLAGS.json:
-    run_corpus.publish_json(FLAGS.json, record)
+    command.publish_json(FLAGS.json, record)
 
 
 if __name__ == '__main__':

@@ -20,7 +20,6 @@ from common import (
   corpus_flags,
   device_flags,
   jobs,
-  run_corpus,
   training_flags,
 )
 
@@ -118,7 +117,7 @@ def run():
       workers.run(job, planned, work.prepareds, out, bar, console.CONSOLE.print)
     found = pilot_summary.write(table.open(out), own, out)
     if FLAGS.json:
-      run_corpus.publish_json(FLAGS.json, found)
+      command.publish_json(FLAGS.json, found)
 
 
 if __name__ == '__main__':

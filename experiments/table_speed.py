@@ -10,7 +10,6 @@ for.
 """
 
 import contextlib
-import json
 import multiprocessing
 import pathlib
 import sys
@@ -88,9 +87,7 @@ def run():
       found = pool.apply(table_questions.measure, (str(directory), archs))
   show(found)
   if FLAGS.json:
-    path = pathlib.Path(FLAGS.json).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1) + '\n')
+    command.publish_json(FLAGS.json, found)
 
 
 if __name__ == '__main__':

@@ -27,9 +27,7 @@ scores of 6,398 MB: the program in chunks of 64 MB takes 283 MB, the pruned one
 527 MB.
 """
 
-import json
 import os
-import pathlib
 import time
 
 from absl import flags
@@ -306,9 +304,7 @@ def run():
   found = {'bytes': memory(), **(compiled() if FLAGS.topology else measure())}
   show(found)
   if FLAGS.json:
-    path = pathlib.Path(FLAGS.json).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1) + '\n')
+    command.publish_json(FLAGS.json, found)
 
 
 if __name__ == '__main__':

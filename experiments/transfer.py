@@ -14,7 +14,7 @@ moment, the same command goes on from the last epoch.
 
 import benchmark
 from absl import flags
-from common import command, corpus_flags, run_corpus, training_flags
+from common import command, corpus_flags, training_flags
 
 FLAGS = flags.FLAGS
 
@@ -124,7 +124,7 @@ def run():
       rows, results, chosen, table, seeds, FLAGS.metric, out
     )
     if FLAGS.json:
-      run_corpus.publish_json(FLAGS.json, found)
+      command.publish_json(FLAGS.json, found)
 
   members = [(arch, seed) for arch in archs_nd for seed in seeds]
   benchmark.run(members, finish, check)

@@ -303,6 +303,16 @@ def _locked(path, how, told):
     yield
 
 
+def publish_json(path, record):
+  """Writes what a launcher has found, whole or not at all; makes its folder."""
+  from nasjax.storage import disk
+
+  path = pathlib.Path(path).expanduser()
+  path.parent.mkdir(parents=True, exist_ok=True)
+  text = json.dumps(record, indent=1, ensure_ascii=False)
+  disk.publish(path, text.encode())
+
+
 class Record:
   """OUT/run.json of a study: the flags with which it was begun.
 

@@ -1,6 +1,5 @@
 """The prepared corpus of a run that is over, found by the run's directory."""
 
-import json
 import pathlib
 
 from common import command
@@ -59,13 +58,3 @@ def check(network, builder):
       f'{builder.data_dir} has corpus {found}, the network was trained on '
       f'{wanted}; give the command of the run again'
     )
-
-
-def publish_json(path, record):
-  """Writes what a launcher has found, whole or not at all; makes its folder."""
-  from nasjax.storage import disk
-
-  path = pathlib.Path(path).expanduser()
-  path.parent.mkdir(parents=True, exist_ok=True)
-  text = json.dumps(record, indent=1, ensure_ascii=False)
-  disk.publish(path, text.encode())
