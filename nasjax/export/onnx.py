@@ -85,10 +85,12 @@ def save_network(path, network, calibration=None):
   )
 
 
-def model(space, arch, macro, params, speech=None):
-  """Returns the `onnx.ModelProto` that `save` writes in float32."""
-  onnx = library()
-  families.check(space, macro)
+def writer(space):
+  """Returns the entry of `WRITERS` for networks of a space.
+
+  Raises:
+    UnsupportedError: there is none.
+  """
   write = WRITERS.get(families.family(space).Network)
   if write is None:
     able = [n for n, one in families.FAMILIES.items() if one.Network in WRITERS]
@@ -96,6 +98,14 @@ def model(space, arch, macro, params, speech=None):
       f'networks of space {space.name} cannot be written as ONNX yet; those of '
       f'{", ".join(able)} can'
     )
+  return write
+
+
+def model(space, arch, macro, params, speech=None):
+  """Returns the `onnx.ModelProto` that `save` writes in float32."""
+  onnx = library()
+  families.check(space, macro)
+  write = writer(space)
   graph = graph_lib.Graph(onnx, params)
   write(graph, space, arch, macro, families.family(space).ops(space, arch))
   told = text_lib.written(space, arch, macro, speech)

@@ -47,6 +47,28 @@ def measured(path, frames, threads, runs=20):
   return json.loads(done.stdout)
 
 
+def passes(session, frames, width, runs, warm_up):
+  """Returns the seconds of each pass of one utterance, a list.
+
+  Args:
+    session: `onnxruntime.InferenceSession`.
+    frames, width: of the utterance.
+    runs: passes that are timed.
+    warm_up: passes before them, which are not.
+  """
+  import numpy as np
+
+  rng = np.random.default_rng(0)
+  x_btf = rng.standard_normal((1, frames, width), np.float32)
+  inputs = {'features': x_btf, 'lengths': np.array([frames], np.int64)}
+  seconds = []
+  for _ in range(warm_up + runs):
+    started = time.perf_counter()
+    session.run(None, inputs)
+    seconds.append(time.perf_counter() - started)
+  return seconds[warm_up:]
+
+
 def _peak():
   """Returns the most bytes of memory that this process has had."""
   status = pathlib.Path('/proc/self/status')
@@ -72,15 +94,8 @@ def _main(path, frames, threads, runs):
     path, options, providers=['CPUExecutionProvider']
   )
   width = session.get_inputs()[0].shape[-1]
-  rng = np.random.default_rng(0)
-  x_btf = rng.standard_normal((1, frames, width), np.float32)
-  inputs = {'features': x_btf, 'lengths': np.array([frames], np.int64)}
-  seconds = []
-  for _ in range(WARM_UP + runs):
-    started = time.perf_counter()
-    session.run(None, inputs)
-    seconds.append(time.perf_counter() - started)
-  low, median, high = np.percentile(seconds[WARM_UP:], (25, 50, 75)).tolist()
+  seconds = passes(session, frames, width, runs, WARM_UP)
+  low, median, high = np.percentile(seconds, (25, 50, 75)).tolist()
   found = {
     'frames': frames,
     'threads': threads,
