@@ -37,13 +37,16 @@ class Stopwatch:
 
   def time(self, arch):
     """Returns seconds of a pass: median, lower and upper quartile."""
+    low, median, high = np.percentile(self.passes(arch), (25, 50, 75)).tolist()
+    return median, low, high
+
+  def passes(self, arch):
+    """Returns the seconds of each timed pass, a list."""
     made = onnx.model(self.space, arch, self.macro, self._drawn(arch))
     session = hearing.session(made.SerializeToString(), self._threads)
-    seconds = timing.passes(
+    return timing.passes(
       session, self._frames, self.macro.features, self._runs, self._warm_up
     )
-    low, median, high = np.percentile(seconds, (25, 50, 75)).tolist()
-    return median, low, high
 
   def _drawn(self, arch):
     """Returns weights of a network; statistics are positive, as variances."""

@@ -69,6 +69,11 @@ class Constraint(NamedTuple):
     return told.astype(np.float32)
 
 
+def _shown(cost):
+  whole = float(cost).is_integer() and cost >= 1000
+  return f'{cost:,.0f}' if whole else f'{cost:g}'
+
+
 def check(constraint, space, archs_nd, cost_n, unit=''):
   """Refuses a limit that no architecture meets, and unknown penalties.
 
@@ -94,8 +99,8 @@ def check(constraint, space, archs_nd, cost_n, unit=''):
   least = int(np.argmin(cost_n))
   if cost_n[least] > constraint.limit:
     raise ValueError(
-      f'no architecture has at most {constraint.limit:g}{unit}; the smallest '
-      f'that there is has {cost_n[least]:g}{unit}: '
+      f'no architecture has at most {_shown(constraint.limit)}{unit}; the '
+      f'smallest that there is has {_shown(cost_n[least])}{unit}: '
       f'{space.names(archs_nd[least])}'
     )
 
