@@ -45,6 +45,13 @@ flags.DEFINE_enum(
   'programs of JAX.',
 )
 flags.DEFINE_integer('threads', 1, 'Of --runtime=onnx.', lower_bound=1)
+flags.DEFINE_enum(
+  'clock',
+  'wall',
+  ['wall', 'cpu'],
+  'What tells how long a pass takes: a clock on the wall; or the time that its '
+  'one thread had of a CPU, where the machine does other work beside.',
+)
 flags.DEFINE_integer(
   'frames', 200, 'Frames of 10 ms of the timed utterance.', lower_bound=8
 )

@@ -135,6 +135,8 @@ def check(space):
     raise ValueError(
       f'--mutation_rate={FLAGS.mutation_rate}: want a probability above 0'
     )
+  if FLAGS.clock == 'cpu' and (FLAGS.runtime != 'onnx' or FLAGS.threads > 1):
+    raise ValueError('--clock=cpu is of --runtime=onnx and --threads=1')
   if not (FLAGS.export or FLAGS.runtime == 'onnx'):
     return
   from nasjax.export import hearing, onnx

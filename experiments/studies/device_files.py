@@ -81,7 +81,9 @@ class Files:
       'seed': self._chosen[role]['best_seed'],
       'test': rates['jax'],
       'files': {
-        name: timing.measured(path, FLAGS.frames, FLAGS.threads)
+        name: timing.measured(
+          path, FLAGS.frames, FLAGS.threads, FLAGS.runs, FLAGS.clock
+        )
         | {
           'path': str(path),
           'bytes': path.stat().st_size,

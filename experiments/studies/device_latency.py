@@ -26,7 +26,9 @@ def device():
   name = jax_latency.device_name()
   if FLAGS.runtime == 'jax':
     return f'{name}, JAX'
-  return f'{name}, ONNX Runtime, {FLAGS.threads} threads'
+  threads = '1 thread' if FLAGS.threads == 1 else f'{FLAGS.threads} threads'
+  cpu = ', CPU time' if FLAGS.clock == 'cpu' else ''
+  return f'{name}, ONNX Runtime, {threads}{cpu}'
 
 
 def stopwatch(space, macro, runs):
@@ -36,7 +38,7 @@ def stopwatch(space, macro, runs):
   from nasjax.export import latency as onnx_latency
 
   return onnx_latency.Stopwatch(
-    space, macro, FLAGS.frames, FLAGS.threads, runs
+    space, macro, FLAGS.frames, FLAGS.threads, runs, clock=FLAGS.clock
   )
 
 

@@ -64,16 +64,19 @@ def verdict(record):
     (row['network'], row['precision']): row for row in record['compared']
   }
   manual, found = by['manual', 'float32'], by['found', 'float32']
-  last = by.get(('found', 'int8'), found)
   limit = record['limit']
+  eight, int8 = '', by.get(('found', 'int8'))
+  if int8:
+    eight = (
+      f'; of eight bits what was found has {int8["error"]:.2%}, '
+      f'{int8["latency_ms"]:.2f} ms and {int8["bytes"]:,} bytes'
+    )
   unit = ' ms' if limit['what'] == 'latency' else ' parameters'
   return (
     f'Under {limit["most"]:.4g}{unit} ({limit["asked"]}), search found a '
     f'network of {found["error"]:.2%} {record["metric"]} on test and '
     f'{found["latency_ms"]:.2f} ms, the manual one has {manual["error"]:.2%} '
-    f'and {manual["latency_ms"]:.2f} ms; as {last["precision"]} what was found '
-    f'has {last["error"]:.2%}, {last["latency_ms"]:.2f} ms and '
-    f'{last["bytes"]:,} bytes.'
+    f'and {manual["latency_ms"]:.2f} ms{eight}.'
   )
 
 

@@ -14,7 +14,9 @@ from nasjax.models import common, families
 class Stopwatch:
   """Times architectures of one macro network, one utterance a pass."""
 
-  def __init__(self, space, macro, frames, threads=1, runs=50, warm_up=10):
+  def __init__(
+    self, space, macro, frames, threads=1, runs=50, warm_up=10, clock='wall'
+  ):
     """Sets the conditions.
 
     Args:
@@ -24,6 +26,7 @@ class Stopwatch:
       threads: that an operator may use.
       runs: timed passes.
       warm_up: passes before them.
+      clock: of `timing.CLOCKS`.
 
     Raises:
       ExportError: a package is missing.
@@ -33,7 +36,7 @@ class Stopwatch:
     hearing.runtime()
     self.space, self.macro = space, macro
     self._frames, self._threads = frames, threads
-    self._runs, self._warm_up = runs, warm_up
+    self._runs, self._warm_up, self._clock = runs, warm_up, clock
 
   def time(self, arch):
     """Returns seconds of a pass: median, lower and upper quartile."""
@@ -45,8 +48,9 @@ class Stopwatch:
     made = onnx.model(self.space, arch, self.macro, self._drawn(arch))
     session = hearing.session(made.SerializeToString(), self._threads)
     return timing.passes(
-      session, self._frames, self.macro.features, self._runs, self._warm_up
-    )
+      session, self._frames, self.macro.features, self._runs, self._warm_up,
+      self._clock,
+    )  # fmt: skip
 
   def _drawn(self, arch):
     """Returns weights of a network; statistics are positive, as variances."""
