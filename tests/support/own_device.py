@@ -4,20 +4,13 @@ import dataclasses
 
 from nasjax import spaces
 from nasjax.models import families, macros
-from nasjax.models.todm import family
-from nasjax.spaces import todm
+from nasjax.models.conformer import family
+from nasjax.spaces import conformer
 
-SPACE = todm.elastic('own_device', 2, (4, 8, 16), (2, 1))
-MACRO = macros.Todm(
-  'own_device',
-  blocks=2,
-  width=8,
-  joined=8,
-  stacked=6,
-  depth=1,
-  states=4,
-  predictor='none',
+SPACE = conformer.space(
+  'own_device', 2, ('none', 1, 2), ('none', 3), (1.5, 3), (1, 2)
 )
+MACRO = macros.Conformer('own_device', blocks=2, width=8, head=4)
 
 OWN = {MACRO.name: MACRO}
 families.add(SPACE, dataclasses.replace(family.FAMILY, macros=OWN))
