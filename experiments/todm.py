@@ -20,7 +20,7 @@ flags.DEFINE_list(
   'rows',
   ['A1', 'B1', 'D'],
   'Rows of Table 1: A1, networks of the sizes trained alone; A2, A3; B0, B1, '
-  'C, D, E, F, supernets; beside them exits, topk and orthosoftmax.',
+  'C, D, E, F, supernets; beside them exits, topk, orthosoftmax and paths.',
 )
 flags.DEFINE_list(
   'ablation',

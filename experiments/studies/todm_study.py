@@ -28,6 +28,7 @@ _TOLD = {
   'exits': 'largest alone, networks end at inner layers',
   'topk': 'C, networks of the best scores',
   'orthosoftmax': 'C, networks by OrthoSoftmax',
+  'paths': 'one drawn network a step, no largest',
 }
 _ABLATION = re.compile(r'(kl|alpha)_(?:top([1-9]\d*)|label_blank)')
 
@@ -299,7 +300,7 @@ class Study:
     def evaluate(archs_nd):
       return trainer.evaluate(archs_nd, 'validation', FLAGS.int8)
 
-    if not training.options.students:
+    if not training.options.others:
       archs_nd = unsearched(training)
       errors = evaluate(archs_nd)
       meter.lap('all')

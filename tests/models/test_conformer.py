@@ -76,6 +76,12 @@ def gates_of(arch):
   return families.elastic(SPACE).gates(SPACE, arch)
 
 
+def alike(found, expected):
+  """Holds arrays against each other to 1e-5 of the largest number."""
+  most = max(1.0, np.abs(expected).max())
+  np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * most)
+
+
 def slopes(apply, params, x_btf, len_b, gates):
   """Gradients by weights and features of a sum of squares of valid logits."""
 
@@ -146,12 +152,9 @@ def test_a_part_of_the_largest_is_the_network_by_itself(arch, slopes_of):
     valid(found, len_b), valid(expected, len_b), atol=1e-5
   )
   grads, dx_btf = slopes_of(params, x_btf, LENGTHS, gates_of(arch))
-  np.testing.assert_allclose(dx_btf, expected_dx, atol=1e-5)
+  alike(dx_btf, expected_dx)
   cut = whole.extract(SPACE, arch, MACRO, jax.device_get(grads))
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
-    cut, own_slopes,
-  )  # fmt: skip
+  jax.tree.map(alike, cut, own_slopes)
   # What is left out has no gradient.
   total = sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(grads))
   kept = sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(cut))
@@ -378,3 +381,17 @@ def test_what_does_not_go_together_is_refused():
     network.Network(MACRO, (('skip',), ('down1',))).init(
       jax.random.key(0), features(), LENGTHS, ()
     )
+
+
+def test_taps_are_those_around_a_frame():
+  assert layer.shifts(5, False) == (0, -1, 1, -2, 2)
+  assert layer.shifts(3, True) == (0, -1, -2)
+  for causal in (False, True):
+    conv = layer.Conv(5, causal)
+    kernel_kc = np.arange(1.0, 11).reshape(5, 2)
+    x_btc = jnp.zeros((1, 7, 2)).at[0, 3].set(1)
+    found = conv.apply({'params': {'kernel': kernel_kc}}, x_btc, 3)
+    at = [3, 4, 5] if causal else [3, 4, 2]
+    expected = np.zeros((7, 2))
+    expected[at] = kernel_kc[:3]
+    np.testing.assert_allclose(found[0], expected)

@@ -147,7 +147,7 @@ class Norm(nn.Module):
 class Conv(nn.Module):
   """One filter a channel over time.
 
-  Fewer taps are those in the middle; of a causal one the last.
+  Taps stand in the order of `shifts`: those in the middle are the first.
 
   Attributes:
     taps: how many, odd.
@@ -172,17 +172,19 @@ class Conv(nn.Module):
     )
     shift_k = shifts(self.taps, self.causal)
     if taps is not None:
-      ago_k = jnp.abs(jnp.array(shift_k))
-      reach = taps - 1 if self.causal else taps // 2
-      kernel_kc = jnp.where((ago_k <= reach)[:, None], kernel_kc, 0)
+      there_k = jnp.arange(self.taps) < taps
+      kernel_kc = jnp.where(there_k[:, None], kernel_kc, 0)
     kernel_kijg = kernel_kc[:, None, None]
     return grouped_conv(x_btc, kernel_kijg, shift_k, kernels=self.kernels)
 
 
 def shifts(taps, causal):
-  """Returns the frames that so many taps read, counted from the one written."""
+  """Returns the frames that so many taps read, counted from the one written.
+
+  From the middle outwards, so that fewer taps are a beginning of more.
+  """
   first = 1 - taps if causal else -(taps // 2)
-  return tuple(range(first, first + taps))
+  return tuple(sorted(range(first, first + taps), key=abs))
 
 
 class Layer(nn.Module):
@@ -327,10 +329,8 @@ def sliced(params, shape, macro):
     found['attention'] = attention.sliced(params['attention'], inner)
   if shape.kernel:
     found |= {name: params[name] for name in ('conv_into', 'conv_out')}
-    kernel_kc = params['conv']['kernel']
-    spare = kernel_kc.shape[-2] - shape.kernel
-    first = spare if macro.streams else spare // 2
-    found['conv'] = {'kernel': kernel_kc[..., first : first + shape.kernel, :]}
+    taps_kc = params['conv']['kernel'][..., : shape.kernel, :]
+    found['conv'] = {'kernel': taps_kc}
   parts = {name: params[f'ffn_{name}'] for name in ('into', 'out')}
   for name, part in elastic.sliced(parts, hidden(shape, macro)).items():
     found[f'ffn_{name}'] = part
