@@ -108,7 +108,7 @@ def options():
   """
   from nasjax.oneshot import sandwich
 
-  able = [name for name, row in sandwich.ROWS.items() if row.students]
+  able = [name for name, row in sandwich.ROWS.items() if row.others]
   if FLAGS.row not in able:
     raise ValueError(
       f'--row={FLAGS.row}: rows that train smaller networks are '
