@@ -105,6 +105,12 @@ flags.DEFINE_integer(
   'calibration', 64, 'Training utterances that give ranges.', lower_bound=1
 )
 flags.DEFINE_integer(
+  'fine_tune_epochs',
+  3,
+  'Epochs of training what was found on for eight bits; 0 for none.',
+  lower_bound=0,
+)
+flags.DEFINE_integer(
   'recordings', 3, 'Recordings of test that are transcribed.', lower_bound=1
 )
 flags.DEFINE_integer(

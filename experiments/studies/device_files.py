@@ -10,6 +10,7 @@ from studies import device_latency, onnx_files
 
 import nasjax
 from nasjax.analysis import drift as drift_lib
+from nasjax.models import families
 from nasjax.storage import disk
 
 FLAGS = flags.FLAGS
@@ -72,10 +73,18 @@ class Files:
     onnx.save_network(
       paths['int8'], network, onnx_files.features(network, some)
     )
+    if role == 'found' and self._tuned():
+      paths['tuned'] = self.path(role, 'tuned')
+      tuned = self._trained_on(network)
+      onnx.save_network(
+        paths['tuned'], tuned, onnx_files.features(tuned, some)
+      )
     loaded = {name: hearing.load(path) for name, path in paths.items()}
     said = onnx_files.utterances(builder, 'test', None)
     apart = onnx_files.apart(network, loaded, said[:4])
-    rates = onnx_files.rates({'jax': network} | loaded, said)
+    rates = onnx_files.rates(network, {'jax': network} | loaded, said)
+    known = onnx_files.utterances(builder, 'validation', None)
+    chosen = onnx_files.rates(network, loaded, known)
     return {
       'network': network.label,
       'seed': self._chosen[role]['best_seed'],
@@ -88,27 +97,57 @@ class Files:
           'path': str(path),
           'bytes': path.stat().st_size,
           'apart': apart[name]['most'],
+          'validation': chosen[name],
           'test': rates[name],
         }
         for name, path in paths.items()
       },
     }
 
+  def _tuned(self):
+    study = self._study
+    if not FLAGS.fine_tune_epochs:
+      return False
+    able = families.family(study.space).eight_bits
+    if not able:
+      study.steps.say(
+        f'networks of space {study.space.name} are not trained for eight bits'
+      )
+    return able
+
+  def _trained_on(self, network):
+    """Returns the network trained on for eight bits."""
+    from nasjax.benchmark import fine_tuning
+
+    study = self._study
+    out = study.out / 'tuned'
+    fine_tuning.run(
+      network, study.work.corpus, out, FLAGS.fine_tune_epochs,
+      metric=study.metric, on_epoch=lambda done: study.steps.tick(),
+    )  # fmt: skip
+    return nasjax.load_network(out)
+
   def _tell(self, role, record):
     metric = self._study.metric
     for name, file in record['files'].items():
       self._study.steps.say(
         f'{role}, {name}: {file["path"]}, {file["bytes"]:,} bytes, {metric} '
+        f'{file["validation"]["rate"]:.2%} on validation, '
         f'{file["test"]["rate"]:.2%} on test ({file["test"]["errors"]} of '
         f'{file["test"]["of"]}), logits apart by at most {file["apart"]:.2g}, '
         f'real-time factor {file["real_time_factor"]:.5f}, '
         f'{file["peak_bytes"] / 2**20:.0f} MiB of memory'
       )
 
-  def heard(self):
-    """Lets the files hear recordings of test; returns what they heard."""
-    if not FLAGS.export:
-      return []
+  def heard(self, small):
+    """Lets files of what was found hear recordings of test.
+
+    Args:
+      small: which of eight bits, beside that of float32.
+
+    Returns:
+      what was said, and heard, a dict for each recording.
+    """
     import soundfile
 
     from nasjax.data import corpus, features
@@ -119,7 +158,7 @@ class Files:
     disk.make_directory(place)
     networks = {
       name: hearing.load(self.path('found', name))
-      for name in ('float32', 'int8')
+      for name in ('float32', small)
     }
     found = []
     test = corpus.utterances(self._study.work.builder, 'test')
@@ -139,7 +178,7 @@ class Files:
       found.append({'recording': str(path), 'said': said, 'heard': heard})
       self._study.steps.say(
         f'{path}: said {said!r}, heard {heard["float32"]!r}; by eight bits '
-        f'{heard["int8"]!r}'
+        f'{heard[small]!r}'
       )
     return found
 

@@ -93,7 +93,11 @@ class Study:
     files = device_files.Files(
       self, {role: chosen(rows, role) for role in device_files.ROLES}
     )
-    exported, heard = files.exported(), files.heard()
+    exported, heard, small = files.exported(), [], None
+    if exported:
+      small = smaller(exported['found']['files'])
+      self.steps.say(f'of eight bits validation chooses {small}')
+      heard = files.heard(small)
     self.steps.begin('drift')
     drift = files.drift(predictor)
     return {
@@ -124,6 +128,7 @@ class Study:
       'networks': rows,
       'compared': self._compared(rows, exported),
       'exported': exported,
+      'eight_bits': small,
       'transcripts': heard,
       'drift': drift,
       'steps': self.steps.told(),
@@ -365,10 +370,8 @@ class Study:
     table = []
     for role in device_files.ROLES:
       row = chosen(rows, role)
-      files = exported.get(role, {}).get('files', {})
-      both = {'float32': {}, 'int8': {}} if files else {'float32': {}}
-      for precision in files or both:
-        file = files.get(precision, {})
+      files = exported.get(role, {}).get('files') or {'float32': {}}
+      for precision, file in files.items():
         rate = file.get('test', {}).get('rate', row['test'])
         table.append({
           'network': role,
@@ -390,6 +393,16 @@ class Study:
 
   def _name(self, arch):
     return self.space.names(arch)
+
+
+def smaller(files):
+  """Returns which file of eight bits has the lowest validation error.
+
+  Args:
+    files: of the network that was found, by precision.
+  """
+  able = [name for name in files if name != 'float32']
+  return min(able, key=lambda name: files[name]['validation']['rate'])
 
 
 def chosen(rows, role):

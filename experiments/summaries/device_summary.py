@@ -65,7 +65,7 @@ def verdict(record):
   }
   manual, found = by['manual', 'float32'], by['found', 'float32']
   limit = record['limit']
-  eight, int8 = '', by.get(('found', 'int8'))
+  eight, int8 = '', by.get(('found', record['eight_bits']))
   if int8:
     eight = (
       f'; of eight bits what was found has {int8["error"]:.2%}, '
