@@ -52,6 +52,12 @@ flags.DEFINE_integer(
 flags.DEFINE_float(
   'mutation_rate', 0.2, "Probability that a mutant's digit is drawn anew."
 )
+flags.DEFINE_string(
+  'metric',
+  None,
+  'Error rate that searches lower and tables tell: wer, where labels spell '
+  'words; that of the labels themselves if not given.',
+)
 flags.DEFINE_bool(
   'int8', False, 'Search and judge with weights rounded to 8 bits.'
 )

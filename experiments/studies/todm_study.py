@@ -196,11 +196,18 @@ class Study:
   """
 
   def __init__(self, work, recipe, seeds, out):
+    from nasjax.decoding import metrics
+
     self.work, self.recipe, self.out = work, recipe, out
     self.space, self.macro = work.job.space, work.job.macro
     self.costs = todm_sizes.Costs(self.space, self.macro)
     self.sizes = todm_sizes.named(FLAGS.sizes, self.costs)
     self.seeds = seeds
+    units = metrics.Units(tuple(work.corpus.symbols))
+    decides = work.job.metric
+    self.metric = metrics.named(FLAGS.metric, decides, units, '--metric')
+    # As trainers take it.
+    self._metric = None if self.metric == decides else self.metric.lower()
 
   def training(self, way, seed):
     from nasjax.oneshot import sandwich
@@ -248,7 +255,9 @@ class Study:
     places = kept(errors, params, best)
     chosen = at_sizes(self.sizes, errors, params)
     places_tested = sorted({n for _, n in chosen})
-    tests = trainer.evaluate(archs_nd[places_tested], 'test', FLAGS.int8)
+    tests = trainer.evaluate(
+      archs_nd[places_tested], 'test', FLAGS.int8, self._metric
+    )
     tested = dict(zip(places_tested, tests.tolist()))
     steps = int(trainer.state.step)
     record = {
@@ -261,7 +270,7 @@ class Study:
       'corpus': self.work.job.corpus_name,
       'fingerprint': fingerprint,
       'prepared_corpus': str(self.work.builder.data_dir),
-      'metric': self.work.job.metric,
+      'metric': self.metric,
       'int8': FLAGS.int8,
       'widths': widths(self.space),
       'store': [self._row(archs_nd[n], errors[n]) for n in places],
@@ -294,10 +303,11 @@ class Study:
     from nasjax.storage import disk
 
     training = trainer.training
-    metric = self.work.job.metric
 
     def evaluate(archs_nd):
-      return trainer.evaluate(archs_nd, 'validation', FLAGS.int8)
+      return trainer.evaluate(
+        archs_nd, 'validation', FLAGS.int8, self._metric
+      )
 
     if not training.options.students:
       archs_nd = unsearched(training)
@@ -321,7 +331,7 @@ class Study:
       tell(
         f'{way.label}, seed {training.seed}: generation {state.generation}/'
         f'{FLAGS.generations}: {len(state.error_n)} networks, '
-        f'{len(search.store(state))} bins, best {metric} {lowest:.1%}',
+        f'{len(search.store(state))} bins, best {self.metric} {lowest:.1%}',
         not begun,
       )
 
@@ -329,7 +339,8 @@ class Study:
       search,
       evaluated,
       place / f'{name}.json',
-      {'supernet': name, 'int8': FLAGS.int8},
+      {'supernet': name, 'int8': FLAGS.int8}
+      | ({} if self._metric is None else {'metric': self._metric}),
       on_generation,
     )
     archs_nd = searched.archs(state.arch_nd)
@@ -373,16 +384,16 @@ class Study:
     found = []
     for size in self.sizes:
       for seed in self.seeds:
+        # Curves of single networks know what decides alone.
+        val = math.nan
+        if self._metric is None:
+          val = lab.value(size.arch, seed, 'val_per')
         values = {
-          name: lab.value(size.arch, seed, column)
-          for name, column in (
-            ('validation', 'val_per'),
-            ('test', 'test_per'),
-            ('seconds', 'seconds'),
-          )
+          'test': lab.value(size.arch, seed, 'test_per', self._metric),
+          'seconds': lab.value(size.arch, seed, 'seconds'),
         }
         found.append(
-          self._row(size.arch, values['validation'])
+          self._row(size.arch, val)
           | values
           | {
             'size': size.name,
@@ -406,7 +417,7 @@ class Study:
       'space': self.space.name,
       'macro': self.macro.name,
       'corpus': job.corpus_name,
-      'metric': job.metric,
+      'metric': self.metric,
       'recipe': self.recipe.name,
       'seeds': list(self.seeds),
       'epochs': self.recipe.epochs,

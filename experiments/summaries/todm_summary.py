@@ -348,7 +348,11 @@ def draw(record, out):
   fronts = [_front(run) for run in record['supernets'] if run['store']]
   if fronts:
     kept = sum(len(front.params_n) for front in fronts)
-    validated = [n | {'test': n['validation']} for n in record['alone']]
+    validated = [
+      n | {'test': n['validation']}
+      for n in record['alone']
+      if n['validation'] is not None
+    ]
     if validated:
       fronts.append(_sized(f'{ALONE}, each alone', validated, alone=True))
     save(
