@@ -382,7 +382,7 @@ def _refuse_others(path, values, growing):
     old, new = before(name), values[name]
     if name in _PATHS and isinstance(old, str):
       old = os.path.expanduser(old)  # as it was written down once
-    if name in growing and old and new:
+    if name in growing and isinstance(old, list) and isinstance(new, list):
       return set(old) <= set(new)
     return old == new
 
