@@ -310,7 +310,7 @@ def publish_json(path, record):
   path = pathlib.Path(path).expanduser()
   path.parent.mkdir(parents=True, exist_ok=True)
   text = json.dumps(record, indent=1, ensure_ascii=False)
-  disk.publish(path, text.encode())
+  disk.publish(path, f'{text}\n'.encode())
 
 
 class Record:
