@@ -50,8 +50,9 @@ flags.DEFINE_integer(
   'generations', 20, 'Generations of a search.', lower_bound=1
 )
 flags.DEFINE_float(
-  'mutation_rate', 0.2, "Probability that a mutant's digit is drawn anew."
-)
+  'mutation_rate', 0.2, "Probability that a mutant's digit is drawn anew.",
+  lower_bound=0.0, upper_bound=1.0,
+)  # fmt: skip
 flags.DEFINE_string(
   'metric',
   None,

@@ -216,16 +216,21 @@ class Study:
       self.space, self.macro, self.recipe, way.options, seed
     )
 
-  def supernet(self, way, seed, prepared, tell, say):
+  def supernets(self, same, seed, prepared, tell, say):
     """Trains and searches one supernet, or what is left of it.
 
+    Args:
+      same: list of `Way`, all of the same options: E is alpha_top10, too.
+
     Returns:
-      its record, plain values, as OUT/supernets/NAME.json has it.
+      a record for each of them, plain values, as OUT/supernets/NAME.json has
+      it; those of further ways are NAME_WAY.json.
     """
     from nasjax.oneshot import sandwich
     from nasjax.storage import disk
     from nasjax.training import recipes
 
+    way, *others = same
     training = self.training(way, seed)
     fingerprint = self.work.job.corpus_fingerprint
     name = training.name(fingerprint)
@@ -262,7 +267,7 @@ class Study:
     steps = int(trainer.state.step)
     record = {
       'name': name,
-      'way': way.label,
+      **_told(way),
       'seed': seed,
       'space': self.space.name,
       'macro': dataclasses.asdict(self.macro),
@@ -274,9 +279,6 @@ class Study:
       'int8': FLAGS.int8,
       'widths': widths(self.space),
       'store': [self._row(archs_nd[n], errors[n]) for n in places],
-      'label': way.label,
-      'what': way.what,
-      'table': way.table,
       'evaluated': evaluated,
       'hypervolume': self._volume(errors, params),
       'at_sizes': [
@@ -290,9 +292,12 @@ class Study:
       'search_seconds': searches.seconds,
       'search_joules': searches.joules,
     }
-    text = json.dumps(record, indent=1).encode()
-    disk.publish(self.out / 'supernets' / f'{name}.json', text)
-    return record
+    records = [record, *(record | _told(other) for other in others)]
+    names = [name, *(f'{name}_{other.label}' for other in others)]
+    for name, record in zip(names, records):
+      text = json.dumps(record, indent=1).encode()
+      disk.publish(self.out / 'supernets' / f'{name}.json', text)
+    return records
 
   def _searched(self, way, trainer, name, meter, tell):
     """Returns architectures, errors, places of the best of bins, their count.
@@ -438,6 +443,12 @@ class Study:
     }  # fmt: skip
 
 
+def _told(way):
+  return {
+    'way': way.label, 'label': way.label, 'what': way.what, 'table': way.table
+  }  # fmt: skip
+
+
 def _pair(arch, seed):
   return f'{"-".join(map(str, arch))} {seed}'
 
@@ -473,7 +484,9 @@ def run(chosen, with_alone, out, record):
   work = jobs.prepare(recipe, max(1, len(chosen) * len(seeds)))
   study = Study(work, recipe, seeds, out)
   for way in chosen:  # what is wrong with one is said at once
-    study.training(way, seeds[0])
+    training = study.training(way, seeds[0])
+    if training.options.students:
+      evolution(training, study.costs, study.sizes)
   from common import console
 
   from nasjax.benchmark import workers
@@ -485,7 +498,10 @@ def run(chosen, with_alone, out, record):
     f'{len(chosen)} ways, {len(seeds)} seeds'
   )
   record.write(work.job.metric)
-  tasks = [(way, seed) for way in chosen for seed in seeds]
+  same = {}
+  for way in chosen:
+    same.setdefault(way.options, []).append(way)
+  tasks = [(ways, seed) for ways in same.values() for seed in seeds]
   parts = recipe.epochs + FLAGS.generations
   with console.Parts(len(tasks) * parts) as bar:
 
@@ -494,8 +510,11 @@ def run(chosen, with_alone, out, record):
         bar(line, known)
         check()
 
-      return study.supernet(*task, prepared, tell, say)
+      return study.supernets(*task, prepared, tell, say)
 
-    supernets = list(workers.share(one, tasks, work.prepareds))
+    records = workers.share(one, tasks, work.prepareds)
+    supernets = [record for several in records for record in several]
+  order = [way.label for way in chosen]
+  supernets.sort(key=lambda record: order.index(record['label']))
   alone = study.alone(say) if with_alone else []
   return study.record(supernets, alone)
