@@ -142,8 +142,9 @@ flags.DEFINE_enum(
 flags.DEFINE_enum(
   'precision',
   None,
-  ['float32', 'bfloat16'],
-  'Of the factors of dense products. Overrides the recipe.',
+  ['float32', 'bfloat16', 'int8'],
+  'Of the factors of dense products; int8 trains for eight bits (export.py). '
+  'Overrides the recipe.',
 )
 _CHOICES = ('loss', 'loss_norm', 'decoder', 'precision', 'conv_dropout')
 

@@ -14,7 +14,7 @@ class Numbers(NamedTuple):
     rate: of dropout.
     conv_dropout: whether convolutions drop, too.
     kernels: what `kernels.choose` returned.
-    precision: of dense products, as in `custom_vjps.matmul`.
+    precision: of dense products, as `recipes.Recipe` has it.
     mode: how several candidates are put together, of `mixed_op.MODES`.
   """
 
@@ -152,6 +152,7 @@ class Family:
       whatever keeps or moves these does so with them, and no gradient reaches
       them; in training, that is with a dropout key, it sows what they become in
       the collection 'statistics', under the names that they have there.
+    eight_bits: whether plain networks round where their precision is 'int8'.
   """
 
   macros: Mapping[str, Any]
@@ -173,3 +174,4 @@ class Family:
   inputs: tuple[str, ...] = ()
   elastic: Elastic | None = None
   statistics: bool = False
+  eight_bits: bool = False

@@ -105,7 +105,19 @@ def made(space, macro, ops, numbers=PLAIN):
     numbers: `Numbers`.
   """
   check(space, macro)
+  if numbers.precision == 'int8' and any(len(names) > 1 for names in ops):
+    raise ValueError(_unrounded('a supernet'))
+  if numbers.precision == 'int8' and not family(space).eight_bits:
+    raise ValueError(_unrounded(f'networks of space {space.name}'))
   return family(space).Network(macro, ops, *numbers)
+
+
+def _unrounded(what):
+  able = [name for name, found in FAMILIES.items() if found.eight_bits]
+  return (
+    f"precision='int8': {what} cannot be trained for eight bits; plain "
+    f'networks of {", ".join(able)} can'
+  )
 
 
 def macro(space, values):
@@ -319,6 +331,8 @@ def elastic_network(space, macro, recipe, adaptive=True, exits=()):
   """
   check(space, macro)
   macros.check_loss(macro, recipe.loss)
+  if recipe.precision == 'int8':
+    raise ValueError(_unrounded('an elastic network'))
   numbers = _numbers(recipe, 'xla')
   return elastic(space).network(space, macro, numbers, adaptive, exits)
 
