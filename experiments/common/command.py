@@ -338,11 +338,12 @@ class Record:
     if self._path.exists():
       _refuse_others(self._path, self._values, growing)
 
-  def write(self, metric):
+  def write(self, metric, **more):
     """To be called once the flags have proved good, before work begins.
 
     Args:
       metric: what the error rate of the study is called.
+      **more: what else others may want to know of it, plain values.
     """
     from nasjax.storage import disk, provenance
 
@@ -352,6 +353,7 @@ class Record:
       'versions': provenance.versions(),
       'commit': provenance.commit(),
       'environment': provenance.environment(),
+      **more,
     }
     disk.publish(self._path, json.dumps(record, indent=1).encode())
 

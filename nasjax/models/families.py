@@ -15,6 +15,7 @@ from nasjax import kernels, spaces
 from nasjax.models import macros
 from nasjax.models.base import PLAIN, Form, Numbers, nothing
 from nasjax.models.base import Family as Family
+from nasjax.models.conformer import family as conformer
 from nasjax.models.darts_asr import family as darts_asr
 from nasjax.models.nb_asr import family as nb_asr
 from nasjax.models.nb_asr.cell import stack as stack
@@ -38,6 +39,8 @@ FAMILIES = {
   'transducer': transducer.FAMILY,
   'darts_asr': darts_asr.FAMILY,
   'vgg': darts_asr.VGG,
+  'conformer': _of_space(conformer.FAMILY, 'conformer'),
+  'conformer_small': _of_space(conformer.FAMILY, 'conformer_small'),
 }
 MACROS = {n: m for found in FAMILIES.values() for n, m in found.macros.items()}
 _OURS = tuple(FAMILIES)

@@ -447,6 +447,89 @@ class Transducer(_Stacked):
     return 1 + self.blocks + 1 + 3 + 1
 
 
+@dataclasses.dataclass(frozen=True)
+class Conformer:
+  """The numbers of a conformer-like encoder, beside its layers.
+
+  Attributes:
+    name: what tables call it.
+    blocks: layers of the largest.
+    width: channels between layers.
+    head: channels of a head of attention, even.
+    stacked: input frames that become one before the first layer; an encoder
+      halves them once more.
+    attention: what frames see of each other: 'full'; to stream 'causal', no
+      later frame, or 'chunked', no later chunk. Convolutions of the latter two
+      read no later frame.
+    chunk: frames of the output in a chunk.
+    left: chunks before its own that a frame sees.
+    outputs: symbols, one of which (0) is the CTC blank.
+    features: input channels.
+    epsilon: of the normalisations.
+    momentum: weight of a batch in their running statistics.
+  """
+
+  name: str
+  blocks: int = 12
+  width: int = 256
+  head: int = 16
+  stacked: int = 2
+  attention: str = 'full'
+  chunk: int = 16
+  left: int = 4
+  outputs: int = 49
+  features: int = 80
+  epsilon: float = 1e-5
+  momentum: float = 0.1
+
+  def __post_init__(self):
+    sizes = (self.blocks, self.width, self.head, self.stacked, self.chunk)
+    if min(*sizes, self.outputs, self.features) < 1 or self.left < 0:
+      raise ValueError(f'macro {self.name}: a size is below 1 in {self}')
+    if self.head % 2:
+      raise ValueError(
+        f'macro {self.name}: heads have {self.head} channels; want an even '
+        'number'
+      )
+    if self.attention not in ('full', 'causal', 'chunked'):
+      raise ValueError(
+        f'macro {self.name}: attention is {self.attention!r}; it must be full, '
+        'causal or chunked'
+      )
+    if not 0 < self.momentum <= 1:
+      raise ValueError(f'macro {self.name}: momentum is {self.momentum}')
+
+  @property
+  def streams(self):
+    """Whether no output waits for more than its chunk."""
+    return self.attention != 'full'
+
+  @property
+  def layers(self):
+    """Layers with weights of the largest network; a block counts once."""
+    return 1 + self.blocks + 1
+
+  @property
+  def channels(self):
+    """Channels of the layers."""
+    return (self.width,)
+
+  @property
+  def reduction(self):
+    """Input frames for each output frame."""
+    return 2 * self.stacked
+
+  def output_frames(self, frames):
+    """Frames of the output for `frames` (int or array) of the input."""
+    for stride in (self.stacked, 2):
+      frames = -(-frames // stride)
+    return frames
+
+  def with_outputs(self, outputs):
+    """The same network with another output alphabet."""
+    return dataclasses.replace(self, outputs=outputs)
+
+
 # 72 outputs: the phones of the Wall Street Journal and the blank.
 ST_NAS = Tdnn('st_nas')
 ST_NAS_SMALL = Tdnn('st_nas_small', width=128)
@@ -475,6 +558,22 @@ TRANSDUCER = Transducer('transducer')
 TRANSDUCER_TINY = Transducer(
   'transducer_tiny', blocks=1, hidden=16, width=16, joined=16, depth=1, states=4
 )
+# Sizes of a Conformer of 10 to 30 M parameters, and for two cores; each also to
+# stream, with chunks of 640 ms.
+CONFORMER = Conformer('conformer')
+CONFORMER_SMALL = Conformer('conformer_small', blocks=4, width=64, head=8)
+
+
+def _streaming(*sizes):
+  """Returns sizes by name, each also causal and in chunks."""
+  found = {}
+  for size in sizes:
+    found[size.name] = size
+    for mode in ('causal', 'chunked'):
+      name = f'{size.name}_{mode}'
+      found[name] = dataclasses.replace(size, name=name, attention=mode)
+  return found
+
 
 # 83 features: 80 energies and three of pitch, as in the paper. Sizes without
 # pitch, and sizes for two cores: few channels, planes of a quarter.
@@ -518,6 +617,8 @@ BY_SPACE = {
     DARTS_ASR, DARTS_ASR_CONV3, DARTS_ASR_QUICK, DARTS_ASR_TINY
   ),
   'vgg': _planes(VGG, VGG_QUICK, VGG_TINY),
+  'conformer': _streaming(CONFORMER),
+  'conformer_small': _streaming(CONFORMER_SMALL),
 }
 # And which of them launchers take, where that is not the first.
 DEFAULTS = {
