@@ -24,11 +24,6 @@ import pathlib
 
 from absl import flags
 from common import command, device_flags, run_corpus
-from studies.onnx_files import apart as _apart
-from studies.onnx_files import features as _features
-from studies.onnx_files import joined as _joined
-from studies.onnx_files import rates as _rates
-from studies.onnx_files import utterances as _utterances
 
 FLAGS = flags.FLAGS
 
@@ -152,7 +147,7 @@ def run():
   """Writes the files, measures them, says what came out."""
   path, lengths = _check(), _lengths()
   device_flags.cache()
-  from studies import eight_bits
+  from studies import eight_bits, onnx_files
 
   import nasjax
   from nasjax.export import hearing, onnx, rounded
@@ -171,8 +166,8 @@ def run():
     builder = run_corpus.builder(FLAGS.run)
     run_corpus.check(network, builder)
   if FLAGS.int8:
-    chosen = _features(
-      network, _utterances(builder, 'train', FLAGS.calibration)
+    chosen = onnx_files.features(
+      network, onnx_files.utterances(builder, 'train', FLAGS.calibration)
     )
     paths['int8'] = path.with_name(f'{path.stem}-int8.onnx')
     onnx.save_network(paths['int8'], network, chosen)
@@ -180,11 +175,11 @@ def run():
   exported = {name: hearing.load(where) for name, where in paths.items()}
   said = []
   if builder is not None:
-    said = _utterances(builder, FLAGS.split, FLAGS.utterances)
-  apart = _apart(network, exported, said[:4]) if said else {}
+    said = onnx_files.utterances(builder, FLAGS.split, FLAGS.utterances)
+  apart = onnx_files.apart(network, exported, said[:4]) if said else {}
   sets = {f'{len(said)} utterances of {FLAGS.split}': said}
   if FLAGS.long:
-    clips = _joined(said, FLAGS.long, network.symbols)
+    clips = onnx_files.joined(said, FLAGS.long, network.symbols)
     sets[f'{len(clips)} clips of {FLAGS.long:g} s and more'] = clips
   sets = {what: found for what, found in sets.items() if found}
   tuned = []
@@ -192,14 +187,16 @@ def run():
     place = path.with_name(f'{path.stem}-tuned')
     tuned = eight_bits.lengths(
       network, builder, metric, lengths, FLAGS.fine_tune_lr, (chosen, place),
-      sets, _rates,
+      sets,
     )  # fmt: skip
     paths['tuned'] = path.with_name(f'{path.stem}-tuned.onnx')
     payload = pathlib.Path(eight_bits.best(tuned)['path']).read_bytes()
     disk.publish(paths['tuned'], payload)
     exported['tuned'] = hearing.load(paths['tuned'])
   networks |= exported
-  rates = {what: _rates(network, networks, s) for what, s in sets.items()}
+  rates = {
+    what: onnx_files.rates(networks, s, network) for what, s in sets.items()
+  }
   record = {
     'run': FLAGS.run,
     'network': network.label,

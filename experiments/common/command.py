@@ -310,7 +310,7 @@ def publish_json(path, record):
   path = pathlib.Path(path).expanduser()
   path.parent.mkdir(parents=True, exist_ok=True)
   text = json.dumps(record, indent=1, ensure_ascii=False)
-  disk.publish(path, text.encode())
+  disk.publish(path, f'{text}\n'.encode())
 
 
 class Record:
@@ -384,7 +384,7 @@ def _refuse_others(path, values, growing):
     old, new = before(name), values[name]
     if name in _PATHS and isinstance(old, str):
       old = os.path.expanduser(old)  # as it was written down once
-    if name in growing and old and new:
+    if name in growing and isinstance(old, list) and isinstance(new, list):
       return set(old) <= set(new)
     return old == new
 

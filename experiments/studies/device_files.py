@@ -82,9 +82,9 @@ class Files:
     loaded = {name: hearing.load(path) for name, path in paths.items()}
     said = onnx_files.utterances(builder, 'test', None)
     apart = onnx_files.apart(network, loaded, said[:4])
-    rates = onnx_files.rates(network, {'jax': network} | loaded, said)
+    rates = onnx_files.rates({'jax': network} | loaded, said)
     known = onnx_files.utterances(builder, 'validation', None)
-    chosen = onnx_files.rates(network, loaded, known)
+    chosen = onnx_files.rates(loaded, known, network)
     return {
       'network': network.label,
       'seed': self._chosen[role]['best_seed'],

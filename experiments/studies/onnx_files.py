@@ -52,26 +52,27 @@ def joined(said, seconds, symbols):
   return clips
 
 
-def rates(network, networks, said):
+def rates(networks, said, hears=None):
   """Returns the error rate of each network on utterances, a dict.
 
-  All of them hear the features of one, `network`.
+  All of them hear the features of one, `hears`; of the first if not given.
   """
   from common import console
 
   from nasjax.decoding import error_rates
 
   refs = [u.labels for u in said]
-  xs, found = features(network, said), {}
-  for name, one in networks.items():
+  xs = features(hears or next(iter(networks.values())), said)
+  found = {}
+  for name, network in networks.items():
     heard = []
     with console.counter(f'decoding, {name}') as tick:
       for first in range(0, len(xs), 32):
         part = xs[first : first + 32]
-        heard += one.hear(part, frames=max(map(len, xs)))
+        heard += network.hear(part, frames=max(map(len, xs)))
         tick(len(heard), len(xs))
     labels = [one.labels for one in heard]
-    edits_k, of = error_rates.edits_by_kind(labels, refs, one.units.fold_v)
+    edits_k, of = error_rates.edits_by_kind(labels, refs, network.units.fold_v)
     found[name] = {
       'rate': float(edits_k.sum() / of),
       'errors': int(edits_k.sum()),

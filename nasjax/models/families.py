@@ -21,6 +21,7 @@ from nasjax.models.nb_asr import family as nb_asr
 from nasjax.models.nb_asr.cell import stack as stack
 from nasjax.models.st_nas import family as st_nas
 from nasjax.models.todm import family as todm
+from nasjax.models.transducer import family as transducer
 
 
 def _of_space(family, name):
@@ -35,6 +36,7 @@ FAMILIES = {
   'st_nas_swbd': st_nas.FAMILY,
   'todm': _of_space(todm.FAMILY, 'todm'),
   'todm_small': _of_space(todm.FAMILY, 'todm_small'),
+  'transducer': transducer.FAMILY,
   'darts_asr': darts_asr.FAMILY,
   'vgg': darts_asr.VGG,
   'conformer': _of_space(conformer.FAMILY, 'conformer'),
@@ -291,11 +293,11 @@ def supernet(space, ops, macro, recipe, mode, twice=False, platform=None):
   """
   macros.check_loss(macro, recipe.loss)
   found = family(space)
-  if found.elastic is not None and found.supernet_gates is nothing:
-    raise ValueError(
-      f'candidates of space {space.name} are not mixed; its networks are parts '
-      'of one another (experiments/todm.py)'
-    )
+  if found.supernet_gates is nothing:
+    why = 'each network has weights of its own'
+    if found.elastic is not None:
+      why = 'its networks are parts of one another (experiments/todm.py)'
+    raise ValueError(f'candidates of space {space.name} are not mixed; {why}')
   kind = kernels.choose(platform)
   if twice and kind == 'native':
     kind = 'twice'
