@@ -52,7 +52,6 @@ class Files:
       if role not in found:
         found[role] = self._measured(role)
         disk.publish(self._kept, json.dumps(found, indent=1).encode())
-        steps.tick()
       self._tell(role, found[role])
     return found
 
@@ -123,7 +122,7 @@ class Files:
     out = study.out / 'tuned'
     fine_tuning.run(
       network, study.work.corpus, out, FLAGS.fine_tune_epochs,
-      metric=study.metric, on_epoch=lambda done: study.steps.tick(),
+      metric=study.metric,
     )  # fmt: skip
     return nasjax.load_network(out)
 

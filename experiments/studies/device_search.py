@@ -47,7 +47,6 @@ def trained(training, work, out, steps):
   epochs, metric = training.recipe.epochs, work.job.metric
 
   def on_epoch(epoch, history, resumed):
-    steps.tick()
     if resumed and epoch < epochs:
       return
     errors = (
@@ -106,7 +105,6 @@ def evolved(trainers, name, limit, first, out, steps):
       return np.concatenate(list(errors))
 
   def tell(state):
-    steps.tick()
     if read[0] and not state.generation % 10:
       _print(
         f'generation {state.generation} of {FLAGS.generations}: '

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 
 from nasjax.storage import disk
@@ -19,11 +20,14 @@ STEPS = {
   'drift': ('10', 'drift of latency'),
 }
 
+# Between two times that what a step took is kept.
+_SECONDS = 5.0
+
 
 class Steps:
   """Prints what steps say; keeps it, and their seconds in a file.
 
-  A step that was killed has the seconds of which `tick` told.
+  A step that was killed has what it had taken some seconds before.
 
   Args:
     path: of the file.
@@ -31,6 +35,7 @@ class Steps:
 
   def __init__(self, path):
     self._path, self._name, self._since = path, None, None
+    self._lock = threading.Lock()
     self._said = {name: [] for name in STEPS}
     disk.make_directory(path.parent)
     try:
@@ -40,26 +45,34 @@ class Steps:
         f'{path} is damaged ({e}); remove it: what steps took is lost then, '
         'and nothing else'
       ) from None
+    threading.Thread(target=self._watch, daemon=True).start()
+
+  def _watch(self):
+    while True:
+      time.sleep(_SECONDS)
+      self._keep()
 
   def begin(self, name):
     """Ends a step; the next one begins."""
     from common import console
 
-    self.tick()
-    self._name, self._since = name, _now()
+    self._keep()
+    with self._lock:
+      self._name, self._since = name, _now()
     console.print_line(': '.join(STEPS[name]))
 
-  def tick(self):
+  def _keep(self):
     """Keeps what the step has taken until now."""
-    if self._name is None:
-      return
-    now = _now()
-    before = self._took.get(self._name, (0.0, 0.0))
-    self._took[self._name] = [
-      old + new - since for old, new, since in zip(before, now, self._since)
-    ]
-    self._since = now
-    disk.publish(self._path, json.dumps(self._took, indent=1).encode())
+    with self._lock:
+      if self._name is None:
+        return
+      now = _now()
+      before = self._took.get(self._name, (0.0, 0.0))
+      self._took[self._name] = [
+        old + new - since for old, new, since in zip(before, now, self._since)
+      ]
+      self._since = now
+      disk.publish(self._path, json.dumps(self._took, indent=1).encode())
 
   def say(self, line):
     """Prints a line, and keeps it."""
@@ -70,7 +83,7 @@ class Steps:
 
   def told(self):
     """Returns a dict for each step, for JSON."""
-    self.tick()
+    self._keep()
     found = []
     for name, (number, title) in STEPS.items():
       seconds, cpu_seconds = self._took.get(name, (0.0, 0.0))

@@ -194,7 +194,6 @@ class Study:
         tick(n, len(archs))
         self.manual_seconds = measured.time(archs[0])['seconds']
         measured.time(arch)
-        steps.tick()
     profile = measured.profile()
     ms = 1e3 * profile.seconds_n
     steps.say(
@@ -293,7 +292,6 @@ class Study:
         'wer': self._wer(lab, arch),
         'best_seed': self.seeds[int(np.argmin(validation))],
       })  # fmt: skip
-      steps.tick()
     self._told(found)
     return found
 
@@ -372,7 +370,12 @@ class Study:
       row = chosen(rows, role)
       files = exported.get(role, {}).get('files') or {'float32': {}}
       for precision, file in files.items():
-        rate = file.get('test', {}).get('rate', row['test'])
+        test = file.get('test')
+        rate, interval = row['test'], None
+        if test:
+          rate = test['rate']
+          share = analysis.share(min(test['errors'], test['of']), test['of'])
+          interval = [share.low, share.high]
         table.append({
           'network': role,
           'role': row['role'],
@@ -381,6 +384,8 @@ class Study:
           'params': row['params'],
           'metric': self.metric,
           'error': rate,
+          # As if symbols were wrong independently of each other.
+          'interval': interval,
           'wer': row['wer'] if precision == 'float32' else None,
           'real_time_factor': file.get(
             'real_time_factor', row['real_time_factor']
