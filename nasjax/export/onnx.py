@@ -12,17 +12,20 @@ today. `text` stands inside the file.
 
 import pathlib
 
+from nasjax.export import conformer, nb_asr, st_nas
 from nasjax.export import graph as graph_lib
-from nasjax.export import nb_asr, st_nas
 from nasjax.export import text as text_lib
 from nasjax.export.text import ExportError, UnsupportedError
 from nasjax.models import families
+from nasjax.models.conformer.network import Network as Conformer
 from nasjax.models.nb_asr.network import Network as Cells
 from nasjax.models.st_nas.network import Network as Tdnn
 from nasjax.storage import disk
 
 # How the networks of a family are written down.
-WRITERS = {Cells: nb_asr.write, Tdnn: st_nas.write}
+WRITERS = {
+  Cells: nb_asr.write, Tdnn: st_nas.write, Conformer: conformer.write
+}
 
 
 def library():

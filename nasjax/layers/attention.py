@@ -15,9 +15,9 @@ from nasjax.layers import modules
 # 'full' sees the whole utterance; 'causal' no later frame; 'chunked' none of a
 # later chunk, and so many chunks before its own.
 MODES = ('full', 'causal', 'chunked')
-_BASE = 10_000.0
+BASE = 10_000.0
 # Of what is not seen: finite, so that a row that sees nothing makes no NaN.
-_LOW = -1e30
+LOW = -1e30
 
 
 def seen(frames, len_b, mode='full', chunk=1, left=None):
@@ -52,7 +52,7 @@ def rotated(x_bthd):
   """Turns pairs of channels by angles that grow with the frame."""
   _, frames, _, size = x_bthd.shape
   half = size // 2
-  speed_d = _BASE ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  speed_d = BASE ** (-jnp.arange(half, dtype=jnp.float32) / half)
   angle_td = jnp.arange(frames, dtype=jnp.float32)[:, None] * speed_d[None]
   cos_td, sin_td = (f(angle_td)[None, :, None] for f in (jnp.cos, jnp.sin))
   first, second = x_bthd[..., :half], x_bthd[..., half:]
@@ -65,7 +65,7 @@ def attended(q_bthd, k_bthd, v_bthd, seen_bts):
   """Returns y_bthd: of each frame the mean of the values that it sees."""
   scale = q_bthd.shape[-1] ** -0.5
   score_bhts = jnp.einsum('bthd,bshd->bhts', q_bthd * scale, k_bthd)
-  score_bhts = jnp.where(seen_bts[:, None], score_bhts, _LOW)
+  score_bhts = jnp.where(seen_bts[:, None], score_bhts, LOW)
   return jnp.einsum('bhts,bshd->bthd', jax.nn.softmax(score_bhts), v_bthd)
 
 
