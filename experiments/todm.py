@@ -89,7 +89,6 @@ flags.DEFINE_string('json', None, 'Where the numbers of the report go.')
 for _module in corpus_flags, device_flags, training_flags:
   flags.adopt_module_key_flags(_module)
 FLAGS.set_default('space', 'todm_small')
-FLAGS.set_default('loss', 'transducer')
 
 # A study may be added to. Nothing that is there would be another.
 _GROWING = 'rows', 'ablation', 'seeds'

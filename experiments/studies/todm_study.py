@@ -259,6 +259,7 @@ class Study:
     )
     params = self.costs(archs_nd)
     places = kept(errors, params, best)
+    self._keep_statistics(trainer, name, archs_nd[places])
     chosen = at_sizes(self.sizes, errors, params)
     places_tested = sorted({n for _, n in chosen})
     tests = trainer.evaluate(
@@ -299,6 +300,13 @@ class Study:
       text = json.dumps(record, indent=1).encode()
       disk.publish(self.out / 'supernets' / f'{name}.json', text)
     return records
+
+  def _keep_statistics(self, trainer, name, archs_nd):
+    from nasjax import deploying
+
+    own = {tuple(arch.tolist()): trainer.statistics(arch) for arch in archs_nd}
+    if None not in own.values():
+      deploying.keep_statistics(self.out, name, own)
 
   def _searched(self, way, trainer, name, meter, tell):
     """Returns architectures, errors, places of the best of bins, their count.

@@ -229,8 +229,8 @@ def make_statistics(training, buckets):
   that share weights, each has statistics of its own.
 
   Returns:
-    function of (params, gates, data, plan) that returns params with those of
-    the plan's batches; nothing is dropped.
+    function of (params, gates, data, plan) that returns those of the plan's
+    batches, for `families.replaced`; nothing is dropped.
   """
   recipe = dataclasses.replace(training.recipe, dropout=0.0)
   network = dataclasses.replace(training, recipe=recipe).network()
@@ -253,7 +253,7 @@ def make_statistics(training, buckets):
     )
     mean = jax.tree.map(lambda leaf: leaf.mean(0), seen_s)
     old = families.replaced(mean, params)
-    return families.replaced(params, jax.tree.map(batch_moments, mean, old))
+    return jax.tree.map(batch_moments, mean, old)
 
   return statistics
 

@@ -337,10 +337,27 @@ class SupernetTrainer:
     """Returns the shared weights with the statistics of one of its networks."""
     if self._statistics is None:
       return params
+    return families.replaced(params, self._heard(params, arch))
+
+  def _heard(self, params, arch):
     plan = jax.tree.map(lambda leaf: leaf[:_HEARD], self._plan(1))
     gates = self.elastic.gates(self.training.space, arch)
     gates, plan = self._on_device((gates, plan))
     return self._statistics(params, gates, self.prepared.train.example(), plan)
+
+  def statistics(self, arch):
+    """Returns what an architecture normalises batches by.
+
+    Args:
+      arch: int8.
+
+    Returns:
+      tree of NumPy arrays, some of those of the largest network's parameters
+      (`families.replaced`); None where networks have no statistics.
+    """
+    if self._statistics is None:
+      return None
+    return jax.device_get(self._heard(self.state.params, arch))
 
   def programs_compiled(self):
     """Returns how many programs evaluate networks so far: at most one."""
