@@ -1,6 +1,6 @@
 """Seconds and memory of an exported network, in a process of its own.
 
-  python -m nasjax.export.timing MODEL FRAMES THREADS RUNS
+  python -m nasjax.export.timing MODEL FRAMES THREADS RUNS BATCH WARM_UP
 
 prints a JSON object. The process has nothing but Python, NumPy and ONNX Runtime
 in it: its memory is what a device of this kind would need.
@@ -17,14 +17,15 @@ import time
 WARM_UP = 3
 
 
-def measured(path, frames, threads, runs=20):
-  """Returns what one utterance takes, a dict of plain values.
+def measured(path, frames, threads, runs=20, batch=1, warm_up=WARM_UP):
+  """Returns what a pass takes, a dict of plain values.
 
   Args:
     path: of an ONNX file that `export.onnx` wrote.
-    frames: of the utterance, 10 ms each.
+    frames: of an utterance, 10 ms each.
     threads: that an operator may use.
-    runs: timed passes, after some that are not.
+    runs: timed passes, after some that are not, `warm_up`.
+    batch: utterances of a pass.
 
   Returns:
     `seconds`, the median of a pass; `seconds_quartiles`; `real_time_factor`,
@@ -34,7 +35,7 @@ def measured(path, frames, threads, runs=20):
   Raises:
     ValueError: the process failed; its last line.
   """
-  words = [str(path), str(frames), str(threads), str(runs)]
+  words = [str(n) for n in (path, frames, threads, runs, batch, warm_up)]
   done = subprocess.run(
     [sys.executable, '-m', __name__, *words],
     capture_output=True,
@@ -60,7 +61,7 @@ def _peak():
   return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _main(path, frames, threads, runs):
+def _main(path, frames, threads, runs, batch, warm_up):
   import numpy as np
   import onnxruntime
 
@@ -73,21 +74,22 @@ def _main(path, frames, threads, runs):
   )
   width = session.get_inputs()[0].shape[-1]
   rng = np.random.default_rng(0)
-  x_btf = rng.standard_normal((1, frames, width), np.float32)
-  inputs = {'features': x_btf, 'lengths': np.array([frames], np.int64)}
+  x_btf = rng.standard_normal((batch, frames, width), np.float32)
+  inputs = {'features': x_btf, 'lengths': np.full(batch, frames, np.int64)}
   seconds = []
-  for _ in range(WARM_UP + runs):
+  for _ in range(warm_up + runs):
     started = time.perf_counter()
     session.run(None, inputs)
     seconds.append(time.perf_counter() - started)
-  low, median, high = np.percentile(seconds[WARM_UP:], (25, 50, 75)).tolist()
+  low, median, high = np.percentile(seconds[warm_up:], (25, 50, 75)).tolist()
   found = {
+    'batch': batch,
     'frames': frames,
     'threads': threads,
     'runs': runs,
     'seconds': median,
     'seconds_quartiles': [low, high],
-    'real_time_factor': median / (frames / 100),
+    'real_time_factor': median / (batch * frames / 100),
     'peak_bytes': _peak(),
     'bytes_before': before,
   }
