@@ -4,7 +4,7 @@
     --json=results/exported.json
   python experiments/transcribe.py heard.onnx audio.wav
   python experiments/export.py --run=results/quickstart --model=heard.onnx \\
-    --fine_tune_epochs=1,3,10
+    --fine_tune_epochs=1,3,10 --sherpa=sherpa --onnx_asr=onnx_asr
 
 The network is the one of the lowest validation error in the run's table, if no
 --cell is named. NAME-int8.onnx has ranges of --calibration utterances of the
@@ -16,7 +16,9 @@ else to do.
 
 With --fine_tune_epochs the network is trained on for eight bits, and for
 comparison in float32, so many epochs each (NAME-tuned/ has the runs);
-NAME-tuned.onnx is of the length of the lowest validation error.
+NAME-tuned.onnx is of the length of the lowest validation error. With --sherpa
+and --onnx_asr files are written, too, which these packages load as they are;
+where a package is installed, it hears the split with them.
 """
 
 import os
@@ -59,6 +61,12 @@ flags.DEFINE_multi_integer(
 flags.DEFINE_integer(
   'frames', 1000, 'Frames of 10 ms of the timed utterance.', lower_bound=8
 )
+flags.DEFINE_string(
+  'sherpa', None, 'Directory of files that sherpa-onnx loads as they are.'
+)
+flags.DEFINE_string(
+  'onnx_asr', None, 'Directory of files that onnx-asr loads as they are.'
+)
 flags.DEFINE_string('json', None, 'Where all of it goes.')
 flags.declare_key_flag('compilation_cache')
 
@@ -73,8 +81,9 @@ def _check():
     raise ValueError(f'--model={FLAGS.model} does not end in .onnx')
   if not path.parent.is_dir():
     raise ValueError(f'--model={FLAGS.model}: no directory {path.parent}')
-  if FLAGS.fine_tune_epochs and not FLAGS.int8:
-    raise ValueError('--fine_tune_epochs is for eight bits; leave out --noint8')
+  for name in ('fine_tune_epochs', 'sherpa', 'onnx_asr'):
+    if FLAGS[name].value and not FLAGS.int8:
+      raise ValueError(f'--{name} is for eight bits, too; leave out --noint8')
   return path
 
 
@@ -113,7 +122,7 @@ def _measured(path, apart):
 
 
 def _print(record):
-  from studies import eight_bits
+  from studies import eight_bits, elsewhere
 
   print(f'{record["network"]}')
   for name, file in record['files'].items():
@@ -141,13 +150,15 @@ def _print(record):
       )
   if record['fine_tuned']:
     print('\n'.join(eight_bits.told(record)))
+  for one in record['elsewhere']:
+    print(elsewhere.told(one))
 
 
 def run():
   """Writes the files, measures them, says what came out."""
   path, lengths = _check(), _lengths()
   device_flags.cache()
-  from studies import eight_bits, onnx_files
+  from studies import eight_bits, elsewhere, onnx_files
 
   import nasjax
   from nasjax.export import hearing, onnx, rounded
@@ -166,9 +177,8 @@ def run():
     builder = run_corpus.builder(FLAGS.run)
     run_corpus.check(network, builder)
   if FLAGS.int8:
-    chosen = onnx_files.features(
-      network, onnx_files.utterances(builder, 'train', FLAGS.calibration)
-    )
+    spoken = onnx_files.utterances(builder, 'train', FLAGS.calibration)
+    chosen = onnx_files.features(network, spoken)
     paths['int8'] = path.with_name(f'{path.stem}-int8.onnx')
     onnx.save_network(paths['int8'], network, chosen)
     networks['jax, rounded'] = rounded.of(network, chosen)
@@ -193,6 +203,14 @@ def run():
     payload = pathlib.Path(eight_bits.best(tuned)['path']).read_bytes()
     disk.publish(paths['tuned'], payload)
     exported['tuned'] = hearing.load(paths['tuned'])
+  written = []
+  for name in ('sherpa', 'onnx_asr'):
+    if FLAGS[name].value:
+      models = {n: onnx.library().load(paths[n]) for n in ('float32', 'int8')}
+      recordings = [u.samples_n for u in spoken]
+      place = command.directory(name)
+      write = getattr(elsewhere, name)
+      written.append(write(network, models, place, recordings, said))
   networks |= exported
   rates = {
     what: onnx_files.rates(networks, s, network) for what, s in sets.items()
@@ -207,6 +225,7 @@ def run():
       name: _measured(where, apart.get(name)) for name, where in paths.items()
     },
     'fine_tuned': tuned,
+    'elsewhere': written,
     'rates': rates,
   }
   if FLAGS.int8:

@@ -9,8 +9,10 @@ cells go into the table, shard by shard: `t.latency(archs, batch=1, frames=200)`
 answers; killed and started again with the same command, it goes on. Those of
 random architectures of any space, a profile, go to --json, with real-time
 factor and peak memory, and say how well predictors do on networks that they
-have not seen. Quiet machines measure best: training beside it makes everything
-look slow.
+have not seen. With --runtime=onnx it is ONNX Runtime that runs them, as files
+like those of export.py, each in a process of its own. A chunk of a stream is
+--batch=1 --frames=N. Quiet machines measure best: training beside it makes
+everything look slow.
 """
 
 import dataclasses
@@ -65,6 +67,12 @@ flags.DEFINE_string(
 )
 flags.DEFINE_integer(
   'cores', None, 'Use so many CPU cores; all if not given.', lower_bound=1
+)
+flags.DEFINE_enum(
+  'runtime', 'jax', ['jax', 'onnx'], 'What runs the networks.'
+)
+flags.DEFINE_integer(
+  'threads', None, 'Of --runtime=onnx; one a core if not given.', lower_bound=1
 )
 flags.DEFINE_integer('runs', 50, 'Timed passes a cell.', lower_bound=50)
 flags.DEFINE_integer('warmup', 10, 'Passes before them.', lower_bound=1)
@@ -126,6 +134,34 @@ def macro_of(space, otherwise):
   return known[FLAGS.macro]
 
 
+def watch_of(space, macro, setting):
+  """Returns what --runtime times networks with; None for JAX."""
+  if FLAGS.runtime == 'jax':
+    return None
+  from studies import onnx_latency
+
+  return onnx_latency.Stopwatch(
+    *(space, macro, setting.batch, setting.frames, threads()),
+    *(FLAGS.runs, FLAGS.warmup),
+  )
+
+
+def threads():
+  return FLAGS.threads or len(os.sched_getaffinity(0))
+
+
+def device():
+  """Returns what tables and profiles call the machine and its runtime."""
+  from nasjax.benchmark import latency
+
+  if FLAGS.device:
+    return FLAGS.device
+  name = latency.device_name()
+  if FLAGS.runtime == 'onnx':
+    name += f', ONNX Runtime with {threads()} threads'
+  return name
+
+
 def measured(t, macro, setting):
   """Measures what a table lacks, and returns what it now has, as a summary."""
   import numpy as np
@@ -145,6 +181,7 @@ def measured(t, macro, setting):
       warmup=FLAGS.warmup,
       cells_per_shard=FLAGS.cells_per_shard,
       on_cell=tick,
+      watch=watch_of(t.space, macro, setting),
     )
   print(f'{count} cells measured')
   t = table.open(FLAGS.table)
@@ -209,12 +246,14 @@ def profiled(space, macro, setting):
     cells = latency.profile(
       space, archs, macro, setting.batch, setting.frames,
       runs=FLAGS.runs, warmup=FLAGS.warmup, on_cell=tick,
+      watch=watch_of(space, macro, setting),
     )  # fmt: skip
   seconds = np.array([cell['seconds'] for cell in cells])
   spread = [cell['quartile_high'] - cell['quartile_low'] for cell in cells]
   record = summarised(setting, seconds, spread)
   peak = max(cell['peak_bytes'] for cell in cells) / 1e6
-  print(f'peak memory of a program: at most {peak:.1f} MB')
+  what = 'a program' if FLAGS.runtime == 'jax' else 'a process, for its network'
+  print(f'peak memory of {what}: at most {peak:.1f} MB')
   made = predictors.Profile(
     space, macro, setting.device, setting.batch, setting.frames, archs, seconds
   )
@@ -252,6 +291,10 @@ def check():
     )
   if FLAGS.table and FLAGS.random_cells:
     raise ValueError('--random_cells goes without --table; leave one out')
+  if FLAGS.threads and FLAGS.runtime == 'jax':
+    raise ValueError(
+      f'--threads={FLAGS.threads} is for --runtime=onnx; JAX takes --cores'
+    )
   from studies import latency_predictors
 
   known = latency_predictors.NAMES
@@ -284,8 +327,7 @@ def run():
       else macros.BY_SPACE[space.name][macros.default(space)]
     ),
   )
-  device = FLAGS.device or latency.device_name()
-  setting = table.Setting(device, FLAGS.batch, FLAGS.frames, macro.name)
+  setting = table.Setting(device(), FLAGS.batch, FLAGS.frames, macro.name)
   found = measured(t, macro, setting) if t else profiled(space, macro, setting)
   if FLAGS.json:
     from nasjax.storage import disk

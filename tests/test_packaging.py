@@ -37,7 +37,7 @@ def test_extras_are_requirements():
   extras = PROJECT['project']['optional-dependencies']
   assert set(extras) == {
     'words', 'lexicon', 'ray', 'slurm', 'predictors', 'export', 'syne-tune',
-    'tpu',
+    'tpu', 'sherpa', 'onnx-asr',
   }  # fmt: skip
   for lines in extras.values():
     assert all(Requirement(line).specifier for line in lines)

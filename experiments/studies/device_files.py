@@ -90,7 +90,7 @@ class Files:
       'test': rates['jax'],
       'files': {
         name: timing.measured(
-          path, FLAGS.frames, FLAGS.threads, FLAGS.runs, FLAGS.clock
+          path, FLAGS.frames, FLAGS.threads, FLAGS.runs, clock=FLAGS.clock
         )
         | {
           'path': str(path),

@@ -151,6 +151,7 @@ def profile(
   runs=RUNS,
   warmup=WARMUP,
   on_cell=lambda done, total: None,
+  watch=None,
 ):
   """Measures architectures of any space, without a table.
 
@@ -161,13 +162,15 @@ def profile(
     batch, frames: of a pass.
     runs, warmup: as `Stopwatch` has them.
     on_cell: called with cells done and cells in all, first with none done.
+    watch: what times them, a `Stopwatch` or like one; one of these conditions
+      if not given.
 
   Returns:
     a dict for each, in their order: `arch`, nested; `names`; `seconds`,
     `quartile_low`, `quartile_high` of a pass; `real_time_factor`, seconds for a
     second of audio; `peak_bytes`; `params`, `macs` of one utterance.
   """
-  watch = Stopwatch(space, macro, batch, frames, runs, warmup)
+  watch = watch or Stopwatch(space, macro, batch, frames, runs, warmup)
   archs_nd = space.parse_all(archs)
   order = sorted(
     range(len(archs_nd)),
@@ -272,6 +275,7 @@ def measure(
   warmup=WARMUP,
   cells_per_shard=64,
   on_cell=lambda done, total: None,
+  watch=None,
 ):
   """Measures cells of a table and writes them into it, shard by shard.
 
@@ -285,6 +289,7 @@ def measure(
     runs, warmup: as `Stopwatch` has them.
     cells_per_shard: cells of a shard.
     on_cell: called with cells done and cells in all, first with none done.
+    watch: as in `profile`.
 
   Returns:
     Number of cells measured.
@@ -294,7 +299,9 @@ def measure(
     'versions': json.dumps(provenance.versions(), sort_keys=True),
     'commit': provenance.commit(),
   }
-  watch = Stopwatch(t.space, macro, setting.batch, setting.frames, runs, warmup)
+  watch = watch or Stopwatch(
+    t.space, macro, setting.batch, setting.frames, runs, warmup
+  )
   on_cell(0, len(archs))
   for start in range(0, len(archs), cells_per_shard):
     rows = []

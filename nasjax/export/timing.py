@@ -1,6 +1,6 @@
 """Seconds and memory of an exported network, in a process of its own.
 
-  python -m nasjax.export.timing MODEL FRAMES THREADS RUNS CLOCK
+  python -m nasjax.export.timing MODEL FRAMES THREADS RUNS BATCH WARM_UP CLOCK
 
 prints a JSON object. The process has nothing but Python, NumPy and ONNX Runtime
 in it: its memory is what a device of this kind would need.
@@ -20,14 +20,17 @@ WARM_UP = 3
 CLOCKS = {'wall': time.perf_counter, 'cpu': time.thread_time}
 
 
-def measured(path, frames, threads, runs=20, clock='wall'):
-  """Returns what one utterance takes, a dict of plain values.
+def measured(
+  path, frames, threads, runs=20, batch=1, warm_up=WARM_UP, clock='wall'
+):
+  """Returns what a pass takes, a dict of plain values.
 
   Args:
     path: of an ONNX file that `export.onnx` wrote.
-    frames: of the utterance, 10 ms each.
+    frames: of an utterance, 10 ms each.
     threads: that an operator may use.
-    runs: timed passes, after some that are not.
+    runs: timed passes, after some that are not, `warm_up`.
+    batch: utterances of a pass.
     clock: of `CLOCKS`; 'cpu' for one thread alone.
 
   Returns:
@@ -38,7 +41,8 @@ def measured(path, frames, threads, runs=20, clock='wall'):
   Raises:
     ValueError: the process failed; its last line.
   """
-  words = [str(path), str(frames), str(threads), str(runs), clock]
+  words = [str(n) for n in (path, frames, threads, runs, batch, warm_up)]
+  words.append(clock)
   done = subprocess.run(
     [sys.executable, '-m', __name__, *words],
     capture_output=True,
@@ -51,21 +55,22 @@ def measured(path, frames, threads, runs=20, clock='wall'):
   return json.loads(done.stdout)
 
 
-def passes(session, frames, width, runs, warm_up, clock='wall'):
-  """Returns the seconds of each pass of one utterance, a list.
+def passes(session, frames, width, runs, warm_up, clock='wall', batch=1):
+  """Returns the seconds of each pass, a list.
 
   Args:
     session: `onnxruntime.InferenceSession`.
-    frames, width: of the utterance.
+    frames, width: of an utterance.
     runs: passes that are timed.
     warm_up: passes before them, which are not.
     clock: of `CLOCKS`.
+    batch: utterances of a pass.
   """
   import numpy as np
 
   rng = np.random.default_rng(0)
-  x_btf = rng.standard_normal((1, frames, width), np.float32)
-  inputs = {'features': x_btf, 'lengths': np.array([frames], np.int64)}
+  x_btf = rng.standard_normal((batch, frames, width), np.float32)
+  inputs = {'features': x_btf, 'lengths': np.full(batch, frames, np.int64)}
   now, seconds = CLOCKS[clock], []
   for _ in range(warm_up + runs):
     started = now()
@@ -87,7 +92,7 @@ def _peak():
   return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _main(path, frames, threads, runs, clock):
+def _main(path, frames, threads, runs, batch, warm_up, clock):
   import numpy as np
   import onnxruntime
 
@@ -99,16 +104,17 @@ def _main(path, frames, threads, runs, clock):
     path, options, providers=['CPUExecutionProvider']
   )
   width = session.get_inputs()[0].shape[-1]
-  seconds = passes(session, frames, width, runs, WARM_UP, clock)
+  seconds = passes(session, frames, width, runs, warm_up, clock, batch)
   low, median, high = np.percentile(seconds, (25, 50, 75)).tolist()
   found = {
+    'batch': batch,
     'frames': frames,
     'threads': threads,
     'runs': runs,
     'clock': clock,
     'seconds': median,
     'seconds_quartiles': [low, high],
-    'real_time_factor': median / (frames / 100),
+    'real_time_factor': median / (batch * frames / 100),
     'peak_bytes': _peak(),
     'bytes_before': before,
   }
@@ -116,4 +122,4 @@ def _main(path, frames, threads, runs, clock):
 
 
 if __name__ == '__main__':
-  _main(sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5])
+  _main(sys.argv[1], *map(int, sys.argv[2:7]), sys.argv[7])

@@ -1,16 +1,24 @@
-"""Files that take samples, their front end inside: sherpa-onnx loads them.
+"""Files that other people's packages load as they are, with their front ends.
 
   sherpa(place, network, model, recordings)
+  onnx_asr(place, network, models, recordings)
 
-writes `model.onnx` and `tokens.txt`, which `OfflineRecognizer.
+The first writes `model.onnx` and `tokens.txt`, which `OfflineRecognizer.
 from_omnilingual_asr_ctc(model=.., tokens=..)` takes as they are: the one format
 of sherpa-onnx in which a CTC network of 16 kHz is given samples, not features
 of its own making. It takes the mean of a recording away and divides by its
 standard deviation; the file multiplies by the usual one of the recordings that
 it was written with. So a recording's energies are off by a constant, the more
 the louder or quieter than usual it is; all else is the network's own front end.
+
+The second writes what `onnx_asr.load_model('nemo-conformer-ctc', place)` takes.
+That package gives no network of 16 kHz its samples, so the file takes NeMo's
+80 log-mel energies (Slaney's filters, pre-emphasis, 512 points, each normalised
+over the utterance), and makes the network's features of them: an affine map of
+three frames, fitted by least squares to recordings of the training split.
 """
 
+import json
 import pathlib
 
 import numpy as np
@@ -53,23 +61,48 @@ def model(made, level=1.0):
       f'front end {front.name} has pitch, deltas or means of speakers, which '
       'no file makes yet; those of plain log-mel energies can'
     )
+  inputs = {
+    'samples': f'float32 [batch, samples], of {features.SAMPLE_RATE} Hz; '
+    f'multiplied by {level:g} they are of full scale 1'
+  }
+  return _fronted(
+    onnx,
+    made,
+    told | {'inputs': inputs},
+    {'samples': (onnx.TensorProto.FLOAT, ['batch', 'samples'])},
+    _weights(fitted, level),
+    _front_end(),
+  )
+
+
+def _fronted(onnx, made, told, inputs, weights, nodes):
+  """Returns a model with nodes before it that make `features` and `lengths`.
+
+  Args:
+    onnx: the package.
+    made: the model; stays as it is.
+    told: its text but for the outputs.
+    inputs: type and shape of each, by name.
+    weights: arrays of the nodes, by name.
+    nodes: output, operator, inputs and attributes of each, in order.
+  """
   graph = onnx.GraphProto()
   graph.CopyFrom(made.graph)
   rest = list(graph.node)
   for name in ('node', 'input', 'output'):
     graph.ClearField(name)
-  kind = onnx.TensorProto.FLOAT
   value = onnx.helper.make_tensor_value_info
-  graph.input.append(value('samples', kind, ['batch', 'samples']))
+  graph.input.extend(value(name, *kind) for name, kind in inputs.items())
   outputs = len(told['symbols']) + 1
-  graph.output.append(value('logprobs', kind, ['batch', 'frames', outputs]))
-  for name, array in _weights(fitted, level).items():
+  shape = ['batch', 'frames', outputs]
+  graph.output.append(value('logprobs', onnx.TensorProto.FLOAT, shape))
+  for name, array in weights.items():
     graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-  front_end = [
-    onnx.helper.make_node(kind, inputs, [output], output, **attributes)
-    for output, kind, inputs, attributes in _front_end()
-  ]
-  graph.node.extend(front_end + rest)
+  graph.node.extend(
+    onnx.helper.make_node(kind, reads, [output], output, **attributes)
+    for output, kind, reads, attributes in nodes
+  )
+  graph.node.extend(rest)
   graph.node.append(
     onnx.helper.make_node('LogSoftmax', ['logits'], ['logprobs'], axis=-1)
   )
@@ -77,11 +110,7 @@ def model(made, level=1.0):
   found.CopyFrom(made)
   found.graph.CopyFrom(graph)
   told |= {
-    'inputs': {
-      'samples': f'float32 [batch, samples], of {features.SAMPLE_RATE} Hz; '
-      f'multiplied by {level:g} they are of full scale 1'
-    },
-    'outputs': {'logprobs': f'float32 [batch, frames / reduction, {outputs}]'},
+    'outputs': {'logprobs': f'float32 [batch, frames / reduction, {outputs}]'}
   }
   del found.metadata_props[:]
   onnx.helper.set_model_props(found, {text_lib.KEY: text_lib.dumped(told)})
@@ -188,3 +217,103 @@ def sherpa(place, network, made, recordings):
   disk.publish(place / 'tokens.txt', lines.encode())
   disk.publish(place / 'model.onnx', found.SerializeToString())
   return place / 'model.onnx'
+
+
+# How onnx-asr calls NeMo's front end, and how wide that is.
+_NEMO, _NEMO_MELS = 'nemo80', 80
+# Frames of theirs that make one of ours: theirs lie around every 10 ms, ours
+# begin there, so that the middle of one lies behind those of these.
+_CONTEXT = 3
+
+
+def onnx_asr(place, network, models, recordings):
+  """Writes a network as onnx-asr loads it.
+
+  Args:
+    place: directory, made if it is not there.
+    network: `listening.TrainedNetwork`.
+    models: its `onnx.ModelProto`s: '' in float32, 'int8' of eight bits, which
+      the package loads with quantization='int8'.
+    recordings: int16 samples at 16 kHz of training utterances.
+
+  Returns:
+    share of the variance of the network's features that the map explains.
+
+  Raises:
+    ExportError: as `tokens`; the package is not installed, or there is no
+      recording.
+  """
+  onnx = onnx_lib.library()
+  place, lines = pathlib.Path(place), tokens(network.symbols)
+  kernel_fik, bias_f, explained = _fitted_map(network, recordings)
+  disk.make_directory(place)
+  for suffix, made in models.items():
+    (text,) = (p.value for p in made.metadata_props if p.key == text_lib.KEY)
+    inputs = {
+      'audio_signal': f'float32 [batch, {_NEMO_MELS}, frames], of NeMo',
+      'length': 'int64 [batch], frames of each',
+    }
+    found = _fronted(
+      onnx,
+      made,
+      text_lib.read(text, 'the model')[0] | {'inputs': inputs},
+      {
+        'audio_signal': (
+          onnx.TensorProto.FLOAT, ['batch', _NEMO_MELS, 'frames']
+        ),
+        'length': (onnx.TensorProto.INT64, ['batch']),
+      },
+      {'nemo/kernel': kernel_fik, 'nemo/bias': bias_f},
+      (
+        (
+          'nemo/made',
+          'Conv',
+          ['audio_signal', 'nemo/kernel', 'nemo/bias'],
+          {'kernel_shape': [_CONTEXT], 'pads': [0, _CONTEXT - 1]},
+        ),
+        ('features', 'Transpose', ['nemo/made'], {'perm': (0, 2, 1)}),
+        ('lengths', 'Identity', ['length'], {}),
+      ),
+    )  # fmt: skip
+    name = f'model.{suffix}.onnx' if suffix else 'model.onnx'
+    disk.publish(place / name, found.SerializeToString())
+  config = {
+    'model_type': 'nemo-conformer-ctc',
+    'features_size': _NEMO_MELS,
+    'subsampling_factor': network.macro.reduction,
+  }
+  disk.publish(place / 'vocab.txt', lines.encode())
+  disk.publish(place / 'config.json', json.dumps(config, indent=1).encode())
+  return explained
+
+
+def _fitted_map(network, recordings):
+  """Returns kernel_fik and bias_f, float32, and the variance explained."""
+  try:
+    from onnx_asr.preprocessors import numpy_preprocessor
+  except ImportError:
+    raise ExportError(
+      "the package onnx-asr is not installed; pip install -e '.[onnx-asr]'"
+    ) from None
+  recordings = [
+    samples_n for samples_n in recordings if len(samples_n) >= features.WINDOW
+  ]
+  if not recordings:
+    raise ExportError('no recording to fit features to; give some dozens')
+  theirs = numpy_preprocessor.NemoPreprocessorNumpy(_NEMO)
+  xs, ys = [], network.frontend.features(recordings)
+  for samples_n, y_tf in zip(recordings, ys):
+    full = (samples_n.astype(np.float32) / 32768)[None]
+    (x_ft,), _ = theirs(full, np.array([len(samples_n)]))
+    t = np.arange(len(y_tf))[:, None] + np.arange(_CONTEXT)
+    # What lies behind the end is 0, as the file has it.
+    x_ft = np.pad(x_ft, ((0, 0), (0, _CONTEXT)))
+    xs.append(x_ft[:, t].transpose(1, 0, 2).reshape(len(y_tf), -1))
+  x_nk, y_nf = np.concatenate(xs), np.concatenate(ys).astype(np.float64)
+  x_nk = np.concatenate([x_nk, np.ones((len(x_nk), 1))], 1).astype(np.float64)
+  # A little of a ridge, for recordings that are too few.
+  square_kk = x_nk.T @ x_nk + 1e-3 * len(x_nk) * np.eye(x_nk.shape[1])
+  map_kf = np.linalg.solve(square_kk, x_nk.T @ y_nf)
+  rest = ((x_nk @ map_kf - y_nf) ** 2).mean() / y_nf.var()
+  kernel_fik = map_kf[:-1].T.reshape(-1, _NEMO_MELS, _CONTEXT)
+  return kernel_fik.astype(np.float32), map_kf[-1].astype(np.float32), 1 - rest

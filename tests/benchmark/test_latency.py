@@ -202,11 +202,34 @@ def test_the_launcher_profiles_architectures_of_any_space(tmp_path):
     assert cell['quartile_low'] <= cell['seconds'] <= cell['quartile_high']
 
 
+def test_the_launcher_times_what_onnx_runtime_runs(tmp_path):
+  pytest.importorskip('onnxruntime')
+  out = tmp_path / 'profile.json'
+  status, output, errors = launcher.forked(
+    '--random_cells=1',
+    '--space=st_nas',
+    '--macro=st_nas_tiny',
+    '--frames=24',
+    '--batch=2',
+    '--runtime=onnx',
+    '--threads=1',
+    f'--json={out}',
+    launcher='latency',
+  )
+  assert status == 0, errors
+  assert 'ONNX Runtime with 1 threads, batch 2, 24 frames' in output
+  (cell,) = json.loads(out.read_text())['cells']
+  assert cell['real_time_factor'] == pytest.approx(cell['seconds'] / 0.48)
+  assert cell['peak_bytes'] > 4 * cell['params']
+  assert predictors.read(out).device.endswith('ONNX Runtime with 1 threads')
+
+
 def test_what_a_user_can_mend_is_one_line(runs):
   mistakes = {
     (f'--table={runs}', '--random_cells=2'): 'leave one out',
     (f'--table={runs}', '--macro=st_nas'): 'is no network of space nb_asr',
     ('--random_cells=2', '--space=moon'): '--space=moon: there are nb_asr',
+    ('--random_cells=2', '--threads=2'): '--threads=2 is for --runtime=onnx',
     ('--random_cells=2', '--predictors=moon'): "'moon'; there are operations",
     (): '--table is empty',
     ('--table=/nowhere',): '/nowhere does not exist',

@@ -30,7 +30,8 @@ def _exported():
       f'--run={tiny_run.finished().out}', _cache(),
       f'--model={place}/tiny.onnx', '--calibration=4', '--utterances=4',
       '--long=4', '--threads=1', '--frames=100', '--fine_tune_epochs=1',
-      f'--json={place}/exported.json', launcher='export',
+      f'--sherpa={place}/sherpa', f'--json={place}/exported.json',
+      launcher='export',
     )  # fmt: skip
     assert status == 0, errors
     return output
@@ -66,6 +67,10 @@ def test_the_launcher_says_what_eight_bits_cost():
     assert set(row['rates'][what]) == {'float32', 'int8', 'tuned'}
     assert row['rates'][what]['tuned'] == rates['tuned']
   assert '  epochs  float32    int8   tuned\n       0' in output
+  (elsewhere,) = record['elsewhere']
+  for name in ('float32', 'int8'):
+    assert pathlib.Path(elsewhere['directory'], name, 'tokens.txt').exists()
+  assert 'sherpa-onnx loads ' in output
 
 
 @pytest.mark.slow

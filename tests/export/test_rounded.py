@@ -105,6 +105,26 @@ def test_members_of_a_program_round_as_their_files(tmp_path):
     assert apart.max() < 0.02 * np.abs(theirs_btv).max()
 
 
+def test_every_weight_of_a_rounded_network_is_trained():
+  space, macro = SPACES['st_nas'], macros.Tdnn('narrow', width=8, outputs=7)
+  arch = space.parse([0, 1, 2, 3, 1, 2])
+  gates = families.gates(space, arch)
+  x_btf = jax.random.normal(jax.random.key(0), (2, 24, macro.features))
+  len_b = np.array([24, 17])
+  network = families.single(space, arch, macro)
+  params = jax.jit(network.init)(jax.random.key(1), x_btf, len_b, gates)
+  own = dataclasses.replace(network, precision='int8')
+
+  @jax.jit
+  @jax.grad
+  def grads(params):
+    logits_btv, _ = own.apply(params, x_btf, len_b, gates)
+    return jax.nn.logsumexp(logits_btv, -1).sum()
+
+  for leaf in jax.tree.leaves(grads(params)):
+    assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0
+
+
 def test_what_does_not_round_is_refused():
   space = SPACES['darts_asr']
   with pytest.raises(text.ExportError, match='darts_asr have no eight bits'):

@@ -1,6 +1,7 @@
 """Files that take samples: the front end is the network's; sherpa-onnx."""
 
 import dataclasses
+import difflib
 import functools
 
 import jax
@@ -112,3 +113,34 @@ def test_sherpa_onnx_loads_the_file_as_it_is(tmp_path):
         wanted = [network.symbols[v - 1] for v in labels[change & (labels > 0)]]
         assert heard == wanted
       assert heard and set(heard) <= set(network.symbols)
+
+
+def test_onnx_asr_loads_the_files_as_they_are(tmp_path):
+  package = pytest.importorskip('onnx_asr')
+  from nasjax.export import quantise
+
+  network, place = _network(), tmp_path / 'own'
+  calibration = network.frontend.features(_recordings())
+  models = {'': _made(), 'int8': quantise.static(_made(), calibration)}
+  explained = waves.onnx_asr(place, network, models, _recordings())
+  assert 0.3 < explained < 1
+  assert sorted(path.name for path in place.iterdir()) == [
+    'config.json', 'model.int8.onnx', 'model.onnx', 'vocab.txt',
+  ]  # fmt: skip
+  for quantization in (None, 'int8'):
+    recogniser = package.load_model(
+      'nemo-conformer-ctc', place, quantization=quantization
+    ).with_timestamps()
+    samples_n = _recordings()[1]
+    full = samples_n.astype(np.float32) / 32768
+    heard = recogniser.recognize(full, sample_rate=16_000).tokens
+    assert heard and set(heard) <= set(network.symbols)
+    # Much of it is what the network itself hears.
+    labels = _logprobs(samples_n).argmax(-1)
+    change = (np.diff(labels, prepend=0) != 0) & (labels > 0)
+    own = [network.symbols[v - 1] for v in labels[change]]
+    matcher = difflib.SequenceMatcher(a=heard, b=own, autojunk=False)
+    assert matcher.ratio() > 0.5
+  # It tells networks from features by the file.
+  with pytest.raises(text.ExportError, match='takes samples'):
+    hearing.load(place / 'model.onnx')

@@ -59,6 +59,14 @@ def test_a_module_rounds_by_its_batch_or_by_given_steps():
   np.testing.assert_allclose(by_batch_btn, by_steps_btn, rtol=0, atol=1e-6)
   apart = np.abs(by_steps_btn - exact_btn).max()
   assert 1e-4 < apart < 0.05
+  # Gradients are those of the rounded factors.
+  found = jax.grad(lambda v: dense.apply(v | {'steps': steps}, x_btc).sum())(
+    variables
+  )['params']['kernel']
+  x_rk = eight_bits.rounded(x_btc, steps['input']).reshape(-1, 4)
+  np.testing.assert_allclose(
+    found, jnp.broadcast_to(x_rk.sum(0)[:, None], (4, 3)), rtol=1e-5
+  )
   # Of coarse steps less is left.
   steps = {'input': 20 * steps['input']}
   coarse_btn = dense.apply(variables | {'steps': steps}, x_btc)
