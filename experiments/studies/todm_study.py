@@ -466,7 +466,10 @@ def widths(space):
   """Returns all widths that layers of a space may have, rising."""
   if space.fields[-1] != 'depth':
     return list(range(1, 1 + max(space.sizes)))
-  return sorted({int(w) for names in space.choices[:-1] for w in names})
+  from nasjax.spaces import todm
+
+  own = space.choices[: todm.layers(space)]
+  return sorted({int(width) for names in own for width in names})
 
 
 def layer_widths(space, arch):

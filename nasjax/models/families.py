@@ -36,6 +36,7 @@ FAMILIES = {
   'st_nas_swbd': st_nas.FAMILY,
   'todm': _of_space(todm.FAMILY, 'todm'),
   'todm_small': _of_space(todm.FAMILY, 'todm_small'),
+  'todm_low_rank': _of_space(todm.FAMILY, 'todm_low_rank'),
   'transducer': transducer.FAMILY,
   'darts_asr': darts_asr.FAMILY,
   'vgg': darts_asr.VGG,

@@ -612,6 +612,7 @@ BY_SPACE = {
   'st_nas_swbd': _TDNNS,
   'todm': {m.name: m for m in (TODM, TODM_CTC)},
   'todm_small': {m.name: m for m in (TODM_SMALL, TODM_SMALL_CTC)},
+  'todm_low_rank': {m.name: m for m in (TODM_SMALL, TODM_SMALL_CTC)},
   'transducer': {m.name: m for m in (TRANSDUCER, TRANSDUCER_TINY)},
   'darts_asr': _planes(
     DARTS_ASR, DARTS_ASR_CONV3, DARTS_ASR_QUICK, DARTS_ASR_TINY

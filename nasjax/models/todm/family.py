@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nasjax.layers import elastic
 from nasjax.models import base, macros
 from nasjax.models.todm import cost, network
 from nasjax.spaces import todm as spaces
@@ -91,8 +92,9 @@ class Network(nn.Module):
 
   Attributes:
     macro: the numbers.
-    ops: widths of each layer, by name. One makes a plain network, several an
-      elastic one.
+    ops: widths of each layer, by name, with an r and the rank behind it where
+      products are of low rank. One makes a plain network, several an elastic
+      one.
     rate: of dropout.
     conv_dropout, kernels, mode: not used.
     precision: of products; float32.
@@ -122,7 +124,7 @@ class Network(nn.Module):
     self.encoder = encoder(
       macro,
       tuple(
-        int(names[0]) if len(names) == 1 else tuple(map(int, names))
+        _hidden(names[0]) if len(names) == 1 else tuple(map(_hidden, names))
         for names in self.ops
       ),
       rate=self.rate,
@@ -194,8 +196,29 @@ def predictor(macro):
   )
 
 
+def _hidden(name):
+  """Returns a width from its name, 256 or 256r16."""
+  width, _, rank = name.partition('r')
+  return elastic.Factored(int(width), int(rank)) if rank else int(width)
+
+
 def _ops(space, arch):
-  return tuple(map(str, spaces.widths(space, arch)))
+  rank = spaces.rank(space, arch)
+  behind = '' if rank is None else f'r{rank}'
+  return tuple(f'{width}{behind}' for width in spaces.widths(space, arch))
+
+
+def _all_ops(space):
+  """Returns the names of what each layer may be, rank by rank of a width."""
+  behind = [f'r{rank}' for rank in spaces.ranks(space)] or ['']
+  return tuple(
+    tuple(width + end for width in widths for end in behind)
+    for widths in space.choices[: spaces.layers(space)]
+  )
+
+
+def _all_hidden(space, arch):
+  return tuple(map(_hidden, _ops(space, arch)))
 
 
 def _blocks(space, macro):
@@ -207,7 +230,7 @@ def _blocks(space, macro):
 
 
 def _params(space, arch, macro):
-  built = encoder(macro, spaces.widths(space, arch))
+  built = encoder(macro, _all_hidden(space, arch))
   total = cost.encoder_params(built, macro.features)
   if macro.transduces:
     total += cost.predictor_params(predictor(macro))
@@ -230,7 +253,7 @@ def transducer_macs(encoder, predictor, macro, frames):
 
 
 def _macs(space, arch, macro, frames):
-  built = encoder(macro, spaces.widths(space, arch))
+  built = encoder(macro, _all_hidden(space, arch))
   said = predictor(macro) if macro.transduces else None
   return transducer_macs(built, said, macro, frames)
 
@@ -245,16 +268,19 @@ def l2(params):
 
 
 def _elastic(space, macro, numbers, adaptive=True, exits=()):
-  names = space.choices[: spaces.layers(space)]
   least = min(spaces.depths(space))
-  return Network(macro, names, *numbers, least, adaptive, tuple(exits))
+  return Network(
+    macro, _all_ops(space), *numbers, least, adaptive, tuple(exits)
+  )
 
 
 def _choice(space, arch):
-  *width_n, depth = space.parse(arch)
-  return network.Choice(
-    np.array(width_n, np.int32), np.int32(spaces.depths(space)[depth])
-  )
+  layers, ranks = spaces.layers(space), spaces.ranks(space)
+  *others, depth = space.parse(arch).astype(np.int32)
+  width_n = np.array(others[:layers], np.int32)
+  if ranks:
+    width_n = width_n * np.int32(len(ranks)) + others[layers]
+  return network.Choice(width_n, np.int32(spaces.depths(space)[depth]))
 
 
 def _extract(space, arch, macro, params):
@@ -263,18 +289,19 @@ def _extract(space, arch, macro, params):
     for name in params['encoder']
     if name.startswith('exit')
   )
-  names = space.choices[: spaces.layers(space)]
-  hidden = tuple(tuple(map(int, widths)) for widths in names)
+  hidden = tuple(tuple(map(_hidden, names)) for names in _all_ops(space))
   least = min(spaces.depths(space))
   _, kept = network.alone(
     encoder(macro, hidden, least=least, exits=exits),
     params['encoder'],
-    spaces.widths(space, arch),
+    _all_hidden(space, arch),
   )
   return params | {'encoder': kept}
 
 
 def _parts(space):
+  if spaces.ranks(space):
+    return ()  # what a rank is worth for each layer nobody has told
   blocks = spaces.layers(space)
   widths = [
     (n, k - 1, k) for n in range(blocks) for k in range(1, space.sizes[n])
