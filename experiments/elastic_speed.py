@@ -23,8 +23,9 @@ from common import command
 FLAGS = flags.FLAGS
 
 flags.DEFINE_enum(
-  'space', 'todm_small', ['todm_small', 'todm'], 'Of which networks.'
-)
+  'space', 'todm_small', ['todm_small', 'todm', 'todm_low_rank'],
+  'Of which networks.',
+)  # fmt: skip
 flags.DEFINE_string('json', None, 'Where the figures go.')
 flags.DEFINE_integer('utterances', 8, 'Utterances a batch.', lower_bound=1)
 flags.DEFINE_integer('frames', 400, 'Input frames of each.', lower_bound=1)
@@ -44,7 +45,9 @@ def measure():
 
   space = spaces.SPACES[FLAGS.space]
   # An encoder: the joiner of a transducer costs the same whatever it is.
-  macro = macros.BY_SPACE[space.name][f'{space.name}_ctc']
+  (macro,) = (
+    m for m in macros.BY_SPACE[space.name].values() if not m.transduces
+  )
   recipe = recipes.Recipe('speed', 1, dropout=0.0, curriculum=())
   elastic = families.elastic(space)
   network = families.elastic_network(space, macro, recipe)

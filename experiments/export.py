@@ -23,7 +23,6 @@ where a package is installed, it hears the split with them.
 
 import os
 import pathlib
-from typing import NamedTuple
 
 from absl import flags
 from common import command, device_flags, run_corpus
@@ -104,109 +103,6 @@ def _lengths():
   return sorted(set(map(int, words)))
 
 
-class Said(NamedTuple):
-  """int16 samples, the labels that are said there, and by whom, or None."""
-
-  samples_n: object
-  labels: object
-  speaker: str | None
-
-
-def _utterances(builder, split, count):
-  """Returns the `Said` of a split, the first `count` of them."""
-  from nasjax.data import corpus
-
-  found = corpus.utterances(builder, split)
-  if count is not None:
-    found = (u for u, _ in zip(found, range(count)))
-  return [Said(u.samples_n, u.labels, u.speaker or None) for u in found]
-
-
-def _features(network, said):
-  return network.frontend.features(
-    [u.samples_n for u in said], [u.speaker for u in said]
-  )
-
-
-def _joined(said, seconds, symbols):
-  """Returns clips of at least so many seconds; what is left over goes.
-
-  Between two utterances stands the border of words, where there is one.
-  """
-  import numpy as np
-
-  from nasjax.data import features
-  from nasjax.decoding import error_rates
-
-  between = np.zeros(0, np.int32)
-  border = error_rates.border(symbols)
-  if border in symbols:
-    between = np.array([symbols.index(border) + 1], np.int32)
-  clips, samples, labels = [], [], []
-  for u in said:
-    samples.append(u.samples_n)
-    labels += [between, u.labels] if labels else [u.labels]
-    if sum(map(len, samples)) >= seconds * features.SAMPLE_RATE:
-      clip = Said(np.concatenate(samples), np.concatenate(labels), None)
-      clips.append(clip)
-      samples, labels = [], []
-  return clips
-
-
-def _rates(network, networks, said):
-  """Returns the error rate of each network on utterances, a dict.
-
-  All of them hear the features of one, `network`.
-  """
-  from common import console
-
-  from nasjax.decoding import error_rates
-
-  refs = [u.labels for u in said]
-  xs, found = _features(network, said), {}
-  for name, one in networks.items():
-    heard = []
-    with console.counter(f'decoding, {name}') as tick:
-      for first in range(0, len(xs), 32):
-        part = xs[first : first + 32]
-        heard += one.hear(part, frames=max(map(len, xs)))
-        tick(len(heard), len(xs))
-    labels = [one.labels for one in heard]
-    edits_k, of = error_rates.edits_by_kind(labels, refs, one.units.fold_v)
-    found[name] = {
-      'rate': float(edits_k.sum() / of),
-      'errors': int(edits_k.sum()),
-      'of': int(of),
-    }
-  return found
-
-
-def _apart(network, exported, said):
-  """Says how far the logits of files are from the network's, a dict each."""
-  import jax
-  import numpy as np
-
-  xs = _features(network, said)
-  len_b = np.array([len(x_tf) for x_tf in xs], np.int32)
-  x_btf = np.zeros((len(xs), len_b.max(), xs[0].shape[1]), np.float32)
-  for x_tf, into_tf in zip(xs, x_btf):
-    into_tf[: len(x_tf)] = x_tf
-  ours_btv, len_b_out = jax.jit(network.module.apply)(
-    {'params': network.params}, x_btf, len_b, network.gates
-  )
-  ours_btv = np.asarray(ours_btv)
-  valid_bt = np.arange(ours_btv.shape[1]) < np.asarray(len_b_out)[:, None]
-  found = {}
-  for name, one in exported.items():
-    theirs_btv, _ = one.logits(x_btf, len_b)
-    found[name] = {
-      'most': float(np.abs(ours_btv - theirs_btv)[valid_bt].max()),
-      'largest_logit': float(np.abs(ours_btv)[valid_bt].max()),
-      'utterances': len(xs),
-    }
-  return found
-
-
 def _threads():
   return FLAGS.threads or sorted({1, len(os.sched_getaffinity(0))})
 
@@ -262,7 +158,7 @@ def run():
   """Writes the files, measures them, says what came out."""
   path, lengths = _check(), _lengths()
   device_flags.cache()
-  from studies import eight_bits, elsewhere
+  from studies import eight_bits, elsewhere, onnx_files
 
   import nasjax
   from nasjax.export import hearing, onnx, rounded
@@ -281,19 +177,19 @@ def run():
     builder = run_corpus.builder(FLAGS.run)
     run_corpus.check(network, builder)
   if FLAGS.int8:
-    spoken = _utterances(builder, 'train', FLAGS.calibration)
-    chosen = _features(network, spoken)
+    spoken = onnx_files.utterances(builder, 'train', FLAGS.calibration)
+    chosen = onnx_files.features(network, spoken)
     paths['int8'] = path.with_name(f'{path.stem}-int8.onnx')
     onnx.save_network(paths['int8'], network, chosen)
     networks['jax, rounded'] = rounded.of(network, chosen)
   exported = {name: hearing.load(where) for name, where in paths.items()}
   said = []
   if builder is not None:
-    said = _utterances(builder, FLAGS.split, FLAGS.utterances)
-  apart = _apart(network, exported, said[:4]) if said else {}
+    said = onnx_files.utterances(builder, FLAGS.split, FLAGS.utterances)
+  apart = onnx_files.apart(network, exported, said[:4]) if said else {}
   sets = {f'{len(said)} utterances of {FLAGS.split}': said}
   if FLAGS.long:
-    clips = _joined(said, FLAGS.long, network.symbols)
+    clips = onnx_files.joined(said, FLAGS.long, network.symbols)
     sets[f'{len(clips)} clips of {FLAGS.long:g} s and more'] = clips
   sets = {what: found for what, found in sets.items() if found}
   tuned = []
@@ -301,7 +197,7 @@ def run():
     place = path.with_name(f'{path.stem}-tuned')
     tuned = eight_bits.lengths(
       network, builder, metric, lengths, FLAGS.fine_tune_lr, (chosen, place),
-      sets, _rates,
+      sets,
     )  # fmt: skip
     paths['tuned'] = path.with_name(f'{path.stem}-tuned.onnx')
     payload = pathlib.Path(eight_bits.best(tuned)['path']).read_bytes()
@@ -316,7 +212,9 @@ def run():
       write = getattr(elsewhere, name)
       written.append(write(network, models, place, recordings, said))
   networks |= exported
-  rates = {what: _rates(network, networks, s) for what, s in sets.items()}
+  rates = {
+    what: onnx_files.rates(networks, s, network) for what, s in sets.items()
+  }
   record = {
     'run': FLAGS.run,
     'network': network.label,

@@ -20,7 +20,7 @@ flags.DEFINE_list(
   'rows',
   ['A1', 'B1', 'D'],
   'Rows of Table 1: A1, networks of the sizes trained alone; A2, A3; B0, B1, '
-  'C, D, E, F, supernets; beside them exits, topk and orthosoftmax.',
+  'C, D, E, F, supernets; beside them exits, topk, orthosoftmax and paths.',
 )
 flags.DEFINE_list(
   'ablation',
@@ -50,7 +50,14 @@ flags.DEFINE_integer(
   'generations', 20, 'Generations of a search.', lower_bound=1
 )
 flags.DEFINE_float(
-  'mutation_rate', 0.2, "Probability that a mutant's digit is drawn anew."
+  'mutation_rate', 0.2, "Probability that a mutant's digit is drawn anew.",
+  lower_bound=0.0, upper_bound=1.0,
+)  # fmt: skip
+flags.DEFINE_string(
+  'metric',
+  None,
+  'Error rate that searches lower and tables tell: wer, where labels spell '
+  'words; that of the labels themselves if not given.',
 )
 flags.DEFINE_bool(
   'int8', False, 'Search and judge with weights rounded to 8 bits.'
@@ -82,7 +89,6 @@ flags.DEFINE_string('json', None, 'Where the numbers of the report go.')
 for _module in corpus_flags, device_flags, training_flags:
   flags.adopt_module_key_flags(_module)
 FLAGS.set_default('space', 'todm_small')
-FLAGS.set_default('loss', 'transducer')
 
 # A study may be added to. Nothing that is there would be another.
 _GROWING = 'rows', 'ablation', 'seeds'

@@ -8,18 +8,23 @@ kept:
 
   OUT/supernets/NAME.json        the networks that nothing beats in both error
                                  and size, and the best of each bin of sizes
+  OUT/supernets/NAME.npz         where networks normalise batches, by what each
+                                 of these does
   OUT/supernets/NAME/            the supernet's checkpoints
   OUT/networks/NAME-ARCH/        a network that was taken from it: weights and
                                  all it needs to hear, a run like others
 """
 
 import dataclasses
+import io
 import json
+import numbers
 import os
 import pathlib
 import secrets
 import shutil
 
+import flax.traverse_util
 import jax
 import numpy as np
 
@@ -88,6 +93,56 @@ def stores(run):
   return found
 
 
+def keep_statistics(run, name, statistics):
+  """Writes down by what networks of a supernet normalise batches.
+
+  Args:
+    run: directory of the study.
+    name: of the supernet.
+    statistics: of networks by architecture, tuples of int, each a nested dict
+      of arrays, for `families.replaced`.
+  """
+  flat = {
+    f'{_digits(arch)}/{path}': leaf
+    for arch, tree in statistics.items()
+    for path, leaf in flax.traverse_util.flatten_dict(tree, sep='/').items()
+  }
+  payload = io.BytesIO()
+  np.savez(payload, **flat)
+  disk.publish(_statistics(run, name), payload.getvalue())
+
+
+def _statistics(run, name):
+  return pathlib.Path(run).expanduser() / 'supernets' / f'{name}.npz'
+
+
+def _digits(arch):
+  return '-'.join(str(int(digit)) for digit in arch)
+
+
+def _own_statistics(run, name, arch):
+  """Returns the statistics of a network that `keep_statistics` was given."""
+  path, first = _statistics(run, name), f'{_digits(arch)}/'
+  try:
+    with np.load(path) as held:
+      own = {
+        key.removeprefix(first): held[key]
+        for key in held.files
+        if key.startswith(first)
+      }
+  except (OSError, ValueError) as e:
+    raise ValueError(
+      f'{path}: {e}; it has by what networks normalise batches: give the '
+      'command of the study again'
+    ) from None
+  if not own:
+    raise ValueError(
+      f'{path} has no statistics of {list(map(int, arch))}; take a network '
+      'that the search kept'
+    )
+  return flax.traverse_util.unflatten_dict(own, sep='/')
+
+
 def best(
   run, max_params=None, max_latency=None, *, way=None, seed=None, frames=FRAMES
 ):
@@ -108,7 +163,12 @@ def best(
 
   Raises:
     ValueError: none is within the bounds; it names the smallest that there is.
+      Or a bound is no number.
   """
+  bounds = {'max_params': max_params, 'max_latency': max_latency}
+  for name, bound in bounds.items():
+    if not (bound is None or isinstance(bound, numbers.Real) and bound > 0):
+      raise ValueError(f'{name} is {bound!r}; want a number above 0, or None')
   rows = [
     (row, store)
     for store in stores(run)
@@ -176,17 +236,18 @@ def taken(run, store, arch):
   """
   space = SPACES[store['space']]
   arch = space.parse(arch)
-  digits = '-'.join(map(str, arch.tolist()))
   final = pathlib.Path(run).expanduser() / 'networks'
-  final /= f'{store["name"]}-{digits}'
+  final /= f'{store["name"]}-{_digits(arch)}'
   if final.is_dir():
     return final
   place = pathlib.Path(run).expanduser() / 'supernets' / store['name']
   epoch, state, _ = checkpoints.last(place)
   macro = families.macro(space, store['macro'])
-  params = families.elastic(space).extract(
-    space, arch, macro, state['params']
-  )  # fmt: skip
+  params = state['params']
+  if families.family(space).statistics:
+    own = _own_statistics(run, store['name'], arch)
+    params = families.replaced(params, own)
+  params = families.elastic(space).extract(space, arch, macro, params)
   kept = portable.read(place)
   about = {
     'space': space.name,

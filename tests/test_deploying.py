@@ -116,6 +116,9 @@ def test_what_no_network_is_within_is_one_line_with_the_smallest(study):
     nasjax.best(out, way='B1', seed=3)
   with pytest.raises(ValueError, match='no supernet that was searched'):
     nasjax.best(out / 'networks')
+  for bound in '3', 0, float('nan'):
+    with pytest.raises(ValueError, match=f'max_latency is {bound!r}; want a'):
+      nasjax.best(out, max_latency=bound)
 
 
 def test_latency_is_a_bound_and_the_best_is_timed_first(study, monkeypatch):

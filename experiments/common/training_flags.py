@@ -297,7 +297,7 @@ def _read_cells(space, path, seeds):
     if not (text + own).strip():
       continue
     try:
-      cell = space.parse(_digits(text))
+      cell = space.parse(digits(text))
       chosen = integers('seeds', tail.split(',')) if own else seeds
     except ValueError as e:
       raise ValueError(
@@ -309,7 +309,7 @@ def _read_cells(space, path, seeds):
   return found
 
 
-def _digits(text):
+def digits(text):
   """Returns the lists or the digits that a line holds."""
   try:
     if text.strip().startswith('['):

@@ -3,9 +3,10 @@
 import pathlib
 
 from common import console
+from studies import onnx_files
 
 
-def lengths(network, builder, metric, epochs_n, lr, calibration, sets, rates):
+def lengths(network, builder, metric, epochs_n, lr, calibration, sets):
   """Trains a network on, in float32 and for eight bits, some lengths each.
 
   Args:
@@ -17,8 +18,6 @@ def lengths(network, builder, metric, epochs_n, lr, calibration, sets, rates):
     calibration: `(features, directory)`: of training utterances, and where the
       runs and their files go.
     sets: utterances by name.
-    rates: of (network, networks by name, utterances), their error rates; all
-      hear what the front end of the first makes.
 
   Returns:
     a dict for each length: `epochs`; `validation`, the lowest error rate of
@@ -68,7 +67,8 @@ def lengths(network, builder, metric, epochs_n, lr, calibration, sets, rates):
           'float32': validation['float32'], 'tuned': validation['int8']
         },
         'rates': {
-          what: rates(network, heard, said) for what, said in sets.items()
+          what: onnx_files.rates(heard, said, network)
+          for what, said in sets.items()
         },
         'path': str(files['tuned']),
         'run': str(runs['int8']),

@@ -176,7 +176,7 @@ def by_formula(study, speech, chip, share):
     rows.append(
       Row(
         way.label, len(study.seeds), seconds(total, chip, share),
-        search if options.students else 0.0, need,
+        search if options.others else 0.0, need,
       )
     )  # fmt: skip
   return rows
@@ -228,7 +228,7 @@ def timed(study, prepared, make):
   for way in study.ways:
     own = _timed(make(way), prepared)
     each = epochs * (own.steps * own.step + 2 * own.judge)
-    search = study.evaluated * own.judge if way.options.students else own.judge
+    search = study.evaluated * own.judge if way.options.others else own.judge
     rows.append(
       Row(way.label, len(study.seeds), each, search, own.bytes, own.compile)
     )

@@ -55,8 +55,16 @@ def _macs(space, macro, arch):
 
 
 def _most(space, count):
-  """Returns the largest count there is; each choice adds to it by itself."""
+  """Returns the largest count there is; each choice adds to it by itself.
+
+  Where networks are parts of others, it adds to the largest.
+  """
+  from nasjax.models import families
+
+  elastic = families.family(space).elastic
   most = [0] * len(space.sizes)
+  if elastic is not None:
+    most = elastic.largest(space).tolist()
   for n, choices in enumerate(space.sizes):
     tried = [[*most[:n], c, *most[n + 1 :]] for c in range(choices)]
     most = max(tried, key=count)

@@ -12,17 +12,22 @@ today. `text` stands inside the file.
 
 import pathlib
 
+from nasjax.export import conformer, nb_asr, st_nas
 from nasjax.export import graph as graph_lib
-from nasjax.export import nb_asr, st_nas
 from nasjax.export import text as text_lib
 from nasjax.export.text import ExportError, UnsupportedError
 from nasjax.models import families
+from nasjax.models.conformer.network import Network as Conformer
 from nasjax.models.nb_asr.network import Network as Cells
 from nasjax.models.st_nas.network import Network as Tdnn
 from nasjax.storage import disk
 
 # How the networks of a family are written down.
-WRITERS = {Cells: nb_asr.write, Tdnn: st_nas.write}
+WRITERS = {
+  Cells: nb_asr.write,
+  Tdnn: st_nas.write,
+  Conformer: conformer.write,
+}
 
 
 def library():
@@ -85,10 +90,12 @@ def save_network(path, network, calibration=None):
   )
 
 
-def model(space, arch, macro, params, speech=None):
-  """Returns the `onnx.ModelProto` that `save` writes in float32."""
-  onnx = library()
-  families.check(space, macro)
+def writer(space):
+  """Returns the entry of `WRITERS` for networks of a space.
+
+  Raises:
+    UnsupportedError: there is none.
+  """
   write = WRITERS.get(families.family(space).Network)
   if write is None:
     able = [n for n, one in families.FAMILIES.items() if one.Network in WRITERS]
@@ -96,6 +103,14 @@ def model(space, arch, macro, params, speech=None):
       f'networks of space {space.name} cannot be written as ONNX yet; those of '
       f'{", ".join(able)} can'
     )
+  return write
+
+
+def model(space, arch, macro, params, speech=None):
+  """Returns the `onnx.ModelProto` that `save` writes in float32."""
+  onnx = library()
+  families.check(space, macro)
+  write = writer(space)
   graph = graph_lib.Graph(onnx, params)
   write(graph, space, arch, macro, families.family(space).ops(space, arch))
   told = text_lib.written(space, arch, macro, speech)

@@ -1,6 +1,6 @@
 """Seconds and memory of an exported network, in a process of its own.
 
-  python -m nasjax.export.timing MODEL FRAMES THREADS RUNS BATCH WARM_UP
+  python -m nasjax.export.timing MODEL FRAMES THREADS RUNS BATCH WARM_UP CLOCK
 
 prints a JSON object. The process has nothing but Python, NumPy and ONNX Runtime
 in it: its memory is what a device of this kind would need.
@@ -15,9 +15,14 @@ import sys
 import time
 
 WARM_UP = 3
+# What tells the time: 'wall', or of 'cpu' what the thread has had of one, for
+# passes of one thread on a machine that does other work beside.
+CLOCKS = {'wall': time.perf_counter, 'cpu': time.thread_time}
 
 
-def measured(path, frames, threads, runs=20, batch=1, warm_up=WARM_UP):
+def measured(
+  path, frames, threads, runs=20, batch=1, warm_up=WARM_UP, clock='wall'
+):
   """Returns what a pass takes, a dict of plain values.
 
   Args:
@@ -26,6 +31,7 @@ def measured(path, frames, threads, runs=20, batch=1, warm_up=WARM_UP):
     threads: that an operator may use.
     runs: timed passes, after some that are not, `warm_up`.
     batch: utterances of a pass.
+    clock: of `CLOCKS`; 'cpu' for one thread alone.
 
   Returns:
     `seconds`, the median of a pass; `seconds_quartiles`; `real_time_factor`,
@@ -36,6 +42,7 @@ def measured(path, frames, threads, runs=20, batch=1, warm_up=WARM_UP):
     ValueError: the process failed; its last line.
   """
   words = [str(n) for n in (path, frames, threads, runs, batch, warm_up)]
+  words.append(clock)
   done = subprocess.run(
     [sys.executable, '-m', __name__, *words],
     capture_output=True,
@@ -46,6 +53,30 @@ def measured(path, frames, threads, runs=20, batch=1, warm_up=WARM_UP):
     lines = done.stderr.strip().splitlines() or ['it told nothing']
     raise ValueError(f'{path} could not be timed: {lines[-1]}')
   return json.loads(done.stdout)
+
+
+def passes(session, frames, width, runs, warm_up, clock='wall', batch=1):
+  """Returns the seconds of each pass, a list.
+
+  Args:
+    session: `onnxruntime.InferenceSession`.
+    frames, width: of an utterance.
+    runs: passes that are timed.
+    warm_up: passes before them, which are not.
+    clock: of `CLOCKS`.
+    batch: utterances of a pass.
+  """
+  import numpy as np
+
+  rng = np.random.default_rng(0)
+  x_btf = rng.standard_normal((batch, frames, width), np.float32)
+  inputs = {'features': x_btf, 'lengths': np.full(batch, frames, np.int64)}
+  now, seconds = CLOCKS[clock], []
+  for _ in range(warm_up + runs):
+    started = now()
+    session.run(None, inputs)
+    seconds.append(now() - started)
+  return seconds[warm_up:]
 
 
 def _peak():
@@ -61,7 +92,7 @@ def _peak():
   return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _main(path, frames, threads, runs, batch, warm_up):
+def _main(path, frames, threads, runs, batch, warm_up, clock):
   import numpy as np
   import onnxruntime
 
@@ -73,20 +104,14 @@ def _main(path, frames, threads, runs, batch, warm_up):
     path, options, providers=['CPUExecutionProvider']
   )
   width = session.get_inputs()[0].shape[-1]
-  rng = np.random.default_rng(0)
-  x_btf = rng.standard_normal((batch, frames, width), np.float32)
-  inputs = {'features': x_btf, 'lengths': np.full(batch, frames, np.int64)}
-  seconds = []
-  for _ in range(warm_up + runs):
-    started = time.perf_counter()
-    session.run(None, inputs)
-    seconds.append(time.perf_counter() - started)
-  low, median, high = np.percentile(seconds[warm_up:], (25, 50, 75)).tolist()
+  seconds = passes(session, frames, width, runs, warm_up, clock, batch)
+  low, median, high = np.percentile(seconds, (25, 50, 75)).tolist()
   found = {
     'batch': batch,
     'frames': frames,
     'threads': threads,
     'runs': runs,
+    'clock': clock,
     'seconds': median,
     'seconds_quartiles': [low, high],
     'real_time_factor': median / (batch * frames / 100),
@@ -97,4 +122,4 @@ def _main(path, frames, threads, runs, batch, warm_up):
 
 
 if __name__ == '__main__':
-  _main(sys.argv[1], *map(int, sys.argv[2:]))
+  _main(sys.argv[1], *map(int, sys.argv[2:7]), sys.argv[7])

@@ -8,9 +8,13 @@ program. (Mapped over members a switch runs every branch.)
 The branches keep nothing for the gradient, which computes the channels between
 the two products again: one product of six more, and the largest arrays of a
 layer less; otherwise each branch would keep its own beside those of all others.
+
+Products may be of low rank, each of two matrices with few numbers between them;
+then a smaller rank is a beginning of a larger one, too.
 """
 
 import functools
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -22,13 +26,58 @@ from nasjax.layers import modules
 from nasjax.layers.custom_vjps import matmul
 
 
+class Factored(NamedTuple):
+  """A width whose products are of low rank.
+
+  Attributes:
+    width: channels between the products.
+    rank: numbers within either product.
+  """
+
+  width: int
+  rank: int
+
+
+def is_one(hidden):
+  """Whether this is one width, not several to choose from."""
+  return isinstance(hidden, int | Factored)
+
+
+class LowRank(nn.Module):
+  """Affine map of each frame by way of `rank` numbers."""
+
+  width: int
+  rank: int
+
+  @nn.compact
+  def __call__(self, x_btk):
+    init = nn.initializers.glorot_uniform()
+    left_kr = self.param('left_kernel', init, (x_btk.shape[-1], self.rank))
+    right_rn = self.param('right_kernel', init, (self.rank, self.width))
+    bias_n = self.param('bias', nn.initializers.zeros, (self.width,))
+    return matmul(matmul(x_btk, left_kr), right_rn) + bias_n[None, None]
+
+
+def affine(width, hidden, name):
+  """Returns a map to `width` channels, of low rank where `hidden` is."""
+  if isinstance(hidden, Factored):
+    return LowRank(width, hidden.rank, name=name)
+  return modules.Dense(width, name=name)
+
+
+def width_of(hidden):
+  """Returns the channels between the products, an int."""
+  return hidden.width if isinstance(hidden, Factored) else hidden
+
+
 class ElasticFeedForward(nn.Module):
   """`ssm.FeedForward` of several widths, with the dropout behind it.
 
   Its parameters are those of the widest; `sliced` gives those of another.
 
   Attributes:
-    widths: channels between the products, increasing.
+    widths: channels between the products, increasing; or `Factored`s, of which
+      the last has both the most channels and the highest rank.
     rate: of dropout at the widest.
     site: of dropout, see `dropout.keep_mask`.
     adaptive: whether narrower ones drop in proportion to their width (TODM,
@@ -47,12 +96,14 @@ class ElasticFeedForward(nn.Module):
     None is the widest, and keeps what it computes for the gradient.
     """
     widths = tuple(self.widths)
-    if list(widths) != sorted(set(widths)) or not widths or widths[0] < 1:
+    least = min(map(_least, widths), default=0)
+    if list(widths) != sorted(set(widths)) or least < 1:
       raise ValueError(f'widths are {widths}; they must increase from 1 on')
     channels, most = x_btc.shape[-1], widths[-1]
     if self.is_initializing():
-      modules.Dense(most, name='into')(x_btc[:1, :1])
-      modules.Dense(channels, name='out')(jnp.zeros((1, 1, most)))
+      affine(width_of(most), most, 'into')(x_btc[:1, :1])
+      between = jnp.zeros((1, 1, width_of(most)))
+      affine(channels, most, 'out')(between)
       return x_btc
     params = {
       name: self.get_variable('params', name) for name in ('into', 'out')
@@ -63,9 +114,32 @@ class ElasticFeedForward(nn.Module):
     return _switch(form, params, x_btc, choice, key)
 
 
+def _least(hidden):
+  return min(hidden) if isinstance(hidden, Factored) else hidden
+
+
 def sliced(params, width):
-  """Returns parameters of a `ssm.FeedForward`, views of the widest one's."""
+  """Returns parameters of a `ssm.FeedForward`, views of the widest one's.
+
+  Args:
+    params: of the widest.
+    width: int, or `Factored`.
+  """
   into, out = params['into'], params['out']
+  if isinstance(width, Factored):
+    width, rank = width
+    return {
+      'into': {
+        'left_kernel': into['left_kernel'][..., :rank],
+        'right_kernel': into['right_kernel'][..., :rank, :width],
+        'bias': into['bias'][..., :width],
+      },
+      'out': {
+        'left_kernel': out['left_kernel'][..., :width, :rank],
+        'right_kernel': out['right_kernel'][..., :rank, :],
+        'bias': out['bias'],
+      },
+    }
   return {
     'into': {
       'kernel': into['kernel'][..., :width], 'bias': into['bias'][..., :width]
@@ -76,18 +150,25 @@ def sliced(params, width):
 
 def _branch(width, rate, site, params, x_btc, key):
   params = sliced(params, width)
-  into, out = params['into'], params['out']
-  y_btw = matmul(x_btc, into['kernel']) + into['bias'][None, None]
-  y_btc = matmul(nn.gelu(y_btw), out['kernel']) + out['bias'][None, None]
+  y_btw = _mapped(params['into'], x_btc)
+  y_btc = _mapped(params['out'], nn.gelu(y_btw))
   return drop.dropout(y_btc, key, site, rate)
+
+
+def _mapped(params, x_btk):
+  if 'kernel' in params:
+    y_btn = matmul(x_btk, params['kernel'])
+  else:
+    y_btn = matmul(matmul(x_btk, params['left_kernel']), params['right_kernel'])
+  return y_btn + params['bias'][None, None]
 
 
 def _branches(form):
   widths, rate, site, adaptive = form
-  most = widths[-1]
+  most = width_of(widths[-1])
   return [
     functools.partial(
-      _branch, width, rate * width / most if adaptive else rate, site
+      _branch, width, rate * width_of(width) / most if adaptive else rate, site
     )
     for width in widths
   ]

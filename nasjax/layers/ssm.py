@@ -281,15 +281,16 @@ class FeedForward(nn.Module):
   """Two products with a GELU between them, of each frame.
 
   Attributes:
-    hidden: channels between them.
+    hidden: channels between them, an int or `elastic.Factored`.
   """
 
-  hidden: int
+  hidden: int | elastic.Factored
 
   @nn.compact
   def __call__(self, x_btc):
-    y_btc = nn.gelu(modules.Dense(self.hidden, name='into')(x_btc))
-    return modules.Dense(x_btc.shape[-1], name='out')(y_btc)
+    width = elastic.width_of(self.hidden)
+    y_btc = nn.gelu(elastic.affine(width, self.hidden, 'into')(x_btc))
+    return elastic.affine(x_btc.shape[-1], self.hidden, 'out')(y_btc)
 
 
 class SSMLayer(nn.Module):
@@ -303,7 +304,7 @@ class SSMLayer(nn.Module):
     adaptive: of `elastic.ElasticFeedForward`.
   """
 
-  hidden: int | tuple[int, ...]
+  hidden: int | tuple
   heads: int = 1
   depth: int = 2
   gate: str = 'none'
@@ -320,7 +321,7 @@ class SSMLayer(nn.Module):
       *(self.heads, self.depth, self.gate, self.states, self.form, self.causal)
     )
     self.norm_ffn = modules.LayerNorm(1e-5)
-    if isinstance(self.hidden, int):
+    if elastic.is_one(self.hidden):
       self.ffn = FeedForward(self.hidden)
     else:
       self.ffn = elastic.ElasticFeedForward(
@@ -346,7 +347,7 @@ class SSMLayer(nn.Module):
       y_btc, state = y_btc
     x_btc = x_btc + drop.dropout(y_btc, key, self.site, self.rate)
     y_btc = self.norm_ffn(x_btc)
-    if isinstance(self.hidden, int):
+    if elastic.is_one(self.hidden):
       y_btc = drop.dropout(self.ffn(y_btc), key, self.site + 1, self.rate)
     else:
       y_btc = self.ffn(y_btc, choice, key)

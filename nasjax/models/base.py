@@ -151,7 +151,8 @@ class Family:
       trained with. Such a network has them among its parameters, so that
       whatever keeps or moves these does so with them, and no gradient reaches
       them; in training, that is with a dropout key, it sows what they become in
-      the collection 'statistics', under the names that they have there.
+      the collection 'statistics', under the names that they have there. They
+      move by a share of the way to a batch's, the macro network's `momentum`.
     eight_bits: whether plain networks round where their precision is 'int8'.
   """
 

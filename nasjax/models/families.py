@@ -15,11 +15,13 @@ from nasjax import kernels, spaces
 from nasjax.models import macros
 from nasjax.models.base import PLAIN, Form, Numbers, nothing
 from nasjax.models.base import Family as Family
+from nasjax.models.conformer import family as conformer
 from nasjax.models.darts_asr import family as darts_asr
 from nasjax.models.nb_asr import family as nb_asr
 from nasjax.models.nb_asr.cell import stack as stack
 from nasjax.models.st_nas import family as st_nas
 from nasjax.models.todm import family as todm
+from nasjax.models.transducer import family as transducer
 
 
 def _of_space(family, name):
@@ -34,8 +36,12 @@ FAMILIES = {
   'st_nas_swbd': st_nas.FAMILY,
   'todm': _of_space(todm.FAMILY, 'todm'),
   'todm_small': _of_space(todm.FAMILY, 'todm_small'),
+  'todm_low_rank': _of_space(todm.FAMILY, 'todm_low_rank'),
+  'transducer': transducer.FAMILY,
   'darts_asr': darts_asr.FAMILY,
   'vgg': darts_asr.VGG,
+  'conformer': _of_space(conformer.FAMILY, 'conformer'),
+  'conformer_small': _of_space(conformer.FAMILY, 'conformer_small'),
 }
 MACROS = {n: m for found in FAMILIES.values() for n, m in found.macros.items()}
 _OURS = tuple(FAMILIES)
@@ -288,11 +294,11 @@ def supernet(space, ops, macro, recipe, mode, twice=False, platform=None):
   """
   macros.check_loss(macro, recipe.loss)
   found = family(space)
-  if found.elastic is not None and found.supernet_gates is nothing:
-    raise ValueError(
-      f'candidates of space {space.name} are not mixed; its networks are parts '
-      'of one another (experiments/todm.py)'
-    )
+  if found.supernet_gates is nothing:
+    why = 'each network has weights of its own'
+    if found.elastic is not None:
+      why = 'its networks are parts of one another (experiments/todm.py)'
+    raise ValueError(f'candidates of space {space.name} are not mixed; {why}')
   kind = kernels.choose(platform)
   if twice and kind == 'native':
     kind = 'twice'

@@ -4,6 +4,7 @@ No JAX is imported here: flags name macro networks before anything is.
 """
 
 import dataclasses
+from typing import ClassVar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -311,8 +312,30 @@ class Plain:
     return dataclasses.replace(self, outputs=outputs)
 
 
+class _Stacked:
+  """What networks have in common that put `stacked` frames into one."""
+
+  @property
+  def channels(self):
+    """Channels of the layers."""
+    return (self.width,)
+
+  @property
+  def reduction(self):
+    """Input frames for each output frame."""
+    return self.stacked
+
+  def output_frames(self, frames):
+    """Frames of the output for `frames` (int or array) of the input."""
+    return -(-frames // self.stacked)
+
+  def with_outputs(self, outputs):
+    """The same network with another output alphabet."""
+    return dataclasses.replace(self, outputs=outputs)
+
+
 @dataclasses.dataclass(frozen=True)
-class Todm:
+class Todm(_Stacked):
   """The numbers of an encoder of TODM, with or without a transducer behind it.
 
   Attributes:
@@ -378,6 +401,114 @@ class Todm:
     behind = 1 + (self.predictor_depth + 3 if self.transduces else 0)
     return (not self.padded) + self.blocks + behind
 
+
+@dataclasses.dataclass(frozen=True)
+class Transducer(_Stacked):
+  """The numbers of a transducer whose predictor and joiner are searched.
+
+  Attributes:
+    name: what tables call it.
+    blocks: layers of the encoder.
+    hidden: of the feed-forward part of each.
+    width: channels of every layer.
+    joined: numbers that encoder and predictor have for each other.
+    stacked: input frames that become one.
+    depth, states, causal: of its layers (`layers.ssm`).
+    outputs: symbols, one of which (0) is the blank.
+    features: input channels.
+  """
+
+  name: str
+  blocks: int = 6
+  hidden: int = 256
+  width: int = 64
+  joined: int = 128
+  stacked: int = 4
+  depth: int = 2
+  states: int = 16
+  causal: bool = False
+  outputs: int = 49
+  features: int = 80
+  transduces: ClassVar[bool] = True
+
+  def __post_init__(self):
+    sizes = (self.blocks, self.hidden, self.width, self.joined, self.stacked)
+    sizes += (self.depth, self.outputs, self.features)
+    if min(sizes) < 1 or self.states < 2:
+      raise ValueError(f'macro {self.name}: a size is below 1 in {self}')
+
+  @property
+  def layers(self):
+    """Layers with weights: a block counts once, a predictor three times.
+
+    What brings frames to the channels, blocks, what leaves the encoder; the
+    embedding, one layer and what leaves the predictor; and the joiner.
+    """
+    return 1 + self.blocks + 1 + 3 + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Conformer:
+  """The numbers of a conformer-like encoder, beside its layers.
+
+  Attributes:
+    name: what tables call it.
+    blocks: layers of the largest.
+    width: channels between layers.
+    head: channels of a head of attention, even.
+    stacked: input frames that become one before the first layer; an encoder
+      halves them once more.
+    attention: what frames see of each other: 'full'; to stream 'causal', no
+      later frame, or 'chunked', no later chunk. Convolutions of the latter two
+      read no later frame.
+    chunk: frames of the output in a chunk.
+    left: chunks before its own that a frame sees.
+    outputs: symbols, one of which (0) is the CTC blank.
+    features: input channels.
+    epsilon: of the normalisations.
+    momentum: weight of a batch in their running statistics.
+  """
+
+  name: str
+  blocks: int = 12
+  width: int = 256
+  head: int = 16
+  stacked: int = 2
+  attention: str = 'full'
+  chunk: int = 16
+  left: int = 4
+  outputs: int = 49
+  features: int = 80
+  epsilon: float = 1e-5
+  momentum: float = 0.1
+
+  def __post_init__(self):
+    sizes = (self.blocks, self.width, self.head, self.stacked, self.chunk)
+    if min(*sizes, self.outputs, self.features) < 1 or self.left < 0:
+      raise ValueError(f'macro {self.name}: a size is below 1 in {self}')
+    if self.head % 2:
+      raise ValueError(
+        f'macro {self.name}: heads have {self.head} channels; want an even '
+        'number'
+      )
+    if self.attention not in ('full', 'causal', 'chunked'):
+      raise ValueError(
+        f'macro {self.name}: attention is {self.attention!r}; it must be full, '
+        'causal or chunked'
+      )
+    if not 0 < self.momentum <= 1:
+      raise ValueError(f'macro {self.name}: momentum is {self.momentum}')
+
+  @property
+  def streams(self):
+    """Whether no output waits for more than its chunk."""
+    return self.attention != 'full'
+
+  @property
+  def layers(self):
+    """Layers with weights of the largest network; a block counts once."""
+    return 1 + self.blocks + 1
+
   @property
   def channels(self):
     """Channels of the layers."""
@@ -386,11 +517,13 @@ class Todm:
   @property
   def reduction(self):
     """Input frames for each output frame."""
-    return self.stacked
+    return 2 * self.stacked
 
   def output_frames(self, frames):
     """Frames of the output for `frames` (int or array) of the input."""
-    return -(-frames // self.stacked)
+    for stride in (self.stacked, 2):
+      frames = -(-frames // stride)
+    return frames
 
   def with_outputs(self, outputs):
     """The same network with another output alphabet."""
@@ -419,6 +552,28 @@ TODM_SMALL = Todm(
 TODM_SMALL_CTC = dataclasses.replace(
   TODM_SMALL, name='todm_small_ctc', predictor='none'
 )
+
+# The encoder of TODM_SMALL at its widest.
+TRANSDUCER = Transducer('transducer')
+TRANSDUCER_TINY = Transducer(
+  'transducer_tiny', blocks=1, hidden=16, width=16, joined=16, depth=1, states=4
+)
+# Sizes of a Conformer of 10 to 30 M parameters, and for two cores; each also to
+# stream, with chunks of 640 ms.
+CONFORMER = Conformer('conformer')
+CONFORMER_SMALL = Conformer('conformer_small', blocks=4, width=64, head=8)
+
+
+def _streaming(*sizes):
+  """Returns sizes by name, each also causal and in chunks."""
+  found = {}
+  for size in sizes:
+    found[size.name] = size
+    for mode in ('causal', 'chunked'):
+      name = f'{size.name}_{mode}'
+      found[name] = dataclasses.replace(size, name=name, attention=mode)
+  return found
+
 
 # 83 features: 80 energies and three of pitch, as in the paper. Sizes without
 # pitch, and sizes for two cores: few channels, planes of a quarter.
@@ -457,10 +612,14 @@ BY_SPACE = {
   'st_nas_swbd': _TDNNS,
   'todm': {m.name: m for m in (TODM, TODM_CTC)},
   'todm_small': {m.name: m for m in (TODM_SMALL, TODM_SMALL_CTC)},
+  'todm_low_rank': {m.name: m for m in (TODM_SMALL, TODM_SMALL_CTC)},
+  'transducer': {m.name: m for m in (TRANSDUCER, TRANSDUCER_TINY)},
   'darts_asr': _planes(
     DARTS_ASR, DARTS_ASR_CONV3, DARTS_ASR_QUICK, DARTS_ASR_TINY
   ),
   'vgg': _planes(VGG, VGG_QUICK, VGG_TINY),
+  'conformer': _streaming(CONFORMER),
+  'conformer_small': _streaming(CONFORMER_SMALL),
 }
 # And which of them launchers take, where that is not the first.
 DEFAULTS = {

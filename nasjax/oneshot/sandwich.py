@@ -63,6 +63,9 @@ class Options:
     selection: 'drawn'; or of `selection.METHODS`: students between the smallest
       and the largest are those of the best parts, in equal steps of parameters.
     selection_rate: by how much scores of parts move an epoch.
+    paths: whether a step is of one network, drawn anew, every choice equally
+      likely, that sees the whole batch (Guo et al. 2020, "Single Path
+      One-Shot"): no largest one, and no students.
   """
 
   students: int = 3
@@ -78,6 +81,7 @@ class Options:
   head_weight: float = 0.3
   selection: str = 'drawn'
   selection_rate: float = 1.0
+  paths: bool = False
 
   def __post_init__(self):
     checks = {
@@ -106,6 +110,17 @@ class Options:
         f'{self.students}: there is none between the smallest and the largest'
       )
 
+    if self.paths and (self.students or self.heads != 'none'):
+      raise ValueError(
+        f'paths goes without others: want students=0 and heads={HEADS[0]!r}, '
+        f'not {self.students} and {self.heads!r}'
+      )
+
+  @property
+  def others(self):
+    """How many networks of a step are not the largest: students, or a path."""
+    return 1 if self.paths else self.students
+
   @property
   def selects(self):
     """Whether scores choose the middle-sized networks."""
@@ -122,7 +137,8 @@ _ALPHA = dataclasses.replace(_ADAPTIVE, distil=criterion.Distillation('alpha'))
 # Rows of table 1, each what the one above has and one thing more; A1 is
 # networks trained alone. A2 and A3 train the largest one, with heads. What is
 # called exits are networks that end early (Wang et al. 2025, "Splitformer");
-# topk and orthosoftmax choose their networks (`selection`) at equal updates.
+# topk and orthosoftmax choose their networks (`selection`) at equal updates;
+# paths draws one a step, and trains no largest.
 ROWS = {
   'A2': Options(students=0, heads='ctc'),
   'A3': Options(students=0, heads='own'),
@@ -135,6 +151,7 @@ ROWS = {
   'exits': Options(students=0, heads='own', head_weight=1.0),
   'topk': dataclasses.replace(_ADAPTIVE, selection='topk'),
   'orthosoftmax': dataclasses.replace(_ADAPTIVE, selection='orthosoftmax'),
+  'paths': Options(students=0, paths=True),
 }
 
 
@@ -161,12 +178,15 @@ def multiply_accumulates(training, frames=200):
   space, macro = training.space, training.macro
   count = families.family(space).macs or counting.macs
   macs = functools.partial(count, space, macro=macro, frames=frames)
-  total = float(macs(training.largest))
-  if training.options.students:
-    total += macs(training.smallest) / SHARE
+  students = training.options.students
+  if training.options.others:
     drawn = training.drawn(np.random.default_rng(0), 300)
     mean = np.mean([macs(arch) for arch in drawn])
-    total += (training.options.students - 1) * mean / SHARE
+  if training.options.paths:
+    return float(mean)
+  total = float(macs(training.largest))
+  if students:
+    total += (macs(training.smallest) + (students - 1) * mean) / SHARE
   return total
 
 
@@ -314,6 +334,8 @@ class Training:
   def describe(self):
     """Returns it as plain values, for JSON."""
     options = dataclasses.asdict(self.options)
+    if not self.options.paths:
+      del options['paths']  # Names are older than it.
     if self.options.distil is not None:
       options['distil'] = self.options.distil._asdict()
     return {

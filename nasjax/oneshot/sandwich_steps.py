@@ -52,7 +52,7 @@ class Log(NamedTuple):
   """What a step tells.
 
   Attributes:
-    loss: of the largest network.
+    loss: of the network that sees the whole batch, the largest or a path.
     loss_n: of students.
     apart_n: how far each of these is from it (of alpha-divergences: what trains
       them); 0 where nobody asks.
@@ -71,8 +71,9 @@ def make_gradients(training):
 
   Returns:
     function of (params, batch, gates_n, key, weight, constants) that returns
-    grads and a `Log`: gates_n are those of the students, stacked; `key` is
-    that of dropout, or None for none; `weight` that of the distillation.
+    grads and a `Log`: gates_n are those of the students, stacked, or of a path;
+    `key` is that of dropout, or None for none; `weight` that of the
+    distillation.
   """
   recipe, options, exits = training.recipe, training.options, training.exits
   network = training.network()
@@ -90,8 +91,8 @@ def make_gradients(training):
   def loss_of(held, outputs, batch, constants):
     return held.loss(outputs, batch, constants, recipe, network.kernels, None)
 
-  def largest(params, batch, key, constants):
-    outputs, inner = apply(params, batch, whole, key)
+  def largest(params, batch, gates, key, constants):
+    outputs, inner = apply(params, batch, gates, key)
     loss = total = loss_of(held, outputs, batch, constants)
     for one in inner:
       told = criterion.frames(one) if options.heads == 'ctc' else one
@@ -123,8 +124,11 @@ def make_gradients(training):
       # Of a row the largest network and its student see the same.
       x_btf = augmentation.masked(batch.x_btf, batch.len_b, key, recipe)
       batch = batch._replace(x_btf=x_btf)
+    first = whole
+    if options.paths:
+      first = jax.tree.map(lambda leaf: leaf[0], gates_n)
     (_, (loss, teacher)), grads = jax.value_and_grad(largest, has_aux=True)(
-      params, batch, key, constants
+      params, batch, first, key, constants
     )
     pull_1u = pull(params, grads)[None]
     if not options.students:
@@ -188,7 +192,12 @@ def make_step(training, late=False):
 
   def step(state, batch, gates_n, lr, weight, constants=None):
     key = jax.random.wrap_key_data(state.key, impl='threefry2x32')
-    draws = training.recipe.dropout or masks(training.recipe)
+    # Networks that keep statistics take a key for the word that they train.
+    draws = (
+      training.recipe.dropout
+      or masks(training.recipe)
+      or families.family(training.space).statistics
+    )
     key = dropout.step_key(key, state.step) if draws else None
     grads, log = gradients(state.params, batch, gates_n, key, weight, constants)
     pair, decay = optimiser(training, late, lr)
@@ -210,6 +219,43 @@ def make_step(training, late=False):
     return state, log
 
   return step
+
+
+def make_statistics(training, buckets):
+  """Returns what finds the statistics of a network of the shared weights.
+
+  Those are the means, over batches that it hears in training, of the moments
+  that it normalises by (Guo et al. 2020, "Single Path One-Shot"): of networks
+  that share weights, each has statistics of its own.
+
+  Returns:
+    function of (params, gates, data, plan) that returns those of the plan's
+    batches, for `families.replaced`; nothing is dropped.
+  """
+  recipe = dataclasses.replace(training.recipe, dropout=0.0)
+  network = dataclasses.replace(training, recipe=recipe).network()
+  share = training.macro.momentum
+
+  def batch_moments(new, old):
+    # A step moves a statistic by a share of the way to a batch's.
+    return old + (new - old) / share
+
+  def statistics(params, gates, data, plan):
+    def heard(bucket, index_b):
+      batch = batches.gather(data, index_b[: bucket.batch], bucket)
+      given = batch.x_btf, batch.len_b, gates, jnp.zeros(2, jnp.uint32)
+      inputs = families.inputs(network, batch)
+      return families.observed(network, params, *given, *inputs)[1]
+
+    seen_s = lax.map(
+      lambda s: steps_lib.over_buckets(buckets, plan, s, heard),
+      jnp.arange(len(plan.bucket_s)),
+    )
+    mean = jax.tree.map(lambda leaf: leaf.mean(0), seen_s)
+    old = families.replaced(mean, params)
+    return jax.tree.map(batch_moments, mean, old)
+
+  return statistics
 
 
 def make_pass(training, buckets, late=False):

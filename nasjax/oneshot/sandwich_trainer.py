@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from nasjax.data import batching
+from nasjax.decoding import error_rates, metrics
 from nasjax.losses import criterion
-from nasjax.models import common
+from nasjax.models import common, families
 from nasjax.oneshot import rounding, sandwich_steps, selection
 from nasjax.training import fitting, population, recipes
 
@@ -18,6 +19,8 @@ _SCALARS = (
   'train_loss', 'smallest_loss', 'drawn_loss', 'apart', 'val_loss', 'val_error',
   'smallest_val_loss', 'smallest_val_error', 'lr', 'weight', 'seconds', 'steps',
 )  # fmt: skip
+# Batches that a network's statistics are of.
+_HEARD = 8
 
 
 @functools.lru_cache(maxsize=16)
@@ -32,6 +35,11 @@ def _train(training, buckets, late):
 def _evaluate(training, buckets):
   network = training.network()
   return jax.jit(population.make_eval_pass(network, training.recipe, buckets))
+
+
+@functools.lru_cache(maxsize=16)
+def _statistics(training, buckets):
+  return jax.jit(sandwich_steps.make_statistics(training, buckets))
 
 
 class SupernetTrainer:
@@ -60,6 +68,9 @@ class SupernetTrainer:
     self._train_early = _train(same, buckets, False)
     self._train_late = _train(same, buckets, True)
     self._evaluate = _evaluate(same, prepared.buckets)
+    self._statistics = None
+    if families.family(training.space).statistics:
+      self._statistics = _statistics(same, buckets)
     self.steps = len(self._plan(1).bucket_s)
     self.elastic = training.elastic
     copies = 4 + (2 if training.options.late else 0)
@@ -92,7 +103,7 @@ class SupernetTrainer:
       )
     key = jax.random.fold_in(jax.random.key(training.seed), 1)
     history = {name: np.full(recipe.epochs, np.nan) for name in _SCALARS}
-    if options.students:
+    if options.others:
       shape = (recipe.epochs, *self.archs(1).shape)
       history['archs'] = np.full(shape, -1, np.int8)
     if options.selects:
@@ -143,9 +154,12 @@ class SupernetTrainer:
     )
 
   def archs(self, epoch):
-    """Returns the students of each step of an epoch, int8 [steps, n, d]."""
+    """Returns the students of each step of an epoch, int8 [steps, n, d].
+
+    Or its path.
+    """
     training = self.training
-    count = training.options.students
+    count = training.options.others
     shape = (self.steps, count, len(training.space.fields))
     if not count:
       return np.zeros(shape, np.int8)
@@ -153,7 +167,8 @@ class SupernetTrainer:
       return np.broadcast_to(self._selected(epoch), shape)
     rng = np.random.default_rng([training.seed, epoch])
     drawn = training.drawn(rng, self.steps * count).reshape(shape)
-    drawn[:, 0] = training.smallest
+    if not training.options.paths:
+      drawn[:, 0] = training.smallest
     return drawn
 
   def scores(self, epoch=None):
@@ -236,7 +251,7 @@ class SupernetTrainer:
       'weight': weight,
       'steps': float(state.step),
     }
-    if self.training.options.students:
+    if self.training.options.others:
       values['archs'] = archs
     if self.training.options.selects:
       values['scores'] = self._moved(epoch, archs[0], np.asarray(log.pull_nu))
@@ -265,7 +280,7 @@ class SupernetTrainer:
 
   # What the networks are worth.
 
-  def evaluate(self, archs, split='validation', int8=False):
+  def evaluate(self, archs, split='validation', int8=False, metric=None):
     """Returns the error rate of networks of the shared weights.
 
     All run in one program, which is compiled once.
@@ -275,13 +290,15 @@ class SupernetTrainer:
       split: 'validation' or 'test'.
       int8: whether their weights are rounded (`rounding.fake_quantised`), each
         network's by its own scales.
+      metric: name of the error rate, a key of `metrics.METRICS`; None for what
+        decides.
 
     Returns:
-      error_n, float64, by the metric that decides.
+      error_n, float64.
     """
-    return self._scores(archs, split, int8)[1]
+    return self._scores(archs, split, int8, metric)[1]
 
-  def _scores(self, archs, split, int8=False):
+  def _scores(self, archs, split, int8=False, metric=None):
     prepared = self.prepared
     if split not in prepared.eval_plans:
       raise ValueError(
@@ -289,7 +306,7 @@ class SupernetTrainer:
       )
     plan, steps = prepared.eval_plans[split], prepared.eval_steps[split]
     refs, fold_v = prepared.refs[split], prepared.units.fold_v
-    params = jax.tree.map(lambda leaf: leaf[None], self.state.params)
+    params = self.state.params
     host = jax.device_get(self.state.params) if int8 else None
     rounded = rounding.fake_quantised(host) if int8 else None
     shared = (
@@ -301,18 +318,46 @@ class SupernetTrainer:
       gates = self._gates(arch[None])
       if int8:
         own = rounding.fake_quantised(self.extract(arch, host))
-        params = jax.tree.map(
-          lambda leaf: leaf[None],
-          self._on_device(rounding.planted(rounded, own)),
-        )
+        params = self._on_device(rounding.planted(rounded, own))
       loss_ps, count_ps, *hyps = self._evaluate(
-        params, self._on_device(gates), *shared, self.constants
+        jax.tree.map(lambda leaf: leaf[None], self._with_own(params, arch)),
+        *(self._on_device(gates), *shared, self.constants),
       )
       hyps = population.labels_of(*hyps, plan)
-      error_p = self.criterion.score(*hyps, refs, fold_v)
+      if metric is None:
+        error = self.criterion.score(*hyps, refs, fold_v)[0]
+      else:
+        said = error_rates.unpad(*(one_p[0] for one_p in hyps))
+        error = metrics.METRICS[metric](said, refs, prepared.units).rate
       loss_p = population.mean_losses(loss_ps, count_ps, steps)
-      found.append((loss_p[0], error_p[0]))
+      found.append((loss_p[0], error))
     return np.array(found, np.float64).reshape(-1, 2).T
+
+  def _with_own(self, params, arch):
+    """Returns the shared weights with the statistics of one of its networks."""
+    if self._statistics is None:
+      return params
+    return families.replaced(params, self._heard(params, arch))
+
+  def _heard(self, params, arch):
+    plan = jax.tree.map(lambda leaf: leaf[:_HEARD], self._plan(1))
+    gates = self.elastic.gates(self.training.space, arch)
+    gates, plan = self._on_device((gates, plan))
+    return self._statistics(params, gates, self.prepared.train.example(), plan)
+
+  def statistics(self, arch):
+    """Returns what an architecture normalises batches by.
+
+    Args:
+      arch: int8.
+
+    Returns:
+      tree of NumPy arrays, some of those of the largest network's parameters
+      (`families.replaced`); None where networks have no statistics.
+    """
+    if self._statistics is None:
+      return None
+    return jax.device_get(self._heard(self.state.params, arch))
 
   def programs_compiled(self):
     """Returns how many programs evaluate networks so far: at most one."""
@@ -323,15 +368,16 @@ class SupernetTrainer:
 
     Args:
       arch: in any form that the space reads.
-      params: of the largest network; those of the state, on the host, if not
-        given.
+      params: of the largest network, on the host; those of the state, with
+        the statistics of this network where there are any, if not given.
 
     Returns:
       tree of NumPy arrays, views of the largest network's.
     """
     training = self.training
-    params = jax.device_get(self.state.params) if params is None else params
     arch_d = training.space.parse(arch)
+    if params is None:
+      params = jax.device_get(self._with_own(self.state.params, arch_d))
     return self.elastic.extract(training.space, arch_d, training.macro, params)
 
 

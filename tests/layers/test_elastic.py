@@ -12,6 +12,7 @@ from nasjax.models.todm import network
 from nasjax.programs import costs
 
 WIDTHS = 4, 8, 16
+RANKED = tuple(elastic.Factored(w, rank) for w in (4, 8) for rank in (1, 3))
 
 
 def speech(frames=9, channels=6):
@@ -20,16 +21,16 @@ def speech(frames=9, channels=6):
 
 
 @functools.cache
-def feed_forward():
-  params = jax.jit(elastic.ElasticFeedForward(WIDTHS).init)(
+def feed_forward(widths=WIDTHS):
+  params = jax.jit(elastic.ElasticFeedForward(widths).init)(
     jax.random.key(0), speech(), 0
   )
   return jax.tree.map(lambda p: p + 0.1, params)['params']
 
 
-@functools.partial(jax.jit, static_argnames='rate')
-def value_and_grads(params, x_btc, choice, key=None, rate=0.0):
-  module = elastic.ElasticFeedForward(WIDTHS, rate)
+@functools.partial(jax.jit, static_argnames=('rate', 'widths'))
+def value_and_grads(params, x_btc, choice, key=None, rate=0.0, widths=WIDTHS):
+  module = elastic.ElasticFeedForward(widths, rate)
 
   def total(params, x_btc):
     y_btc = module.apply({'params': params}, x_btc, choice, key)
@@ -39,12 +40,18 @@ def value_and_grads(params, x_btc, choice, key=None, rate=0.0):
 
 
 @pytest.mark.parametrize(
-  'choice', [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))]
+  'widths, choice',
+  [
+    (WIDTHS, 0),
+    (RANKED, 1),
+    *(pytest.param(WIDTHS, n, marks=pytest.mark.slow) for n in (1, 2)),
+    *(pytest.param(RANKED, n, marks=pytest.mark.slow) for n in (0, 2, 3)),
+  ],
 )
-def test_a_width_is_a_network_cut_to_size(choice):
-  x_btc, params = speech(), feed_forward()
-  width = WIDTHS[choice]
-  (grads, dx_btc), y_btc = value_and_grads(params, x_btc, choice)
+def test_a_width_is_a_network_cut_to_size(widths, choice):
+  x_btc, params = speech(), feed_forward(widths)
+  width = widths[choice]
+  (grads, dx_btc), y_btc = value_and_grads(params, x_btc, choice, widths=widths)
   alone = ssm.FeedForward(width)
 
   @jax.jit
@@ -62,12 +69,27 @@ def test_a_width_is_a_network_cut_to_size(choice):
   found = jax.tree.leaves(elastic.sliced(grads, width))
   for one, other in zip(found, jax.tree.leaves(cut_grads)):
     np.testing.assert_allclose(one, other, atol=1e-5)
-  assert (grads['into']['kernel'][:, width:] == 0).all()
-  assert (grads['out']['kernel'][width:] == 0).all()
+  if widths is WIDTHS:
+    assert (grads['into']['kernel'][:, width:] == 0).all()
+    assert (grads['out']['kernel'][width:] == 0).all()
+  else:
+    width, rank = width
+    into, out = grads['into'], grads['out']
+    assert (into['left_kernel'][:, rank:] == 0).all()
+    assert (into['right_kernel'][:, width:] == 0).all()
+    assert (into['right_kernel'][rank:] == 0).all()
+    assert (out['left_kernel'][width:] == 0).all()
+    assert (out['right_kernel'][rank:] == 0).all()
 
 
-def test_narrow_widths_multiply_less():
-  module, params = elastic.ElasticFeedForward(WIDTHS), feed_forward()
+@pytest.mark.parametrize(
+  'widths, factors',
+  # Per channel of what comes in: whole products have the width; of low rank
+  # there are `rank` there, and as many a channel between them.
+  [(WIDTHS, WIDTHS), (RANKED, [rank * (6 + w) / 6 for w, rank in RANKED])],
+)
+def test_narrow_widths_multiply_less(widths, factors):
+  module, params = elastic.ElasticFeedForward(widths), feed_forward(widths)
   x_btc = speech()
 
   def total(params, x_btc, choice):
@@ -85,7 +107,12 @@ def test_narrow_widths_multiply_less():
       costs.flops(jax.extend.core.jaxpr_as_fun(branch), *branch.in_avals)
       for branch in branches
     ]
-    assert counted == [products * node * width for width in WIDTHS]
+    expected = [products * node * factor for factor in factors]
+    if widths is RANKED and products == 5:
+      # What is between the second product's matrices comes again, too.
+      again = [node * rank * width / 6 for width, rank in RANKED]
+      expected = np.add(expected, again)
+    np.testing.assert_allclose(counted, expected, rtol=1e-12)
 
 
 def _equations(jaxpr):
@@ -105,7 +132,13 @@ def test_dropout_falls_with_the_width():
     assert abs(dropped - 0.4 * width / WIDTHS[-1]) < 0.03
 
 
-@pytest.mark.parametrize('widths', [(8, 4), (4, 4), (), (0, 4)])
+@pytest.mark.parametrize(
+  'widths',
+  [
+    (8, 4), (4, 4), (), (0, 4),
+    (elastic.Factored(4, 2), elastic.Factored(4, 1)), (elastic.Factored(4, 0),),
+  ],
+)  # fmt: skip
 def test_bad_widths_are_named(widths):
   with pytest.raises(ValueError, match='widths are'):
     jax.eval_shape(

@@ -1,5 +1,7 @@
 """Tests of nasjax/models/todm/family.py: transducers as a family."""
 
+import contextlib
+import functools
 import math
 
 import jax
@@ -35,6 +37,33 @@ def _registered():
 def test_parameters_are_those_of_the_paper(arch, millions):
   counted = cost.params(spaces.TODM, arch, macros.TODM)
   assert round(counted / 1e6, 2) == millions
+
+
+# Of the same two layers, products of low rank.
+RANKED = todm.elastic('ranked_todm', 2, (4, 8), (2, 1), (1, 3))
+
+
+@contextlib.contextmanager
+def ranked():
+  families.add(RANKED, families.family(SPACE))
+  yield
+  for names in (spaces.SPACES, macros.BY_SPACE, families.FAMILIES):
+    del names[RANKED.name]
+
+
+def test_ranks_make_networks_with_fewer_weights():
+  with ranked():
+    ops = families.family(RANKED).ops
+    assert ops(RANKED, [0, 1, 1, 0]) == ('4r3', '8r3')
+    for arch in ([0, 1, 1, 0], [1, 0, 0, 1]):
+      found = cost.params(RANKED, arch, tiny_todm.CTC)
+      assert found == counted(RANKED, arch, tiny_todm.CTC)
+      assert cost.macs(RANKED, arch, tiny_todm.CTC, 12) > 0
+    # Of two layers of 8 channels each product has 2 (8 + width) fewer.
+    few, many = (
+      cost.params(RANKED, [0, 1, rank, 0], tiny_todm.CTC) for rank in (0, 1)
+    )
+    assert many - few == 2 * 2 * ((8 + 4) + (8 + 8))
 
 
 def counted(space, arch, macro):
@@ -206,3 +235,37 @@ def test_the_elastic_network_is_made_of_the_others():
   view = cut['encoder']['layer0']['ffn']['into']['kernel']
   assert view.shape == (8, 4) and view.base is not None
   np.testing.assert_array_equal(view, kernel[:, :4])
+
+
+@pytest.mark.slow
+def test_networks_of_low_rank_are_parts_of_the_largest():
+  macro, recipe = tiny_todm.CTC, tiny_todm.CTC_RECIPE
+  with ranked():
+    elastic = families.elastic(RANKED)
+    network = families.elastic_network(RANKED, macro, recipe)
+    params = jax.jit(lambda key: common.initial_params(network, key, None))(
+      jax.random.key(0)
+    )
+    params = jax.tree.map(lambda p: p + 0.05, params)
+    x_btf = np.random.default_rng(0).normal(size=(2, 8, 8)).astype(np.float32)
+    len_b = np.array([8, 5])
+
+    def total(network, params, gates):
+      logits_btv, _ = network.apply({'params': params}, x_btf, len_b, gates)
+      return jnp.sin(logits_btv).sum(), logits_btv
+
+    run = jax.jit(jax.grad(total, 1, has_aux=True), static_argnums=0)
+    for arch in ([0, 1, 0, 0], [1, 0, 1, 1]):
+      gates = elastic.gates(RANKED, arch)
+      grads, logits_btv = run(network, params, gates)
+      own = elastic.extract(RANKED, arch, macro, params)
+      alone = families.single(RANKED, arch, macro)
+      own_grads, own_btv = run(alone, own, ())
+      np.testing.assert_allclose(logits_btv, own_btv, atol=1e-5)
+      jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
+        elastic.extract(RANKED, arch, macro, grads),
+        own_grads,
+      )
+    # One program for all of the elastic one, and each alone.
+    assert run._cache_size() == 3

@@ -37,6 +37,22 @@ def test_widths_of_dropped_layers_make_no_difference():
   assert space.key([0, 1, 1, 1]) == space.key([0, 0, 0, 1])
 
 
+def test_a_rank_is_a_further_decision():
+  space = todm.elastic('tiny', 2, (2, 4), (2, 1), (1, 3))
+  assert space.fields == ('width1', 'width2', 'rank', 'depth')
+  assert todm.layers(space) == 2 and todm.ranks(space) == (1, 3)
+  archs = space.enumerate()
+  assert len(set(space.keys(archs))) == todm.networks(space) == 2 * (4 + 2)
+  assert todm.rank(space, [0, 1, 1, 0]) == 3
+  assert todm.widths(space, [0, 1, 1, 1]) == (2,)
+  assert space.key([0, 1, 1, 1]) == space.key([0, 0, 1, 1])
+  assert space.key([0, 0, 1, 1]) != space.key([0, 0, 0, 1])
+  assert todm.canonical(space, [0, 1, 1, 1]).tolist() == [0, 0, 1, 1]
+  assert todm.largest(space).tolist() == [1, 1, 1, 0]
+  assert todm.smallest(space).tolist() == [0, 0, 0, 1]
+  assert todm.rank(spaces.TODM, todm.largest(spaces.TODM)) is None
+
+
 def test_it_is_drawn_from_and_read_by_names():
   import jax
 
@@ -51,6 +67,7 @@ def test_it_is_drawn_from_and_read_by_names():
   [
     ((2, (4, 2), (2, 1)), 'widths are (4, 2)'),
     ((2, (2, 4), (1, 2)), 'depths are (1, 2)'),
+    ((2, (2, 4), (2, 1), (3, 1)), 'ranks are (3, 1)'),
     ((3, (2, 4), (2, 1)), 'from 3 layers'),
     ((2, (2, 4), (2, 0)), 'at least 1'),
   ],

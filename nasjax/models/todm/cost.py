@@ -1,5 +1,7 @@
 """What transducers with state-space encoders cost, by formula."""
 
+from nasjax.layers import elastic
+
 
 def params(network, features):
   """Counts trainable parameters of a `network.Transducer`, by its parts.
@@ -27,7 +29,15 @@ def dense(inputs, outputs):
 
 
 def feed_forward(channels, hidden):
-  return dense(channels, hidden) + dense(hidden, channels)
+  biases = channels + elastic.width_of(hidden)
+  return biases + feed_forward_macs(channels, hidden)
+
+
+def feed_forward_macs(channels, hidden):
+  """Counts those of a frame, as many as there are factors."""
+  if isinstance(hidden, elastic.Factored):
+    return 2 * hidden.rank * (channels + hidden.width)
+  return 2 * channels * hidden
 
 
 def ssm(channels, states, causal=False):
@@ -54,7 +64,7 @@ def layer(encoder, hidden):
   An elastic one, with several hidden widths, has the parameters of the widest.
   """
   channels = encoder.channels
-  hidden = hidden if isinstance(hidden, int) else hidden[-1]
+  hidden = hidden if elastic.is_one(hidden) else hidden[-1]
   return 4 * channels + mhssm(encoder) + feed_forward(channels, hidden)
 
 
@@ -72,6 +82,9 @@ def predictor_params(predictor):
   total = predictor.outputs * channels + dense(channels, predictor.joined)
   if predictor.kind == 'stateless':
     return total + predictor.context * channels
+  if predictor.kind == 'separable':
+    one = predictor.context * channels + dense(channels, channels)
+    return total + predictor.depth * one
   return total + predictor.depth * dense(2 * channels, 4 * channels)
 
 
@@ -94,7 +107,9 @@ def encoder_macs(encoder, features, frames):
   if encoder.heads > 1:
     kept = encoder.heads if encoder.gate == 'none' else encoder.heads // 2
     heads += channels * channels + kept * share * channels
-  each = sum(heads + 2 * channels * hidden for hidden in encoder.hidden)
+  each = sum(
+    heads + feed_forward_macs(channels, hidden) for hidden in encoder.hidden
+  )
   if features * encoder.stacked != channels and not encoder.padded:
     each += features * encoder.stacked * channels
   return frames * (each + channels * encoder.joined)
@@ -106,4 +121,7 @@ def predictor_macs(predictor):
   total = channels * predictor.joined
   if predictor.kind == 'stateless':
     return total + predictor.context * channels
+  if predictor.kind == 'separable':
+    one = (predictor.context + channels) * channels
+    return total + predictor.depth * one
   return total + predictor.depth * 8 * channels * channels

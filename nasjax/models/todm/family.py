@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nasjax.layers import elastic
 from nasjax.models import base, macros
 from nasjax.models.todm import cost, network
 from nasjax.spaces import todm as spaces
@@ -29,6 +30,7 @@ class Outputs:
       were given.
     params: of predictor and joiner.
     predictor: the module.
+    kind: of the joiner.
   """
 
   enc_btd: jax.Array
@@ -36,6 +38,7 @@ class Outputs:
   pred_bud: jax.Array | None
   params: dict
   predictor: network.Predictor = dataclasses.field(metadata={'static': True})
+  kind: str = dataclasses.field(default='add', metadata={'static': True})
 
   @property
   def joiner(self):
@@ -45,11 +48,43 @@ class Outputs:
   @property
   def join(self):
     """The joiner as losses take it, of (params, enc_bt1d, pred_b1ud)."""
-    return network.join
+    return network.JOINS[self.kind]
 
   def decoding(self):
     """Returns start, predict and join of a `decoding.transducer.Model`."""
-    return network.decoding(self, self.params)
+    return network.decoding(self, self.params, self.join)
+
+
+def outputs(module, enc_btd, len_b, labels_bl):
+  """Returns the `Outputs` of a module that has `predictor` and `joiner`.
+
+  Args:
+    module: a linen module, in a call.
+    enc_btd, len_b: of its encoder.
+    labels_bl: transcripts, or None.
+  """
+  if labels_bl is None and module.is_initializing():
+    labels_bl = jnp.zeros((len(enc_btd), 1), jnp.int32)
+  pred_bud = None if labels_bl is None else module.predictor(labels_bl)
+  if module.is_initializing():
+    module.joiner(enc_btd[:, :1, None], pred_bud[:, None, :1])
+  parts = module.variables['params']
+  return Outputs(
+    enc_btd,
+    len_b,
+    pred_bud,
+    {name: parts[name] for name in ('predictor', 'joiner')},
+    module.predictor.clone(parent=None, name=None),
+    module.joiner.kind,
+  )
+
+
+def check_precision(macro, precision):
+  """Raises a ValueError where products are not to be of float32."""
+  if precision != 'float32':
+    raise ValueError(
+      f"precision={precision!r}: macro {macro.name} computes in 'float32' alone"
+    )
 
 
 class Network(nn.Module):
@@ -57,8 +92,9 @@ class Network(nn.Module):
 
   Attributes:
     macro: the numbers.
-    ops: widths of each layer, by name. One makes a plain network, several an
-      elastic one.
+    ops: widths of each layer, by name, with an r and the rank behind it where
+      products are of low rank. One makes a plain network, several an elastic
+      one.
     rate: of dropout.
     conv_dropout, kernels, mode: not used.
     precision: of products; float32.
@@ -84,15 +120,11 @@ class Network(nn.Module):
       raise ValueError(
         f'{len(self.ops)} layers, but macro {macro.name} has {macro.blocks}'
       )
-    if self.precision != 'float32':
-      raise ValueError(
-        f'precision={self.precision!r}: macro {macro.name} computes in '
-        "'float32' alone"
-      )
+    check_precision(macro, self.precision)
     self.encoder = encoder(
       macro,
       tuple(
-        int(names[0]) if len(names) == 1 else tuple(map(int, names))
+        _hidden(names[0]) if len(names) == 1 else tuple(map(_hidden, names))
         for names in self.ops
       ),
       rate=self.rate,
@@ -129,21 +161,9 @@ class Network(nn.Module):
     inner = inner[0] if inner else ()
     if not self.macro.transduces:
       return (enc_btd, len_b), tuple((x_btv, len_b) for x_btv in inner)
-    if labels_bl is None and self.is_initializing():
-      labels_bl = jnp.zeros((len(x_btf), 1), jnp.int32)
-    pred_bud = None if labels_bl is None else self.predictor(labels_bl)
-    if self.is_initializing():
-      self.joiner(enc_btd[:, :1, None], pred_bud[:, None, :1])
-    parts = self.variables['params']
-    outputs = Outputs(
-      enc_btd,
-      len_b,
-      pred_bud,
-      {name: parts[name] for name in ('predictor', 'joiner')},
-      self.predictor.clone(parent=None, name=None),
-    )
-    return outputs, tuple(
-      dataclasses.replace(outputs, enc_btd=x_btd) for x_btd in inner
+    found = outputs(self, enc_btd, len_b, labels_bl)
+    return found, tuple(
+      dataclasses.replace(found, enc_btd=x_btd) for x_btd in inner
     )
 
 
@@ -176,8 +196,29 @@ def predictor(macro):
   )
 
 
+def _hidden(name):
+  """Returns a width from its name, 256 or 256r16."""
+  width, _, rank = name.partition('r')
+  return elastic.Factored(int(width), int(rank)) if rank else int(width)
+
+
 def _ops(space, arch):
-  return tuple(map(str, spaces.widths(space, arch)))
+  rank = spaces.rank(space, arch)
+  behind = '' if rank is None else f'r{rank}'
+  return tuple(f'{width}{behind}' for width in spaces.widths(space, arch))
+
+
+def _all_ops(space):
+  """Returns the names of what each layer may be, rank by rank of a width."""
+  behind = [f'r{rank}' for rank in spaces.ranks(space)] or ['']
+  return tuple(
+    tuple(width + end for width in widths for end in behind)
+    for widths in space.choices[: spaces.layers(space)]
+  )
+
+
+def _all_hidden(space, arch):
+  return tuple(map(_hidden, _ops(space, arch)))
 
 
 def _blocks(space, macro):
@@ -189,7 +230,7 @@ def _blocks(space, macro):
 
 
 def _params(space, arch, macro):
-  built = encoder(macro, spaces.widths(space, arch))
+  built = encoder(macro, _all_hidden(space, arch))
   total = cost.encoder_params(built, macro.features)
   if macro.transduces:
     total += cost.predictor_params(predictor(macro))
@@ -197,19 +238,27 @@ def _params(space, arch, macro):
   return total
 
 
-def _macs(space, arch, macro, frames):
-  # A transducer is run as if it said a label a frame: its predictor once, and
-  # its joiner.
+def transducer_macs(encoder, predictor, macro, frames):
+  """Counts multiply-accumulates; `predictor` is None where there is none.
+
+  A transducer is run as if it said a label a frame: its predictor once, and its
+  joiner.
+  """
   frames = macro.output_frames(frames)
-  built = encoder(macro, spaces.widths(space, arch))
-  total = cost.encoder_macs(built, macro.features, frames)
-  if macro.transduces:
+  total = cost.encoder_macs(encoder, macro.features, frames)
+  if predictor is not None:
     joiner = macro.joined * macro.outputs
-    total += frames * (cost.predictor_macs(predictor(macro)) + joiner)
+    total += frames * (cost.predictor_macs(predictor) + joiner)
   return total
 
 
-def _l2(params):
+def _macs(space, arch, macro, frames):
+  built = encoder(macro, _all_hidden(space, arch))
+  said = predictor(macro) if macro.transduces else None
+  return transducer_macs(built, said, macro, frames)
+
+
+def l2(params):
   """Sum of squares of all products; of biases, norms and states none."""
   total = 0.0
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -219,16 +268,19 @@ def _l2(params):
 
 
 def _elastic(space, macro, numbers, adaptive=True, exits=()):
-  names = space.choices[: spaces.layers(space)]
   least = min(spaces.depths(space))
-  return Network(macro, names, *numbers, least, adaptive, tuple(exits))
+  return Network(
+    macro, _all_ops(space), *numbers, least, adaptive, tuple(exits)
+  )
 
 
 def _choice(space, arch):
-  *width_n, depth = space.parse(arch)
-  return network.Choice(
-    np.array(width_n, np.int32), np.int32(spaces.depths(space)[depth])
-  )
+  layers, ranks = spaces.layers(space), spaces.ranks(space)
+  *others, depth = space.parse(arch).astype(np.int32)
+  width_n = np.array(others[:layers], np.int32)
+  if ranks:
+    width_n = width_n * np.int32(len(ranks)) + others[layers]
+  return network.Choice(width_n, np.int32(spaces.depths(space)[depth]))
 
 
 def _extract(space, arch, macro, params):
@@ -237,18 +289,19 @@ def _extract(space, arch, macro, params):
     for name in params['encoder']
     if name.startswith('exit')
   )
-  names = space.choices[: spaces.layers(space)]
-  hidden = tuple(tuple(map(int, widths)) for widths in names)
+  hidden = tuple(tuple(map(_hidden, names)) for names in _all_ops(space))
   least = min(spaces.depths(space))
   _, kept = network.alone(
     encoder(macro, hidden, least=least, exits=exits),
     params['encoder'],
-    spaces.widths(space, arch),
+    _all_hidden(space, arch),
   )
   return params | {'encoder': kept}
 
 
 def _parts(space):
+  if spaces.ranks(space):
+    return ()  # what a rank is worth for each layer nobody has told
   blocks = spaces.layers(space)
   widths = [
     (n, k - 1, k) for n in range(blocks) for k in range(1, space.sizes[n])
@@ -304,7 +357,7 @@ FAMILY = base.Family(
   signature=_ops,
   params=_params,
   macs=_macs,
-  l2=_l2,
+  l2=l2,
   fits=_blocks,
   inputs=('labels_bl',),
   elastic=ELASTIC,

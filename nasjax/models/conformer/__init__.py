@@ -1,0 +1,1 @@
+"""Conformer-like encoders whose layers may differ."""
