@@ -3,12 +3,9 @@
 import pathlib
 import tempfile
 
-import jax
-import numpy as np
-
 from nasjax.benchmark import latency
+from nasjax.export import latency as onnx_latency
 from nasjax.export import onnx, timing
-from nasjax.models import common, families
 
 
 class Stopwatch:
@@ -32,15 +29,7 @@ class Stopwatch:
 
   def time(self, arch):
     """Returns the `latency.Timing` of one network, of drawn weights."""
-    network = families.single(self.space, arch, self.macro)
-    gates = families.gates(self.space, arch)
-    shapes = jax.eval_shape(
-      lambda key: common.initial_params(network, key, gates), jax.random.key(0)
-    )
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(
-      lambda leaf: 0.1 * rng.standard_normal(leaf.shape, np.float32), shapes
-    )
+    params = onnx_latency.drawn(self.space, arch, self.macro)
     with tempfile.TemporaryDirectory() as place:
       path = pathlib.Path(place, 'network.onnx')
       onnx.save(path, self.space, arch, self.macro, params)

@@ -45,24 +45,26 @@ class Stopwatch:
 
   def passes(self, arch):
     """Returns the seconds of each timed pass, a list."""
-    made = onnx.model(self.space, arch, self.macro, self._drawn(arch))
+    params = drawn(self.space, arch, self.macro)
+    made = onnx.model(self.space, arch, self.macro, params)
     session = hearing.session(made.SerializeToString(), self._threads)
     return timing.passes(
       session, self._frames, self.macro.features, self._runs, self._warm_up,
       self._clock,
     )  # fmt: skip
 
-  def _drawn(self, arch):
-    """Returns weights of a network; statistics are positive, as variances."""
-    network = families.single(self.space, arch, self.macro)
-    gates = families.gates(self.space, arch)
-    shapes = jax.eval_shape(
-      lambda key: common.initial_params(network, key, gates), jax.random.key(0)
-    )
-    rng = np.random.default_rng(0)
 
-    def leaf(path, shape):
-      drawn = 0.1 * rng.standard_normal(shape.shape, np.float32)
-      return np.abs(drawn) if 'var' in path[-1].key else drawn
+def drawn(space, arch, macro):
+  """Returns weights of a network; statistics are positive, as variances."""
+  network = families.single(space, arch, macro)
+  gates = families.gates(space, arch)
+  shapes = jax.eval_shape(
+    lambda key: common.initial_params(network, key, gates), jax.random.key(0)
+  )
+  rng = np.random.default_rng(0)
 
-    return jax.tree_util.tree_map_with_path(leaf, shapes)
+  def leaf(path, shape):
+    own = 0.1 * rng.standard_normal(shape.shape, np.float32)
+    return np.abs(own) if 'var' in path[-1].key else own
+
+  return jax.tree_util.tree_map_with_path(leaf, shapes)

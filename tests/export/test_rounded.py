@@ -6,6 +6,7 @@ import functools
 import jax
 import numpy as np
 import pytest
+import tiny_conformer
 import tiny_run
 
 import nasjax
@@ -18,7 +19,7 @@ from nasjax.training import recipes
 pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
 
-from nasjax.export import hearing, onnx  # noqa: E402
+from nasjax.export import hearing, latency, onnx  # noqa: E402
 
 
 @functools.cache
@@ -103,6 +104,38 @@ def test_members_of_a_program_round_as_their_files(tmp_path):
     apart = np.abs(np.asarray(ours_btv) - theirs_btv)
     assert np.median(apart) < 1e-4 * np.abs(theirs_btv).max()
     assert apart.max() < 0.02 * np.abs(theirs_btv).max()
+
+
+@pytest.mark.slow
+def test_a_rounded_conformer_is_its_file(tmp_path):
+  space, macro = tiny_conformer.SPACE, tiny_conformer.MACRO
+  with tiny_conformer.registered():
+    arch = tiny_conformer.arch(downsample='2')
+    module = families.single(space, arch, macro)
+    params = latency.drawn(space, arch, macro)
+    params = jax.tree.map(lambda leaf: 5 * leaf, params)
+    rng = np.random.default_rng(1)
+    shape = macro.features
+    xs = [rng.standard_normal((n, shape), np.float32) for n in (37, 20, 33)]
+    gates = families.gates(space, arch)
+    params_p, gates_p = jax.tree.map(
+      lambda leaf: np.asarray(leaf)[None], (params, gates)
+    )
+    members = rounded.Members(
+      space, macro, module, recipes.E5, params_p, gates_p
+    )
+    steps = jax.tree.map(lambda leaf_p: leaf_p[0], members.steps(xs))
+    onnx.save(tmp_path / 'a.onnx', space, arch, macro, params, None, xs)
+    x_btf, len_b = xs[0][None], np.array([37])
+    run = jax.jit(dataclasses.replace(module, precision='int8').apply)
+    variables = {'params': params, eight_bits.STEPS: steps}
+    ours_btv, _ = run(variables, x_btf, len_b, gates)
+    theirs_btv, _ = hearing.session(tmp_path / 'a.onnx', 1).run(
+      None, {'features': x_btf, 'lengths': len_b}
+    )
+  apart = np.abs(np.asarray(ours_btv) - theirs_btv)
+  assert np.median(apart) < 1e-3 * np.abs(theirs_btv).max()
+  assert apart.max() < 0.05 * np.abs(theirs_btv).max()
 
 
 def test_every_weight_of_a_rounded_network_is_trained():
