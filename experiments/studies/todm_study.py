@@ -71,6 +71,14 @@ def ways(rows, ablation):
   return found, ALONE in rows
 
 
+def alike(chosen):
+  """Returns lists of ways, those of one list being the same training."""
+  found = {}
+  for way in chosen:
+    found.setdefault(way.options, []).append(way)
+  return list(found.values())
+
+
 def _varied(name, options):
   match = _ABLATION.fullmatch(name)
   if not match:
@@ -510,10 +518,7 @@ def run(chosen, with_alone, out, record):
     f'{len(chosen)} ways, {len(seeds)} seeds'
   )
   record.write(work.job.metric)
-  same = {}
-  for way in chosen:
-    same.setdefault(way.options, []).append(way)
-  tasks = [(ways, seed) for ways in same.values() for seed in seeds]
+  tasks = [(ways, seed) for ways in alike(chosen) for seed in seeds]
   parts = recipe.epochs + FLAGS.generations
   with console.Parts(len(tasks) * parts) as bar:
 

@@ -31,6 +31,7 @@ def _command(out):
     _OWN,
     '--space=own_todm',
     '--rows=A1,D',
+    '--ablation=kl_top10',  # the same training
     '--sizes=max',
     '--decoder=greedy',
     '--l2=0',
@@ -95,6 +96,10 @@ def test_ways_are_the_rows_and_variations_of_d():
   assert (one.differ, one.select, one.count) == ('kl', 'top', 2)
   assert (other.differ, other.select) == ('alpha', 'label_blank')
   assert ways[1].options == sandwich.ROWS['D']
+  same, _ = todm_study.ways(['E', 'D'], ['alpha_top10', 'kl_top2'])
+  assert [[way.label for way in one] for one in todm_study.alike(same)] == [
+    ['E', 'alpha_top10'], ['D'], ['kl_top2']
+  ]  # fmt: skip
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -128,28 +133,32 @@ def _results(out):
 @pytest.mark.slow
 def test_networks_of_a_supernet_stand_beside_those_trained_alone(whole):
   report = _results(whole)
-  (supernet,) = report['supernets']
+  supernet, same = report['supernets']
   # The space has six.
   assert supernet['label'] == 'D' and supernet['evaluated'] == 6
+  told = {'label': 'kl_top10', 'way': 'kl_top10', 'table': 2}
+  assert same == supernet | told | {'what': same['what']}
+  assert nasjax.best(whole, way='kl_top10').seed == 1
   sizes = {size['name']: size['params'] for size in report['sizes']}
   assert report['range'][0] < report['range'][1] == sizes['max']
   for at in supernet['at_sizes']:
     assert at['params'] <= sizes[at['size']]
     assert at['test'] >= 0
-  assert [c['size'] for c in report['comparison']] == ['max']
+  assert [c['size'] for c in report['comparison']] == ['max', 'max']
   assert [row['size'] for row in report['alone']] == ['max']
   params = [row['params'] for row in supernet['store']]
   assert params == sorted(params) and params[0] == report['range'][0]
   names = {path.name for path in (whole / 'figures').iterdir()}
   assert names == {
-    'costs.png', 'fronts.png', 'sizes.png', 'widths_D_1.png'
+    'costs.png', 'fronts.png', 'sizes.png', 'widths_D_1.png',
+    'widths_kl_top10_1.png',
   }  # fmt: skip
   assert 'energy is not known' in (whole / 'report.md').read_text()
 
 
 @pytest.mark.slow
 def test_what_best_gives_hears_what_the_search_said(whole):
-  (supernet,) = _results(whole)['supernets']
+  supernet, _ = _results(whole)['supernets']
   row = min(supernet['store'], key=lambda row: row['validation'])
   found = nasjax.best(whole, way='D', seed=1)
   assert found.error == row['validation'] and found.params == row['params']
