@@ -207,6 +207,32 @@ def test_a_supernet_learns_and_goes_on_where_it_was_killed(tmp_path):
   np.testing.assert_array_equal(again.evaluate(every, 'test'), error_n)
 
 
+@pytest.mark.slow
+def test_all_that_a_row_may_have_learns_together(tmp_path):
+  """In one program: heads, distillation, selection, ScaledAdam."""
+  recipe = dataclasses.replace(tiny_todm.RECIPE, epochs=3)
+  options = dataclasses.replace(
+    sandwich.ROWS['F'],
+    distil=criterion.Distillation('alpha', 'label_blank'),
+    selection='orthosoftmax',
+    heads='own',
+    late=0.9,  # that is, from the first of three on
+  )
+  one = sandwich.Training(SPACE, MACRO, recipe, options, seed=2)
+  prepared = tiny_corpus.prepared(recipe)
+  trainer = sandwich.run(one, prepared, 'tiny', tmp_path)
+  history, state = trainer.state.history, trainer.host()
+  losses = history['train_loss']
+  assert np.isfinite(losses).all() and losses[2] < 0.9 * losses[0], losses
+  assert np.isfinite(history['apart']).all() and trainer.scores().any()
+  np.testing.assert_allclose(history['weight'], [options.late_weight] * 3)
+  # What began at 0 has moved, by ScaledAdam alone.
+  assert state.params['encoder']['exit1']['bias'].any()
+  assert any(np.any(leaf) for leaf in jax.tree.leaves(state.late))
+  error_n = trainer.evaluate([[1, 1, 0], [1, 1, 1]])
+  assert np.isfinite(error_n).all()
+
+
 def test_rows_are_shared_out_without_one_twice():
   rows = [np.asarray(sandwich_steps.rows_of(9, n)) for n in range(3)]
   np.testing.assert_array_equal(rows, [[0, 4], [1, 5], [2, 6]])
