@@ -11,7 +11,6 @@ Nothing runs: the least time of a step is what the chip's published peaks allow
 allocate.
 """
 
-import json
 import os
 import pathlib
 
@@ -131,7 +130,6 @@ def run():
   from studies import accelerator_programs as programs
   from summaries import accelerator_report as report
 
-  from nasjax.storage import disk
 
   out = report.console()
   for share in sorted({job.data_devices for job in jobs}):
@@ -143,7 +141,7 @@ def run():
     rows.append(programs.row(job))
     report.show(out, rows[-1], first=len(rows) == 1)
     if path:
-      disk.publish(path, (json.dumps(rows, indent=1) + '\n').encode())
+      command.publish_json(path, rows)
 
 
 if __name__ == '__main__':

@@ -164,7 +164,6 @@ def run():
   else:
     print('no drift')
   if FLAGS.json:
-    from nasjax.storage import disk
 
     record = {
       'log': str(log),
@@ -178,8 +177,7 @@ def run():
       'since_entry': first + found.since + 1 if moved else None,
       'ratio': found.ratio,
     }
-    text = json.dumps(record, indent=1, allow_nan=False)
-    disk.publish(pathlib.Path(FLAGS.json).expanduser(), text.encode())
+    command.publish_json(FLAGS.json, record)
   if moved:
     sys.exit(3)
 

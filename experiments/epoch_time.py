@@ -116,7 +116,6 @@ def run():
   recipe, members = training_flags.recipe(), training_flags.members()
   corpus_flags.check()
   work = jobs.prepare(recipe, 1)
-  import json
 
   from nasjax.benchmark import running
 
@@ -124,7 +123,7 @@ def run():
   parts = measure(work.job, shard, work.prepareds[0])
   show(parts)
   if FLAGS.json:
-    pathlib.Path(FLAGS.json).write_text(json.dumps(parts, indent=1))
+    command.publish_json(FLAGS.json, parts)
 
 
 if __name__ == '__main__':

@@ -3,6 +3,8 @@
   python experiments/export.py --run=results/quickstart --model=heard.onnx \\
     --json=results/exported.json
   python experiments/transcribe.py heard.onnx audio.wav
+  python experiments/export.py --run=results/quickstart --model=heard.onnx \\
+    --fine_tune_epochs=1,3,10
 
 The network is the one of the lowest validation error in the run's table, if no
 --cell is named. NAME-int8.onnx has ranges of --calibration utterances of the
@@ -11,11 +13,14 @@ apart, error rates, also of clips of at least --long seconds that are put
 together of its utterances; and against each other: bytes, real-time factor by
 ONNX Runtime with 1 and more threads, peak memory of a process that has nothing
 else to do.
+
+With --fine_tune_epochs the network is trained on for eight bits, and for
+comparison in float32, so many epochs each (NAME-tuned/ has the runs);
+NAME-tuned.onnx is of the length of the lowest validation error.
 """
 
 import os
 import pathlib
-from typing import NamedTuple
 
 from absl import flags
 from common import command, device_flags, run_corpus
@@ -28,6 +33,12 @@ flags.DEFINE_integer('seed', None, 'Seed of its training.')
 flags.DEFINE_string('recipe', None, 'Name of its recipe.')
 flags.DEFINE_string('model', None, 'Where the file goes, NAME.onnx.')
 flags.DEFINE_bool('int8', True, 'Write NAME-int8.onnx, too.')
+flags.DEFINE_list(
+  'fine_tune_epochs', None, 'Lengths of training on for eight bits, in epochs.'
+)
+flags.DEFINE_float(
+  'fine_tune_lr', None, "Its learning rate; a tenth of the run's if not given.",
+)
 flags.DEFINE_integer(
   'calibration', 64, 'Training utterances that give ranges.', lower_bound=1
 )
@@ -62,115 +73,48 @@ def _check():
     raise ValueError(f'--model={FLAGS.model} does not end in .onnx')
   if not path.parent.is_dir():
     raise ValueError(f'--model={FLAGS.model}: no directory {path.parent}')
+  if FLAGS.fine_tune_epochs and not FLAGS.int8:
+    raise ValueError('--fine_tune_epochs is for eight bits; leave out --noint8')
   return path
 
 
-class Said(NamedTuple):
-  """int16 samples, the labels that are said there, and by whom, or None."""
-
-  samples_n: object
-  labels: object
-  speaker: str | None
-
-
-def _utterances(builder, split, count):
-  """Returns the `Said` of a split, the first `count` of them."""
-  from nasjax.data import corpus
-
-  found = corpus.utterances(builder, split)
-  if count is not None:
-    found = (u for u, _ in zip(found, range(count)))
-  return [Said(u.samples_n, u.labels, u.speaker or None) for u in found]
-
-
-def _features(network, said):
-  return network.frontend.features(
-    [u.samples_n for u in said], [u.speaker for u in said]
-  )
-
-
-def _joined(said, seconds, symbols):
-  """Returns clips of at least so many seconds; what is left over goes.
-
-  Between two utterances stands the border of words, where there is one.
-  """
-  import numpy as np
-
-  from nasjax.data import features
-  from nasjax.decoding import error_rates
-
-  between = np.zeros(0, np.int32)
-  border = error_rates.border(symbols)
-  if border in symbols:
-    between = np.array([symbols.index(border) + 1], np.int32)
-  clips, samples, labels = [], [], []
-  for u in said:
-    samples.append(u.samples_n)
-    labels += [between, u.labels] if labels else [u.labels]
-    if sum(map(len, samples)) >= seconds * features.SAMPLE_RATE:
-      clip = Said(np.concatenate(samples), np.concatenate(labels), None)
-      clips.append(clip)
-      samples, labels = [], []
-  return clips
-
-
-def _rates(networks, said):
-  """Returns the error rate of each network on utterances, a dict."""
-  from common import console
-
-  from nasjax.decoding import error_rates
-
-  refs = [u.labels for u in said]
-  xs = _features(networks['jax'], said)
-  found = {}
-  for name, network in networks.items():
-    heard = []
-    with console.counter(f'decoding, {name}') as tick:
-      for first in range(0, len(xs), 32):
-        part = xs[first : first + 32]
-        heard += network.hear(part, frames=max(map(len, xs)))
-        tick(len(heard), len(xs))
-    labels = [one.labels for one in heard]
-    edits_k, of = error_rates.edits_by_kind(labels, refs, network.units.fold_v)
-    found[name] = {
-      'rate': float(edits_k.sum() / of),
-      'errors': int(edits_k.sum()),
-      'of': int(of),
-    }
-  return found
-
-
-def _apart(network, exported, said):
-  """Says how far the logits of files are from the network's, a dict each."""
-  import jax
-  import numpy as np
-
-  xs = _features(network, said)
-  len_b = np.array([len(x_tf) for x_tf in xs], np.int32)
-  x_btf = np.zeros((len(xs), len_b.max(), xs[0].shape[1]), np.float32)
-  for x_tf, into_tf in zip(xs, x_btf):
-    into_tf[: len(x_tf)] = x_tf
-  ours_btv, len_b_out = jax.jit(network.module.apply)(
-    {'params': network.params}, x_btf, len_b, network.gates
-  )
-  ours_btv = np.asarray(ours_btv)
-  valid_bt = np.arange(ours_btv.shape[1]) < np.asarray(len_b_out)[:, None]
-  found = {}
-  for name, one in exported.items():
-    theirs_btv, _ = one.logits(x_btf, len_b)
-    found[name] = {
-      'most': float(np.abs(ours_btv - theirs_btv)[valid_bt].max()),
-      'largest_logit': float(np.abs(ours_btv)[valid_bt].max()),
-      'utterances': len(xs),
-    }
-  return found
+def _lengths():
+  """Returns the lengths of --fine_tune_epochs, sorted."""
+  words = FLAGS.fine_tune_epochs or []
+  for word in words:
+    if not word.isdecimal() or int(word) < 1:
+      raise ValueError(
+        f'--fine_tune_epochs={",".join(words)}: {word!r} is no number of epochs'
+      )
+  lr = FLAGS.fine_tune_lr
+  if lr is not None and (not words or not 0 < lr < float('inf')):
+    raise ValueError(
+      f'--fine_tune_lr={lr}: want more than 0, and --fine_tune_epochs'
+    )
+  return sorted(set(map(int, words)))
 
 
 def _threads():
   return FLAGS.threads or sorted({1, len(os.sched_getaffinity(0))})
 
 
+def _measured(path, apart):
+  """Returns bytes, seconds and memory of a file, a dict."""
+  from nasjax.export import timing
+
+  return {
+    'path': str(path),
+    'bytes': path.stat().st_size,
+    'apart': apart,
+    'timed': [
+      timing.measured(path, FLAGS.frames, threads) for threads in _threads()
+    ],
+  }
+
+
 def _print(record):
+  from studies import eight_bits
+
   print(f'{record["network"]}')
   for name, file in record['files'].items():
     apart = file['apart']
@@ -195,14 +139,19 @@ def _print(record):
         f'{one["real_time_factor"]:.5f}, peak memory {peak / 2**20:.0f} MiB, '
         f'{own / 2**20:.0f} of it for the network'
       )
+  if record['fine_tuned']:
+    print('\n'.join(eight_bits.told(record)))
 
 
 def run():
   """Writes the files, measures them, says what came out."""
-  path = _check()
+  path, lengths = _check(), _lengths()
   device_flags.cache()
+  from studies import eight_bits, onnx_files
+
   import nasjax
-  from nasjax.export import hearing, onnx, timing
+  from nasjax.export import hearing, onnx, rounded
+  from nasjax.storage import disk
 
   hearing.runtime()
   network = nasjax.load_network(
@@ -212,18 +161,42 @@ def run():
   paths = {'float32': path}
   onnx.save_network(path, network)
   builder = None
+  networks = {'jax': network}
   if FLAGS.int8 or FLAGS.utterances != 0:
     builder = run_corpus.builder(FLAGS.run)
     run_corpus.check(network, builder)
   if FLAGS.int8:
-    chosen = _utterances(builder, 'train', FLAGS.calibration)
+    chosen = onnx_files.features(
+      network, onnx_files.utterances(builder, 'train', FLAGS.calibration)
+    )
     paths['int8'] = path.with_name(f'{path.stem}-int8.onnx')
-    onnx.save_network(paths['int8'], network, _features(network, chosen))
+    onnx.save_network(paths['int8'], network, chosen)
+    networks['jax, rounded'] = rounded.of(network, chosen)
   exported = {name: hearing.load(where) for name, where in paths.items()}
   said = []
   if builder is not None:
-    said = _utterances(builder, FLAGS.split, FLAGS.utterances)
-  apart = _apart(network, exported, said[:4]) if said else {}
+    said = onnx_files.utterances(builder, FLAGS.split, FLAGS.utterances)
+  apart = onnx_files.apart(network, exported, said[:4]) if said else {}
+  sets = {f'{len(said)} utterances of {FLAGS.split}': said}
+  if FLAGS.long:
+    clips = onnx_files.joined(said, FLAGS.long, network.symbols)
+    sets[f'{len(clips)} clips of {FLAGS.long:g} s and more'] = clips
+  sets = {what: found for what, found in sets.items() if found}
+  tuned = []
+  if lengths:
+    place = path.with_name(f'{path.stem}-tuned')
+    tuned = eight_bits.lengths(
+      network, builder, metric, lengths, FLAGS.fine_tune_lr, (chosen, place),
+      sets,
+    )  # fmt: skip
+    paths['tuned'] = path.with_name(f'{path.stem}-tuned.onnx')
+    payload = pathlib.Path(eight_bits.best(tuned)['path']).read_bytes()
+    disk.publish(paths['tuned'], payload)
+    exported['tuned'] = hearing.load(paths['tuned'])
+  networks |= exported
+  rates = {
+    what: onnx_files.rates(networks, s, network) for what, s in sets.items()
+  }
   record = {
     'run': FLAGS.run,
     'network': network.label,
@@ -231,30 +204,14 @@ def run():
     'split': FLAGS.split,
     'calibration': FLAGS.calibration if FLAGS.int8 else None,
     'files': {
-      name: {
-        'path': str(where),
-        'bytes': where.stat().st_size,
-        'apart': apart.get(name),
-        'timed': [
-          timing.measured(where, FLAGS.frames, threads)
-          for threads in _threads()
-        ],
-      }
-      for name, where in paths.items()
+      name: _measured(where, apart.get(name)) for name, where in paths.items()
     },
-    'rates': {},
+    'fine_tuned': tuned,
+    'rates': rates,
   }
   if FLAGS.int8:
     files = record['files']
     record['ratio'] = files['float32']['bytes'] / files['int8']['bytes']
-  networks = {'jax': network} | exported
-  sets = {f'{len(said)} utterances of {FLAGS.split}': said}
-  if FLAGS.long:
-    clips = _joined(said, FLAGS.long, network.symbols)
-    sets[f'{len(clips)} clips of {FLAGS.long:g} s and more'] = clips
-  for what, chosen in sets.items():
-    if chosen:
-      record['rates'][what] = _rates(networks, chosen)
   _print(record)
   if FLAGS.json:
     command.publish_json(FLAGS.json, record)

@@ -76,9 +76,6 @@ flags.DEFINE_string(
 )
 flags.declare_key_flag('compilation_cache')
 
-# Relative errors within which predictions are counted.
-WITHIN = (0.01, 0.05, 0.1)
-
 
 def chosen(t):
   """Returns the cells that --cells means, int8 [n, d]."""
@@ -231,14 +228,11 @@ def profiled(space, macro, setting):
 
 def judged(profile):
   """Prints how well each predictor does on held-out networks; returns it."""
-  import numpy as np
-
-  from nasjax import analysis
-  from nasjax.predictors import latency as predictors
+  from studies import latency_predictors
 
   names = FLAGS.predictors
   if names is None:
-    names = [] if FLAGS.table else list(predictors.PREDICTORS)
+    names = [] if FLAGS.table else list(latency_predictors.NAMES)
   if not names:
     return {}
   if len(profile.seconds_n) < 2 * FLAGS.folds:
@@ -247,35 +241,7 @@ def judged(profile):
       f'--folds={FLAGS.folds} wants two a fold'
     )
     return {}
-  found = {}
-  for name in names:
-    told_n = predictors.held_out(name, profile, FLAGS.folds)
-    there_n = np.isfinite(told_n)
-    told_n, seconds_n = told_n[there_n], profile.seconds_n[there_n]
-    error_n = np.abs(told_n / seconds_n - 1)
-    shares = [
-      analysis.share(int((error_n <= within).sum()), len(error_n))
-      for within in WITHIN
-    ]
-    rank = analysis.rank_correlation(told_n, seconds_n)
-    found[name] = {
-      'within': {
-        f'{within:g}': share._asdict() for within, share in zip(WITHIN, shares)
-      },
-      'median_error': float(np.median(error_n)),
-      'spearman': {k: None if v != v else v for k, v in rank._asdict().items()},
-      'left_out': int((~there_n).sum()),
-    }
-    print(
-      f'{name}: '
-      + ', '.join(
-        f'within {within:.0%} {s.value:.0%} [{s.low:.0%}, {s.high:.0%}]'
-        for within, s in zip(WITHIN, shares)
-      )
-      + f'; median error {np.median(error_n):.1%}, Spearman {rank.value:.2f}, '
-      f'{len(error_n)} held-out networks'
-    )
-  return found
+  return latency_predictors.judged(names, profile, FLAGS.folds, print)
 
 
 def check():
@@ -286,7 +252,9 @@ def check():
     )
   if FLAGS.table and FLAGS.random_cells:
     raise ValueError('--random_cells goes without --table; leave one out')
-  known = ('operations', 'macs', 'boosting', 'forest', 'gcn')
+  from studies import latency_predictors
+
+  known = latency_predictors.NAMES
   for name in FLAGS.predictors or ():
     if name not in known:
       raise ValueError(f'--predictors: {name!r}; there are {", ".join(known)}')

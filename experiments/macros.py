@@ -8,8 +8,6 @@ training takes on this machine, and of memory, benchmark.py tells with
 --dry_run.
 """
 
-import json
-import pathlib
 
 from absl import flags
 from common import command
@@ -25,11 +23,7 @@ def run():
 
   print('\n'.join(macro_networks.lines()))
   if FLAGS.json:
-    from nasjax.storage import disk
-
-    path = pathlib.Path(FLAGS.json)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    disk.publish(path, json.dumps(macro_networks.rows(), indent=1).encode())
+    command.publish_json(FLAGS.json, macro_networks.rows())
 
 
 if __name__ == '__main__':

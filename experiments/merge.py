@@ -97,10 +97,7 @@ def merge(paths, out):
 
 def _write_json(report):
   if FLAGS.json:
-    from nasjax.storage import disk
-
-    text = json.dumps(report, indent=1) + '\n'
-    disk.publish(pathlib.Path(FLAGS.json), text.encode())
+    command.publish_json(FLAGS.json, report)
 
 
 def run(words):

@@ -9,7 +9,10 @@
 
 Every method searches with every seed of --search_seeds. What it derives is
 trained from scratch with the recipe of the flags, beside random search of equal
-cost, the largest operation everywhere and, in ST-NAS's spaces, TDNN-D. Killed
+cost, the largest operation everywhere and, in ST-NAS's spaces, TDNN-D; and
+beside what studies of --found_on found on other corpora (Zheng et al. 2021,
+"Efficient Neural Architecture Search for End-to-end Speech Recognition via
+Straight-Through Gradients", Table 3). Killed
 at any moment and started again, the same command goes on.
 """
 
@@ -69,6 +72,12 @@ flags.DEFINE_integer(
   'search did if not given.',
   lower_bound=1,
 )
+flags.DEFINE_list(
+  'found_on',
+  [],
+  'Directories of other studies of this space, on other corpora: what their '
+  'methods found is trained on this one, too.',
+)
 flags.DEFINE_string(
   'table',
   None,
@@ -109,7 +118,10 @@ for _module in corpus_flags, device_flags, training_flags:
 
 
 # A study may be added to. Nothing that is there would be another.
-_GROWING = 'methods', 'search_seeds', 'seeds', 'warm_up_epochs', 'rank_methods'
+_GROWING = (
+  'methods', 'search_seeds', 'seeds', 'warm_up_epochs', 'rank_methods',
+  'found_on',
+)  # fmt: skip
 _FREE = (
   'out', 'json', 'metric', 'data_dir', 'cpu_devices', 'data_devices',
   'compilation_cache',

@@ -12,7 +12,6 @@ mixing methods K C1, straight-through architecture steps C1 + (K - 1) C2.
 """
 
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -244,12 +243,9 @@ def run():
       tick(len(rows), len(wanted))
   show(rows)
   if FLAGS.json:
-    from nasjax.storage import disk
-
-    text = json.dumps(
-      {'outputs_bytes': outputs_bytes(), 'rows': rows}, indent=1
+    command.publish_json(
+      FLAGS.json, {'outputs_bytes': outputs_bytes(), 'rows': rows}
     )
-    disk.publish(pathlib.Path(FLAGS.json).expanduser(), text.encode())
 
 
 if __name__ == '__main__':

@@ -307,10 +307,7 @@ def run():
     report = make()
     show(report)
   if FLAGS.json:
-    from nasjax.storage import disk
-
-    text = json.dumps(report, indent=1) + '\n'
-    disk.publish(pathlib.Path(FLAGS.json), text.encode())
+    command.publish_json(FLAGS.json, report)
   if FLAGS.within is not None and abs(report['off']) > FLAGS.within:
     raise ValueError(
       f'simulation and run differ by {abs(report["off"]):.1%}, more than '

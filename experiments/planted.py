@@ -8,8 +8,6 @@ it; a random draw does so once in four times.
 """
 
 import dataclasses
-import json
-import pathlib
 
 from absl import flags
 from common import command, device_flags
@@ -69,7 +67,6 @@ def run():
     from common import console
 
     from nasjax import analysis
-    from nasjax.storage import disk
 
     numbers = {}
     for method in chosen:
@@ -84,8 +81,7 @@ def run():
       )
       numbers[method.name] = [names for names, _ in found]
     if FLAGS.json:
-      path = pathlib.Path(FLAGS.json).expanduser()
-      disk.publish(path, json.dumps(numbers, indent=1).encode())
+      command.publish_json(FLAGS.json, numbers)
 
 
 if __name__ == '__main__':

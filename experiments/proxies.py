@@ -12,7 +12,6 @@ the same command goes on after the last proxy.
 import itertools
 import json
 import math
-import pathlib
 import time
 
 from absl import flags
@@ -217,7 +216,6 @@ def run():
     from nasjax import analysis, plots, table
     from nasjax.benchmark import latency
     from nasjax.predictors import zero_cost
-    from nasjax.storage import disk
 
     rows = table.open(FLAGS.table)
     macro = latency.macro_of(rows)
@@ -266,8 +264,7 @@ def run():
           for name, p in found.items()
         },
       }
-      text = json.dumps(record, indent=1, allow_nan=False)
-      disk.publish(pathlib.Path(FLAGS.json).expanduser(), text.encode())
+      command.publish_json(FLAGS.json, record)
 
 
 if __name__ == '__main__':

@@ -8,7 +8,6 @@ The archive has a manifest with the SHA-256 of every file, a citation file and a
 datasheet of how the table was made; the same table makes the same bytes.
 """
 
-import json
 import pathlib
 
 from absl import flags
@@ -36,7 +35,6 @@ def run():
   if given != ['check'] and not FLAGS.out:
     raise ValueError('--out is missing; name the archive, or the directory')
   from nasjax import table
-  from nasjax.storage import disk
 
   if FLAGS.table:
     digest = table.release(
@@ -59,8 +57,7 @@ def run():
     report = {'out': FLAGS.out, 'rows': len(found), 'shards': len(found.shards)}
     print(f'{len(found)} rows in {len(found.shards)} shards in {FLAGS.out}')
   if FLAGS.json:
-    text = json.dumps(report, indent=1) + '\n'
-    disk.publish(pathlib.Path(FLAGS.json), text.encode())
+    command.publish_json(FLAGS.json, report)
 
 
 if __name__ == '__main__':

@@ -70,8 +70,7 @@ def write(status):
   from nasjax.storage import disk
 
   if FLAGS.json and FLAGS.json != _PRINT:
-    text = json.dumps(status, indent=1) + '\n'
-    disk.publish(pathlib.Path(FLAGS.json), text.encode())
+    command.publish_json(FLAGS.json, status)
   if FLAGS.html:
     going = not FLAGS.once and status['state'] != 'done'
     refresh = max(1, round(FLAGS.interval)) if going else None

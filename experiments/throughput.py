@@ -187,7 +187,7 @@ def run():
 
   def publish(rows):
     if path:
-      path.write_text(json.dumps(rows, indent=1) + '\n')
+      command.publish_json(path, rows)
 
   from races import throughput_report as report
 

@@ -50,7 +50,14 @@ flags.DEFINE_integer(
   'generations', 20, 'Generations of a search.', lower_bound=1
 )
 flags.DEFINE_float(
-  'mutation_rate', 0.2, "Probability that a mutant's digit is drawn anew."
+  'mutation_rate', 0.2, "Probability that a mutant's digit is drawn anew.",
+  lower_bound=0.0, upper_bound=1.0,
+)  # fmt: skip
+flags.DEFINE_string(
+  'metric',
+  None,
+  'Error rate that searches lower and tables tell: wer, where labels spell '
+  'words; that of the labels themselves if not given.',
 )
 flags.DEFINE_bool(
   'int8', False, 'Search and judge with weights rounded to 8 bits.'

@@ -12,8 +12,6 @@ is told on stderr, and the status is 1 then.
 """
 
 import dataclasses
-import json
-import pathlib
 import sys
 
 import numpy as np
@@ -150,7 +148,6 @@ def run(recordings):
     return
   from nasjax.data import audio
   from nasjax.decoding import scripts
-  from nasjax.storage import disk
 
   # Marks of direction are for eyes, not for files.
   shown = scripts.isolated if sys.stdout.isatty() else str
@@ -191,8 +188,7 @@ def run(recordings):
         print(f'  {first:7.2f} {last:7.2f}  {shown(scripts.alone(symbol))}')
     records.append(_record(path, heard, found))
   if FLAGS.json:
-    text = json.dumps(records, indent=1, ensure_ascii=False)
-    disk.publish(pathlib.Path(FLAGS.json), text.encode())
+    command.publish_json(FLAGS.json, records)
   if faults:
     raise ValueError(f'{faults} of {len(recordings)} recordings were not heard')
 

@@ -18,6 +18,7 @@ kept:
 import dataclasses
 import io
 import json
+import numbers
 import os
 import pathlib
 import secrets
@@ -162,7 +163,12 @@ def best(
 
   Raises:
     ValueError: none is within the bounds; it names the smallest that there is.
+      Or a bound is no number.
   """
+  bounds = {'max_params': max_params, 'max_latency': max_latency}
+  for name, bound in bounds.items():
+    if not (bound is None or isinstance(bound, numbers.Real) and bound > 0):
+      raise ValueError(f'{name} is {bound!r}; want a number above 0, or None')
   rows = [
     (row, store)
     for store in stores(run)

@@ -152,6 +152,11 @@ class TrainedNetwork:
   notes: tuple = ()
 
   @property
+  def variables(self):
+    """What `module.apply` takes first."""
+    return {'params': self.params}
+
+  @property
   def symbols(self):
     """The alphabet; the id of a symbol is its index + 1, 0 is the blank."""
     return self.units.symbols
@@ -279,7 +284,8 @@ class TrainedNetwork:
     for b, x_tf in enumerate(utterances):
       len_b[b] = len(x_tf)
       x_btf[b, : len(x_tf)] = x_tf
-    heard = _program(self.module, recipe)(self.params, self.gates, x_btf, len_b)
+    hear = _program(self.module, recipe)
+    heard = hear(self.variables, self.gates, x_btf, len_b)
     heard = jax.tree.map(np.asarray, heard)
     return [self._transcript(heard, b) for b in range(len(utterances))]
 
@@ -305,8 +311,8 @@ def _program(module, recipe):
   held = criterion.of(recipe)
 
   @jax.jit
-  def run(params, gates, x_btf, len_b):
-    outputs = module.apply({'params': params}, x_btf, len_b, gates)
+  def run(variables, gates, x_btf, len_b):
+    outputs = module.apply(variables, x_btf, len_b, gates)
     if held.hear is not None:
       return held.hear(outputs, recipe)
     return criterion.Heard(*held.decode(outputs, recipe), None, None, None)
@@ -450,11 +456,18 @@ def load_network(run, cell=None, seed=None, *, recipe=None, search=None):
   done = int(np.isfinite(state['seconds']).sum())
   if done < own.epochs and not own.patience:
     notes.append(f'{chosen.label} is in epoch {done + 1} of {own.epochs}')
+  precision = own.precision
+  if precision == 'int8':
+    precision = 'float32'
+    notes.append(
+      f'{chosen.label} was trained for eight bits and hears in float32; '
+      'experiments/export.py writes the file that has them'
+    )
   params = jax.tree.map(lambda leaf_p: leaf_p[p], state['best'])
   macro = families.macro(space, about['macro'])
   module = families.single(space, chosen.arch, macro)
   return TrainedNetwork(
-    dataclasses.replace(module, precision=own.precision),
+    dataclasses.replace(module, precision=precision),
     families.unpack(space, chosen.arch, params),
     families.gates(space, chosen.arch),
     *(space, chosen.arch, chosen.seed, macro, own, epoch),

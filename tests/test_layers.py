@@ -55,7 +55,7 @@ MAY_USE = {
   ),
   'export': (
     *('listening', 'training', 'models', 'layers', 'losses', 'data'),
-    *('decoding', 'spaces', 'storage', 'kernels'),
+    *('decoding', 'spaces', 'storage', 'kernels', 'table'),
   ),
 }
 

@@ -310,7 +310,7 @@ def publish_json(path, record):
   path = pathlib.Path(path).expanduser()
   path.parent.mkdir(parents=True, exist_ok=True)
   text = json.dumps(record, indent=1, ensure_ascii=False)
-  disk.publish(path, text.encode())
+  disk.publish(path, f'{text}\n'.encode())
 
 
 class Record:
@@ -338,11 +338,12 @@ class Record:
     if self._path.exists():
       _refuse_others(self._path, self._values, growing)
 
-  def write(self, metric):
+  def write(self, metric, **more):
     """To be called once the flags have proved good, before work begins.
 
     Args:
       metric: what the error rate of the study is called.
+      **more: what else others may want to know of it, plain values.
     """
     from nasjax.storage import disk, provenance
 
@@ -352,6 +353,7 @@ class Record:
       'versions': provenance.versions(),
       'commit': provenance.commit(),
       'environment': provenance.environment(),
+      **more,
     }
     disk.publish(self._path, json.dumps(record, indent=1).encode())
 
@@ -382,7 +384,7 @@ def _refuse_others(path, values, growing):
     old, new = before(name), values[name]
     if name in _PATHS and isinstance(old, str):
       old = os.path.expanduser(old)  # as it was written down once
-    if name in growing and old and new:
+    if name in growing and isinstance(old, list) and isinstance(new, list):
       return set(old) <= set(new)
     return old == new
 

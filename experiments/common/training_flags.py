@@ -142,8 +142,9 @@ flags.DEFINE_enum(
 flags.DEFINE_enum(
   'precision',
   None,
-  ['float32', 'bfloat16'],
-  'Of the factors of dense products. Overrides the recipe.',
+  ['float32', 'bfloat16', 'int8'],
+  'Of the factors of dense products; int8 trains for eight bits (export.py). '
+  'Overrides the recipe.',
 )
 _CHOICES = ('loss', 'loss_norm', 'decoder', 'precision', 'conv_dropout')
 
@@ -296,7 +297,7 @@ def _read_cells(space, path, seeds):
     if not (text + own).strip():
       continue
     try:
-      cell = space.parse(_digits(text))
+      cell = space.parse(digits(text))
       chosen = integers('seeds', tail.split(',')) if own else seeds
     except ValueError as e:
       raise ValueError(
@@ -308,7 +309,7 @@ def _read_cells(space, path, seeds):
   return found
 
 
-def _digits(text):
+def digits(text):
   """Returns the lists or the digits that a line holds."""
   try:
     if text.strip().startswith('['):

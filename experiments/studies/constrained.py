@@ -2,7 +2,6 @@
 
 import functools
 import json
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -33,8 +32,6 @@ flags.DEFINE_string(
 )
 flags.DEFINE_float('penalty_weight', 0.1, 'Weight of the last three.')
 
-# Architectures that are asked for their cost one by one.
-MOST_ASKED = 20_000
 UNITS = {'params': ' parameters', 'macs': ' MACs', 'latency': ' s'}
 
 
@@ -134,29 +131,6 @@ def _of_archs(space, macro, rows):
     )
   setting = rows.latencies[0]._asdict()
   return lambda archs: np.asarray(rows.latency(archs, **setting), float)
-
-
-def cheapest(values, of_archs):
-  """Returns all architectures of some values, or one near the cheapest, [n, d].
-
-  Where they are too many to ask for each, one digit after the other is set to
-  its cheapest value until none gets cheaper: exact where costs add up.
-  """
-  from nasjax.search import landscape
-
-  sizes = [len(v) for v in values]
-  if math.prod(sizes) <= MOST_ASKED:
-    return landscape.archs_of(values, landscape.vectors_of(values))
-  vector, least = np.zeros(len(sizes), int), np.inf
-  while True:
-    before = least
-    for d, size in enumerate(sizes):
-      tried = np.repeat(vector[None], size, axis=0)
-      tried[:, d] = np.arange(size)
-      cost_n = of_archs(landscape.archs_of(values, tried))
-      vector, least = tried[int(np.argmin(cost_n))], float(np.min(cost_n))
-    if least >= before:
-      return landscape.archs_of(values, vector[None])
 
 
 def joined(names, costs, values, scape=None):

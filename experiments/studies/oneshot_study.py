@@ -1,6 +1,7 @@
 """The searches of a study, and the networks that they are judged by."""
 
 import dataclasses
+import json
 import math
 import pathlib
 from typing import NamedTuple
@@ -153,6 +154,55 @@ def baselines(supernet):
   return found
 
 
+def found_on(folders, supernet):
+  """Returns what methods found on other corpora, a `Found` each.
+
+  Their searches cost nothing here.
+
+  Args:
+    folders: directories of studies that are over.
+    supernet: `Supernet` of this study.
+
+  Raises:
+    ValueError: a directory has no such study, or is of another space.
+  """
+  found = []
+  for folder in folders:
+    given, place = f'--found_on={folder}', pathlib.Path(folder).expanduser()
+    report = _read(place / 'report.json', given)
+    if report['space'] != supernet.space.name:
+      raise ValueError(
+        f'{given} is of space {report["space"]}, the search of '
+        f'{supernet.space.name}'
+      )
+    archs = {}
+    for search in report['searches']:
+      if search['label'] not in report['found']:
+        continue  # it decided nothing
+      path = place / 'searches' / f'{search["name"]}.json'
+      arch = np.array(_read(path, given)['arch'], np.int8)
+      try:
+        supernet.choices(arch)
+      except ValueError as e:
+        raise ValueError(f'{given}: {search["label"]}: {e}') from None
+      archs.setdefault(search['label'], []).append(arch)
+    for label, own in archs.items():
+      found.append(Found(f'{label} of {folder}', own, [0.0] * len(own)))
+  return found
+
+
+def _read(path, given):
+  try:
+    return json.loads(path.read_bytes())
+  except OSError:
+    raise ValueError(
+      f'{given}: there is no {path}; name the directory that --out of '
+      'experiments/oneshot.py named, once a study is over'
+    ) from None
+  except ValueError as e:
+    raise ValueError(f'{given}: {path} is damaged: {e}') from None
+
+
 def functions(supernet):
   """Returns all distinct functions of a supernet; None if they are too many."""
   if supernet.size > spaces.MOST_LISTED:
@@ -240,7 +290,8 @@ def run(methods, search_seeds, stages, out, record):
   """
   recipe = training_flags.recipe()
   seeds = training_flags.seeds()
-  make_supernet(training_flags.macro())  # what is wrong with it is said at once
+  # What is wrong with these is said at once.
+  elsewhere = found_on(FLAGS.found_on, make_supernet(training_flags.macro()))
   work = jobs.prepare(recipe, len(methods) * len(search_seeds))
   from common import console
   from common import lab as lab_lib
@@ -285,6 +336,7 @@ def run(methods, search_seeds, stages, out, record):
         [results[i]['executions']['batches'] for i in own],
       )
     )
+  found += elsewhere
   for label, arch in baselines(supernet).items():
     found.append(Found(label, [arch], [0.0]))
   lab.train(

@@ -130,7 +130,7 @@ def study(names, out):
   costs = constrained.costs(
     training_flags.space(),
     work.job.macro,
-    functools.partial(constrained.cheapest, chosen),
+    functools.partial(constraints.cheapest, chosen),
   )
   if costs and costs.constraint:
     answers = constraints.Penalised(

@@ -197,11 +197,18 @@ class Study:
   """
 
   def __init__(self, work, recipe, seeds, out):
+    from nasjax.decoding import metrics
+
     self.work, self.recipe, self.out = work, recipe, out
     self.space, self.macro = work.job.space, work.job.macro
     self.costs = todm_sizes.Costs(self.space, self.macro)
     self.sizes = todm_sizes.named(FLAGS.sizes, self.costs)
     self.seeds = seeds
+    units = metrics.Units(tuple(work.corpus.symbols))
+    decides = work.job.metric
+    self.metric = metrics.named(FLAGS.metric, decides, units, '--metric')
+    # As trainers take it.
+    self._metric = None if self.metric == decides else self.metric.lower()
 
   def training(self, way, seed):
     from nasjax.oneshot import sandwich
@@ -210,16 +217,21 @@ class Study:
       self.space, self.macro, self.recipe, way.options, seed
     )
 
-  def supernet(self, way, seed, prepared, tell, say):
+  def supernets(self, same, seed, prepared, tell, say):
     """Trains and searches one supernet, or what is left of it.
 
+    Args:
+      same: list of `Way`, all of the same options: E is alpha_top10, too.
+
     Returns:
-      its record, plain values, as OUT/supernets/NAME.json has it.
+      a record for each of them, plain values, as OUT/supernets/NAME.json has
+      it; those of further ways are NAME_WAY.json.
     """
     from nasjax.oneshot import sandwich
     from nasjax.storage import disk
     from nasjax.training import recipes
 
+    way, *others = same
     training = self.training(way, seed)
     fingerprint = self.work.job.corpus_fingerprint
     name = training.name(fingerprint)
@@ -250,12 +262,14 @@ class Study:
     self._keep_statistics(trainer, name, archs_nd[places])
     chosen = at_sizes(self.sizes, errors, params)
     places_tested = sorted({n for _, n in chosen})
-    tests = trainer.evaluate(archs_nd[places_tested], 'test', FLAGS.int8)
+    tests = trainer.evaluate(
+      archs_nd[places_tested], 'test', FLAGS.int8, self._metric
+    )
     tested = dict(zip(places_tested, tests.tolist()))
     steps = int(trainer.state.step)
     record = {
       'name': name,
-      'way': way.label,
+      **_told(way),
       'seed': seed,
       'space': self.space.name,
       'macro': dataclasses.asdict(self.macro),
@@ -263,13 +277,10 @@ class Study:
       'corpus': self.work.job.corpus_name,
       'fingerprint': fingerprint,
       'prepared_corpus': str(self.work.builder.data_dir),
-      'metric': self.work.job.metric,
+      'metric': self.metric,
       'int8': FLAGS.int8,
       'widths': widths(self.space),
       'store': [self._row(archs_nd[n], errors[n]) for n in places],
-      'label': way.label,
-      'what': way.what,
-      'table': way.table,
       'evaluated': evaluated,
       'hypervolume': self._volume(errors, params),
       'at_sizes': [
@@ -283,9 +294,12 @@ class Study:
       'search_seconds': searches.seconds,
       'search_joules': searches.joules,
     }
-    text = json.dumps(record, indent=1).encode()
-    disk.publish(self.out / 'supernets' / f'{name}.json', text)
-    return record
+    records = [record, *(record | _told(other) for other in others)]
+    names = [name, *(f'{name}_{other.label}' for other in others)]
+    for name, record in zip(names, records):
+      text = json.dumps(record, indent=1).encode()
+      disk.publish(self.out / 'supernets' / f'{name}.json', text)
+    return records
 
   def _keep_statistics(self, trainer, name, archs_nd):
     from nasjax import deploying
@@ -303,10 +317,11 @@ class Study:
     from nasjax.storage import disk
 
     training = trainer.training
-    metric = self.work.job.metric
 
     def evaluate(archs_nd):
-      return trainer.evaluate(archs_nd, 'validation', FLAGS.int8)
+      return trainer.evaluate(
+        archs_nd, 'validation', FLAGS.int8, self._metric
+      )
 
     if not training.options.others:
       archs_nd = unsearched(training)
@@ -330,7 +345,7 @@ class Study:
       tell(
         f'{way.label}, seed {training.seed}: generation {state.generation}/'
         f'{FLAGS.generations}: {len(state.error_n)} networks, '
-        f'{len(search.store(state))} bins, best {metric} {lowest:.1%}',
+        f'{len(search.store(state))} bins, best {self.metric} {lowest:.1%}',
         not begun,
       )
 
@@ -338,7 +353,8 @@ class Study:
       search,
       evaluated,
       place / f'{name}.json',
-      {'supernet': name, 'int8': FLAGS.int8},
+      {'supernet': name, 'int8': FLAGS.int8}
+      | ({} if self._metric is None else {'metric': self._metric}),
       on_generation,
     )
     archs_nd = searched.archs(state.arch_nd)
@@ -382,16 +398,16 @@ class Study:
     found = []
     for size in self.sizes:
       for seed in self.seeds:
+        # Curves of single networks know what decides alone.
+        val = math.nan
+        if self._metric is None:
+          val = lab.value(size.arch, seed, 'val_per')
         values = {
-          name: lab.value(size.arch, seed, column)
-          for name, column in (
-            ('validation', 'val_per'),
-            ('test', 'test_per'),
-            ('seconds', 'seconds'),
-          )
+          'test': lab.value(size.arch, seed, 'test_per', self._metric),
+          'seconds': lab.value(size.arch, seed, 'seconds'),
         }
         found.append(
-          self._row(size.arch, values['validation'])
+          self._row(size.arch, val)
           | values
           | {
             'size': size.name,
@@ -415,7 +431,7 @@ class Study:
       'space': self.space.name,
       'macro': self.macro.name,
       'corpus': job.corpus_name,
-      'metric': job.metric,
+      'metric': self.metric,
       'recipe': self.recipe.name,
       'seeds': list(self.seeds),
       'epochs': self.recipe.epochs,
@@ -434,6 +450,12 @@ class Study:
       'alone': alone,
       'energy': energy.why_not(),
     }  # fmt: skip
+
+
+def _told(way):
+  return {
+    'way': way.label, 'label': way.label, 'what': way.what, 'table': way.table
+  }  # fmt: skip
 
 
 def _pair(arch, seed):
@@ -471,7 +493,9 @@ def run(chosen, with_alone, out, record):
   work = jobs.prepare(recipe, max(1, len(chosen) * len(seeds)))
   study = Study(work, recipe, seeds, out)
   for way in chosen:  # what is wrong with one is said at once
-    study.training(way, seeds[0])
+    training = study.training(way, seeds[0])
+    if training.options.students:
+      evolution(training, study.costs, study.sizes)
   from common import console
 
   from nasjax.benchmark import workers
@@ -483,7 +507,10 @@ def run(chosen, with_alone, out, record):
     f'{len(chosen)} ways, {len(seeds)} seeds'
   )
   record.write(work.job.metric)
-  tasks = [(way, seed) for way in chosen for seed in seeds]
+  same = {}
+  for way in chosen:
+    same.setdefault(way.options, []).append(way)
+  tasks = [(ways, seed) for ways in same.values() for seed in seeds]
   parts = recipe.epochs + FLAGS.generations
   with console.Parts(len(tasks) * parts) as bar:
 
@@ -492,8 +519,11 @@ def run(chosen, with_alone, out, record):
         bar(line, known)
         check()
 
-      return study.supernet(*task, prepared, tell, say)
+      return study.supernets(*task, prepared, tell, say)
 
-    supernets = list(workers.share(one, tasks, work.prepareds))
+    records = workers.share(one, tasks, work.prepareds)
+    supernets = [record for several in records for record in several]
+  order = [way.label for way in chosen]
+  supernets.sort(key=lambda record: order.index(record['label']))
   alone = study.alone(say) if with_alone else []
   return study.record(supernets, alone)

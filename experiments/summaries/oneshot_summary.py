@@ -1,10 +1,9 @@
 """What a study of one-shot searches says, in words, numbers and figures."""
 
-import json
-import pathlib
 import shlex
 
 import numpy as np
+from common import command
 from common.console import CONSOLE, print_next
 from rich.table import Table
 from summaries import search_curves
@@ -12,7 +11,6 @@ from summaries.search_summary import VERDICTS, finding
 
 from nasjax import analysis, cost, plots, table
 from nasjax.decoding import metrics
-from nasjax.storage import disk
 
 # Methods as their papers write them.
 _TITLES = {
@@ -492,10 +490,8 @@ def write(study, out, path, metric=None):
   """
   numbers = record(study, metric)
   show(numbers)
-  text = json.dumps(numbers, indent=1).encode()
-  disk.publish(out / 'report.json', text)
-  if path:
-    disk.publish(pathlib.Path(path).expanduser(), text)
+  for written in filter(None, (out / 'report.json', path)):
+    command.publish_json(written, numbers)
   for figure in draw(study, numbers, out, metric):
     CONSOLE.print(f'figure: {figure}')
   place, search = shlex.quote(str(out)), study.searches[0]

@@ -103,7 +103,7 @@ def costs(record):
   """Returns what the sizes cost: one training of each way, or one each.
 
   In seconds of one device, and joules where devices tell. Told in trainings of
-  the largest network alone, too, which is the dearest of them.
+  the largest network alone, too.
   """
   alone = {}
   for network in record['alone']:
@@ -115,7 +115,8 @@ def costs(record):
     for size, own in alone.items()
   }  # fmt: skip
   known = [s['seconds'] for s in sizes.values() if s['seconds'] is not None]
-  largest = max(known, default=None)
+  largest = max(record['alone'], key=lambda n: n['params'], default=None)
+  largest = largest and sizes[largest['size']]['seconds']
   found = {'alone': sizes, 'largest_alone_seconds': largest, 'supernets': {}}
   for label, runs in by_label(record).items():
     training, search = _mean(runs, 'seconds'), _mean(runs, 'search_seconds')
@@ -283,6 +284,11 @@ def said(record):
         f'network alone ({cost["with_search"]:.2f} with its search), {kept} '
         f'the goal of {GOAL_COST}'
       )
+  if record['int8'] and record['alone']:
+    lines.append(
+      "weights of the supernets' networks were rounded to 8 bits, those of "
+      f'{ALONE} were not'
+    )
   if len(record['seeds']) < 2:
     lines.append('one seed: nothing tells what is chance')
   if record['energy'] is not None:
@@ -348,7 +354,11 @@ def draw(record, out):
   fronts = [_front(run) for run in record['supernets'] if run['store']]
   if fronts:
     kept = sum(len(front.params_n) for front in fronts)
-    validated = [n | {'test': n['validation']} for n in record['alone']]
+    validated = [
+      n | {'test': n['validation']}
+      for n in record['alone']
+      if n['validation'] is not None
+    ]
     if validated:
       fronts.append(_sized(f'{ALONE}, each alone', validated, alone=True))
     save(

@@ -87,6 +87,13 @@ class Stopwatch:
 
   def time(self, arch):
     """Returns the `Timing` of one cell."""
+    low, median, high = np.quantile(self.passes(arch), (0.25, 0.5, 0.75))
+    return Timing(
+      float(median), float(low), float(high), self.runs, self.warmup
+    )
+
+  def passes(self, arch):
+    """Returns the seconds of each timed pass of one cell, a list."""
     gates = jax.device_put(families.gates(self.space, arch))
     self._compile(arch, gates)
     seconds = []
@@ -95,10 +102,7 @@ class Stopwatch:
       logits_btv = self._forward(self._params, self._x_btf, self._len_b, gates)
       jax.block_until_ready(logits_btv)
       seconds.append(time.perf_counter() - started)
-    low, median, high = np.quantile(seconds[self.warmup :], (0.25, 0.5, 0.75))
-    return Timing(
-      float(median), float(low), float(high), self.runs, self.warmup
-    )
+    return seconds[self.warmup :]
 
   def _compile(self, arch, gates):
     ops = families.alone(self.space, arch)

@@ -49,13 +49,17 @@ class Graph:
     return self.weight(f'int_{value}', np.array(value, np.int64))
 
   def float(self, value):
-    return self.weight(f'float_{value:g}', np.array(value, np.float32))
+    return self.weight(f'float_{value!r}', np.array(value, np.float32))
 
   def add(self, name, kind, *inputs, **attributes):
     """Writes a node of one output down; returns the output's name."""
-    make = self._onnx.helper.make_node
-    self._nodes.append(make(kind, inputs, [name], name, **attributes))
+    self.add_all([name], kind, *inputs, **attributes)
     return name
+
+  def add_all(self, names, kind, *inputs, **attributes):
+    """Writes a node down; `names` are those of its outputs."""
+    make = self._onnx.helper.make_node
+    self._nodes.append(make(kind, inputs, names, names[0], **attributes))
 
   def model(self, macro):
     onnx = self._onnx

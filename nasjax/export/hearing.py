@@ -163,6 +163,11 @@ def load(path, threads=0):
       f'{path} tells no features and no alphabet: exported without; write '
       'it by experiments/export.py, from a run'
     )
+  if {value.name for value in found.get_inputs()} != {'features', 'lengths'}:
+    raise ExportError(
+      f'{path} takes samples, as other packages give them; take the file that '
+      'takes features, which experiments/export.py writes beside it'
+    )
   if told['space'] not in SPACES:
     raise ExportError(
       f'{path} is of space {told["space"]!r}, unknown here; there are '

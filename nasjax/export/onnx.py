@@ -24,7 +24,9 @@ from nasjax.storage import disk
 
 # How the networks of a family are written down.
 WRITERS = {
-  Cells: nb_asr.write, Tdnn: st_nas.write, Conformer: conformer.write
+  Cells: nb_asr.write,
+  Tdnn: st_nas.write,
+  Conformer: conformer.write,
 }
 
 
@@ -88,10 +90,12 @@ def save_network(path, network, calibration=None):
   )
 
 
-def model(space, arch, macro, params, speech=None):
-  """Returns the `onnx.ModelProto` that `save` writes in float32."""
-  onnx = library()
-  families.check(space, macro)
+def writer(space):
+  """Returns the entry of `WRITERS` for networks of a space.
+
+  Raises:
+    UnsupportedError: there is none.
+  """
   write = WRITERS.get(families.family(space).Network)
   if write is None:
     able = [n for n, one in families.FAMILIES.items() if one.Network in WRITERS]
@@ -99,6 +103,14 @@ def model(space, arch, macro, params, speech=None):
       f'networks of space {space.name} cannot be written as ONNX yet; those of '
       f'{", ".join(able)} can'
     )
+  return write
+
+
+def model(space, arch, macro, params, speech=None):
+  """Returns the `onnx.ModelProto` that `save` writes in float32."""
+  onnx = library()
+  families.check(space, macro)
+  write = writer(space)
   graph = graph_lib.Graph(onnx, params)
   write(graph, space, arch, macro, families.family(space).ops(space, arch))
   told = text_lib.written(space, arch, macro, speech)

@@ -4,9 +4,8 @@ Static and in the QDQ format of ONNX' own operators. Dense products (the
 convolutions that open blocks, linear operations, the output) take and weigh
 eight bits, which ONNX Runtime does as whole numbers. The LSTM's weights are
 kept in eight bits, a scale for each row of a gate, and multiplied in float: it
-has no static kernel for LSTMs. Grouped convolutions, of cells and of
-conformer-like layers, stay in float32: its kernels for them are slower in eight
-bits. So do the products of attention, of frames with each other.
+has no static kernel for LSTMs. The cells' grouped convolutions stay in
+float32: its kernels for them are slower in eight bits.
 """
 
 import pathlib
@@ -67,6 +66,14 @@ def static(model, calibration):
   copied.metadata_props.add(
     key='onnx.quant.pre_process', value='onnxruntime.quant'
   )
+  weights = {weight.name for weight in copied.graph.initializer}
+  # Frames with frames, in attention: their kernel of whole numbers is no
+  # faster, and probabilities are small numbers.
+  dynamic = [
+    node.name
+    for node in copied.graph.node
+    if node.op_type == 'MatMul' and not weights & set(node.input)
+  ]
   with tempfile.TemporaryDirectory() as place:
     path = pathlib.Path(place, 'int8.onnx')
     quantization.quantize_static(
@@ -74,7 +81,7 @@ def static(model, calibration):
       path,
       Reader(),
       op_types_to_quantize=['MatMul'],
-      nodes_to_exclude=_without_weights(model),
+      nodes_to_exclude=dynamic,
       per_channel=True,
       activation_type=quantization.QuantType.QUInt8,
       weight_type=quantization.QuantType.QInt8,
@@ -121,16 +128,3 @@ def _tell(onnx, model, made):
   told = text_lib.read(text, 'the model')[0] | {'precision': WHAT}
   del made.metadata_props[:]
   onnx.helper.set_model_props(made, {text_lib.KEY: text_lib.dumped(told)})
-
-
-def _without_weights(model):
-  """Returns the products of what a network makes with each other: attention's.
-
-  Shares of many frames are too small for steps of 1 / 255.
-  """
-  weights = {weight.name for weight in model.graph.initializer}
-  return [
-    node.name
-    for node in model.graph.node
-    if node.op_type == 'MatMul' and not weights & set(node.input)
-  ]

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from nasjax import kernels as kernels_lib
+from nasjax.layers import eight_bits
 from nasjax.layers.custom_vjps import matmul, recurrence
 
 
@@ -25,7 +26,7 @@ def glorot(fan_in, fan_out):
 
 
 class Dense(nn.Module):
-  """Affine map of each frame; `precision` as in `matmul`."""
+  """Affine map of each frame; `precision` as `recipes.Recipe` has it."""
 
   width: int
   precision: str = 'float32'
@@ -35,6 +36,8 @@ class Dense(nn.Module):
     shape = (x_btk.shape[-1], self.width)
     kernel_kn = self.param('kernel', nn.initializers.glorot_uniform(), shape)
     bias_n = self.param('bias', nn.initializers.zeros, (self.width,))
+    x_btk = eight_bits.inputs(self, 'input', x_btk, self.precision)
+    kernel_kn = eight_bits.weights(kernel_kn, self.precision)
     return matmul(x_btk, kernel_kn, self.precision) + bias_n[None, None]
 
 
@@ -99,6 +102,9 @@ def _gates(module, x_btc):
     'recurrent_kernel', orthonormal_rows, (hidden, 4 * hidden)
   )
   bias_h = module.param('bias', _forget_one, (4 * hidden,))
+  # Of an LSTM the weights alone, as in files (`export.quantise`).
+  wx_ch = eight_bits.weights(wx_ch, module.precision)
+  wh_hh = eight_bits.weights(wh_hh, module.precision)
   return matmul(x_btc, wx_ch, module.precision) + bias_h[None, None], wh_hh
 
 

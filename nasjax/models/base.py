@@ -14,7 +14,7 @@ class Numbers(NamedTuple):
     rate: of dropout.
     conv_dropout: whether convolutions drop, too.
     kernels: what `kernels.choose` returned.
-    precision: of dense products, as in `custom_vjps.matmul`.
+    precision: of dense products, as `recipes.Recipe` has it.
     mode: how several candidates are put together, of `mixed_op.MODES`.
   """
 
@@ -153,6 +153,7 @@ class Family:
       them; in training, that is with a dropout key, it sows what they become in
       the collection 'statistics', under the names that they have there. They
       move by a share of the way to a batch's, the macro network's `momentum`.
+    eight_bits: whether plain networks round where their precision is 'int8'.
   """
 
   macros: Mapping[str, Any]
@@ -174,3 +175,4 @@ class Family:
   inputs: tuple[str, ...] = ()
   elastic: Elastic | None = None
   statistics: bool = False
+  eight_bits: bool = False

@@ -21,6 +21,7 @@ from nasjax.models.nb_asr import family as nb_asr
 from nasjax.models.nb_asr.cell import stack as stack
 from nasjax.models.st_nas import family as st_nas
 from nasjax.models.todm import family as todm
+from nasjax.models.transducer import family as transducer
 
 
 def _of_space(family, name):
@@ -35,6 +36,7 @@ FAMILIES = {
   'st_nas_swbd': st_nas.FAMILY,
   'todm': _of_space(todm.FAMILY, 'todm'),
   'todm_small': _of_space(todm.FAMILY, 'todm_small'),
+  'transducer': transducer.FAMILY,
   'darts_asr': darts_asr.FAMILY,
   'vgg': darts_asr.VGG,
   'conformer': _of_space(conformer.FAMILY, 'conformer'),
@@ -106,7 +108,19 @@ def made(space, macro, ops, numbers=PLAIN):
     numbers: `Numbers`.
   """
   check(space, macro)
+  if numbers.precision == 'int8' and any(len(names) > 1 for names in ops):
+    raise ValueError(_unrounded('a supernet'))
+  if numbers.precision == 'int8' and not family(space).eight_bits:
+    raise ValueError(_unrounded(f'networks of space {space.name}'))
   return family(space).Network(macro, ops, *numbers)
+
+
+def _unrounded(what):
+  able = [name for name, found in FAMILIES.items() if found.eight_bits]
+  return (
+    f"precision='int8': {what} cannot be trained for eight bits; plain "
+    f'networks of {", ".join(able)} can'
+  )
 
 
 def macro(space, values):
@@ -279,11 +293,11 @@ def supernet(space, ops, macro, recipe, mode, twice=False, platform=None):
   """
   macros.check_loss(macro, recipe.loss)
   found = family(space)
-  if found.elastic is not None and found.supernet_gates is nothing:
-    raise ValueError(
-      f'candidates of space {space.name} are not mixed; its networks are parts '
-      'of one another (experiments/todm.py)'
-    )
+  if found.supernet_gates is nothing:
+    why = 'each network has weights of its own'
+    if found.elastic is not None:
+      why = 'its networks are parts of one another (experiments/todm.py)'
+    raise ValueError(f'candidates of space {space.name} are not mixed; {why}')
   kind = kernels.choose(platform)
   if twice and kind == 'native':
     kind = 'twice'
@@ -320,6 +334,8 @@ def elastic_network(space, macro, recipe, adaptive=True, exits=()):
   """
   check(space, macro)
   macros.check_loss(macro, recipe.loss)
+  if recipe.precision == 'int8':
+    raise ValueError(_unrounded('an elastic network'))
   numbers = _numbers(recipe, 'xla')
   return elastic(space).network(space, macro, numbers, adaptive, exits)
 

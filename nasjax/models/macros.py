@@ -4,6 +4,7 @@ No JAX is imported here: flags name macro networks before anything is.
 """
 
 import dataclasses
+from typing import ClassVar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -311,8 +312,30 @@ class Plain:
     return dataclasses.replace(self, outputs=outputs)
 
 
+class _Stacked:
+  """What networks have in common that put `stacked` frames into one."""
+
+  @property
+  def channels(self):
+    """Channels of the layers."""
+    return (self.width,)
+
+  @property
+  def reduction(self):
+    """Input frames for each output frame."""
+    return self.stacked
+
+  def output_frames(self, frames):
+    """Frames of the output for `frames` (int or array) of the input."""
+    return -(-frames // self.stacked)
+
+  def with_outputs(self, outputs):
+    """The same network with another output alphabet."""
+    return dataclasses.replace(self, outputs=outputs)
+
+
 @dataclasses.dataclass(frozen=True)
-class Todm:
+class Todm(_Stacked):
   """The numbers of an encoder of TODM, with or without a transducer behind it.
 
   Attributes:
@@ -378,23 +401,50 @@ class Todm:
     behind = 1 + (self.predictor_depth + 3 if self.transduces else 0)
     return (not self.padded) + self.blocks + behind
 
-  @property
-  def channels(self):
-    """Channels of the layers."""
-    return (self.width,)
+
+@dataclasses.dataclass(frozen=True)
+class Transducer(_Stacked):
+  """The numbers of a transducer whose predictor and joiner are searched.
+
+  Attributes:
+    name: what tables call it.
+    blocks: layers of the encoder.
+    hidden: of the feed-forward part of each.
+    width: channels of every layer.
+    joined: numbers that encoder and predictor have for each other.
+    stacked: input frames that become one.
+    depth, states, causal: of its layers (`layers.ssm`).
+    outputs: symbols, one of which (0) is the blank.
+    features: input channels.
+  """
+
+  name: str
+  blocks: int = 6
+  hidden: int = 256
+  width: int = 64
+  joined: int = 128
+  stacked: int = 4
+  depth: int = 2
+  states: int = 16
+  causal: bool = False
+  outputs: int = 49
+  features: int = 80
+  transduces: ClassVar[bool] = True
+
+  def __post_init__(self):
+    sizes = (self.blocks, self.hidden, self.width, self.joined, self.stacked)
+    sizes += (self.depth, self.outputs, self.features)
+    if min(sizes) < 1 or self.states < 2:
+      raise ValueError(f'macro {self.name}: a size is below 1 in {self}')
 
   @property
-  def reduction(self):
-    """Input frames for each output frame."""
-    return self.stacked
+  def layers(self):
+    """Layers with weights: a block counts once, a predictor three times.
 
-  def output_frames(self, frames):
-    """Frames of the output for `frames` (int or array) of the input."""
-    return -(-frames // self.stacked)
-
-  def with_outputs(self, outputs):
-    """The same network with another output alphabet."""
-    return dataclasses.replace(self, outputs=outputs)
+    What brings frames to the channels, blocks, what leaves the encoder; the
+    embedding, one layer and what leaves the predictor; and the joiner.
+    """
+    return 1 + self.blocks + 1 + 3 + 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -503,6 +553,11 @@ TODM_SMALL_CTC = dataclasses.replace(
   TODM_SMALL, name='todm_small_ctc', predictor='none'
 )
 
+# The encoder of TODM_SMALL at its widest.
+TRANSDUCER = Transducer('transducer')
+TRANSDUCER_TINY = Transducer(
+  'transducer_tiny', blocks=1, hidden=16, width=16, joined=16, depth=1, states=4
+)
 # Sizes of a Conformer of 10 to 30 M parameters, and for two cores; each also to
 # stream, with chunks of 640 ms.
 CONFORMER = Conformer('conformer')
@@ -557,6 +612,7 @@ BY_SPACE = {
   'st_nas_swbd': _TDNNS,
   'todm': {m.name: m for m in (TODM, TODM_CTC)},
   'todm_small': {m.name: m for m in (TODM_SMALL, TODM_SMALL_CTC)},
+  'transducer': {m.name: m for m in (TRANSDUCER, TRANSDUCER_TINY)},
   'darts_asr': _planes(
     DARTS_ASR, DARTS_ASR_CONV3, DARTS_ASR_QUICK, DARTS_ASR_TINY
   ),

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nasjax.data import batching
+from nasjax.decoding import error_rates, metrics
 from nasjax.losses import criterion
 from nasjax.models import common, families
 from nasjax.oneshot import rounding, sandwich_steps, selection
@@ -279,7 +280,7 @@ class SupernetTrainer:
 
   # What the networks are worth.
 
-  def evaluate(self, archs, split='validation', int8=False):
+  def evaluate(self, archs, split='validation', int8=False, metric=None):
     """Returns the error rate of networks of the shared weights.
 
     All run in one program, which is compiled once.
@@ -289,13 +290,15 @@ class SupernetTrainer:
       split: 'validation' or 'test'.
       int8: whether their weights are rounded (`rounding.fake_quantised`), each
         network's by its own scales.
+      metric: name of the error rate, a key of `metrics.METRICS`; None for what
+        decides.
 
     Returns:
-      error_n, float64, by the metric that decides.
+      error_n, float64.
     """
-    return self._scores(archs, split, int8)[1]
+    return self._scores(archs, split, int8, metric)[1]
 
-  def _scores(self, archs, split, int8=False):
+  def _scores(self, archs, split, int8=False, metric=None):
     prepared = self.prepared
     if split not in prepared.eval_plans:
       raise ValueError(
@@ -321,9 +324,13 @@ class SupernetTrainer:
         *(self._on_device(gates), *shared, self.constants),
       )
       hyps = population.labels_of(*hyps, plan)
-      error_p = self.criterion.score(*hyps, refs, fold_v)
+      if metric is None:
+        error = self.criterion.score(*hyps, refs, fold_v)[0]
+      else:
+        said = error_rates.unpad(*(one_p[0] for one_p in hyps))
+        error = metrics.METRICS[metric](said, refs, prepared.units).rate
       loss_p = population.mean_losses(loss_ps, count_ps, steps)
-      found.append((loss_p[0], error_p[0]))
+      found.append((loss_p[0], error))
     return np.array(found, np.float64).reshape(-1, 2).T
 
   def _with_own(self, params, arch):

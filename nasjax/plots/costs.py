@@ -18,13 +18,22 @@ def pareto(
   sd_n=None,
   title='',
   metric='PER',
+  split='test',
 ):
   """Draws error rates against one cost; see `paretos`."""
   costs = {xlabel: (cost_n, front_n)}
-  return paretos(costs, per_n, names_n, sd_n, title, metric)
+  return paretos(costs, per_n, names_n, sd_n, title, metric, split)
 
 
-def paretos(costs, per_n, names_n=None, sd_n=None, title='', metric='PER'):
+def paretos(
+  costs,
+  per_n,
+  names_n=None,
+  sd_n=None,
+  title='',
+  metric='PER',
+  split='test',
+):
   """Draws error rates against costs, and the cells that nothing beats in both.
 
   Args:
@@ -36,6 +45,7 @@ def paretos(costs, per_n, names_n=None, sd_n=None, title='', metric='PER'):
     sd_n: standard deviation over the seeds of each cell, 0 or NaN for none.
     title: of the figure.
     metric: what the error rate is called.
+    split: of what it is.
   """
   per_n = np.asarray(per_n, np.float64)
   sd_n = None if sd_n is None else np.asarray(sd_n, np.float64)
@@ -60,7 +70,7 @@ def paretos(costs, per_n, names_n=None, sd_n=None, title='', metric='PER'):
   some = np.any([shown_n for _, shown_n, _ in panels.values()], axis=0)
   reach = per_n if sd_n is None else np.stack([per_n - sd_n, per_n + sd_n])
   reach = np.where(np.isnan(reach), per_n, reach)[..., some]
-  drawing.per_axis(axs[0, 0], 100 * reach, f'test {metric}')
+  drawing.per_axis(axs[0, 0], 100 * reach, f'{split} {metric}')
   if numbers:
     # Below the numbers and the name of the axis.
     axs[0, 0].annotate(

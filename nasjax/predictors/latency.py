@@ -8,6 +8,7 @@ the absolute error. What a predictor was not fitted to it refuses: choices that
 no measured network has, other devices.
 """
 
+import functools
 import json
 import pathlib
 from collections.abc import Callable
@@ -182,6 +183,8 @@ class Predictor(NamedTuple):
         'profile the device, and fit again'
       )
     archs_nd = self.space.parse_all(archs)
+    if not len(archs_nd):
+      return np.zeros(0)
     for d, seen_k in enumerate(self.seen_dk):
       new = np.flatnonzero(~seen_k[archs_nd[:, d]])
       if len(new):
@@ -260,17 +263,20 @@ def _one_hot(space, archs_nd):
 
 def _costs(profile, archs_nd):
   """Returns parameters and multiply-accumulates, float64 [n, 2]."""
-  space, macro = profile.space, profile.macro
   return np.array(
     [
-      (
-        cost.params(space, arch, macro),
-        cost.macs(space, arch, macro, profile.frames),
-      )
-      for arch in archs_nd
+      _cost(profile.space, tuple(arch), profile.macro, profile.frames)
+      for arch in archs_nd.tolist()
     ],
     np.float64,
   )
+
+
+# Where a family has no formula, a count takes a good part of a second.
+@functools.lru_cache(maxsize=2**16)
+def _cost(space, digits, macro, frames):
+  arch = list(digits)
+  return cost.params(space, arch, macro), cost.macs(space, arch, macro, frames)
 
 
 def _by_operations(profile, seconds_n, seed):

@@ -15,6 +15,9 @@ import numpy as np
 from nasjax.search import landscape
 from nasjax.search.algorithms import base
 
+# Architectures that are asked for their cost one by one.
+MOST_ASKED = 20_000
+
 
 def _one_sided(error, excess, weight):
   return error + weight * np.maximum(excess, 0)
@@ -66,6 +69,11 @@ class Constraint(NamedTuple):
     return told.astype(np.float32)
 
 
+def _shown(cost):
+  whole = float(cost).is_integer() and cost >= 1000
+  return f'{cost:,.0f}' if whole else f'{cost:g}'
+
+
 def check(constraint, space, archs_nd, cost_n, unit=''):
   """Refuses a limit that no architecture meets, and unknown penalties.
 
@@ -91,10 +99,31 @@ def check(constraint, space, archs_nd, cost_n, unit=''):
   least = int(np.argmin(cost_n))
   if cost_n[least] > constraint.limit:
     raise ValueError(
-      f'no architecture has at most {constraint.limit:g}{unit}; the smallest '
-      f'that there is has {cost_n[least]:g}{unit}: '
+      f'no architecture has at most {_shown(constraint.limit)}{unit}; the '
+      f'smallest that there is has {_shown(cost_n[least])}{unit}: '
       f'{space.names(archs_nd[least])}'
     )
+
+
+def cheapest(values, of_archs):
+  """Returns all architectures of some values, or one near the cheapest, [n, d].
+
+  Where they are too many to ask for each, one digit after the other is set to
+  its cheapest value until none gets cheaper: exact where costs add up.
+  """
+  sizes = [len(v) for v in values]
+  if math.prod(sizes) <= MOST_ASKED:
+    return landscape.archs_of(values, landscape.vectors_of(values))
+  vector, least = np.zeros(len(sizes), int), np.inf
+  while True:
+    before = least
+    for d, size in enumerate(sizes):
+      tried = np.repeat(vector[None], size, axis=0)
+      tried[:, d] = np.arange(size)
+      cost_n = of_archs(landscape.archs_of(values, tried))
+      vector, least = tried[int(np.argmin(cost_n))], float(np.min(cost_n))
+    if least >= before:
+      return landscape.archs_of(values, vector[None])
 
 
 def penalised(scape, cost_c, constraint):

@@ -8,18 +8,19 @@ from nasjax.spaces.dense import Dense
 from nasjax.spaces.nb_asr import NB_ASR
 from nasjax.spaces.st_nas import ST_NAS, ST_NAS_SWBD, TDNN_D
 from nasjax.spaces.todm import TODM, TODM_SMALL
+from nasjax.spaces.transducer import TRANSDUCER
 
 # By name: those that tables may hold.
 SPACES = {
   space.name: space
   for space in (
-    *(NB_ASR, ST_NAS, ST_NAS_SWBD, TODM, TODM_SMALL, DARTS_ASR, VGG),
-    *(CONFORMER, CONFORMER_SMALL),
+    *(NB_ASR, ST_NAS, ST_NAS_SWBD, TODM, TODM_SMALL, TRANSDUCER),
+    *(DARTS_ASR, VGG, CONFORMER, CONFORMER_SMALL),
   )
 }
 
 __all__ = [
   'CONFORMER', 'CONFORMER_SMALL', 'DARTS_ASR', 'DARTS_ASR_CONV3',
   'MOST_LISTED', 'NB_ASR', 'SPACES', 'ST_NAS', 'ST_NAS_SWBD', 'TDNN_D', 'TODM',
-  'TODM_SMALL', 'VGG', 'Chain', 'Dense', 'Space', 'check_listed',
+  'TODM_SMALL', 'TRANSDUCER', 'VGG', 'Chain', 'Dense', 'Space', 'check_listed',
 ]  # fmt: skip

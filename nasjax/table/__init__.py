@@ -6,8 +6,9 @@
 
 A table is a directory of Parquet shards, each with a commit mark beside it that
 holds its SHA-256; see `shards` for the layout and `schema` for the columns.
-Shards whose names begin with `latency-` hold measured latencies, all others
-runs. `pandas.read_parquet` and others open the directory as it is.
+Shards whose names begin with `latency-` hold measured latencies, those with
+`int8-` errors of eight bits (`query(..., metric='int8')`), all others runs.
+`pandas.read_parquet` and others open the directory as it is.
 """
 
 from nasjax.table.compaction import compact
@@ -27,6 +28,7 @@ from nasjax.table.releasing import check_release, release, unpack
 from nasjax.table.repairing import repair
 from nasjax.table.schema import (
   CURVES,
+  INT8_SCHEMA,
   LATENCY_SCHEMA,
   SCHEMA,
   STATUSES,
@@ -44,6 +46,7 @@ __all__ = [
   'CURVES',
   'ConflictError',
   'DamagedShardError',
+  'INT8_SCHEMA',
   'LATENCY_SCHEMA',
   'MissingEntryError',
   'QueryError',

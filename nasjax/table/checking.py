@@ -10,7 +10,9 @@ import pyarrow as pa
 
 from nasjax.table.schema import (
   CURVES,
+  INT8,
   LATENCY,
+  RUNS,
   SPACES,
   STATUSES,
   SchemaError,
@@ -139,7 +141,10 @@ def _list_array(field, values):
 def _check_rows(table, shard):
   """Raises a SchemaError where a row contradicts itself or another row."""
   kind, seen = kind_of(shard), {}
-  problem_of = _latency_problem if kind is LATENCY else _run_problem
+  problem_of = {
+    RUNS.name: _run_problem, LATENCY.name: _latency_problem,
+    INT8.name: _int8_problem,
+  }[kind.name]  # fmt: skip
   for r, row in enumerate(table.to_pylist()):
     problem = problem_of(row)
     if row['shard'] != shard:
@@ -195,12 +200,32 @@ def _latency_problem(row):
       f"'quartile_low', 'median' and 'quartile_high' are {low}, {median} and "
       f'{high}; want seconds above 0 in this order'
     )
+  return (
+    _time_problem(row) or _json_problem(row, 'versions') or _cell_problem(row)
+  )
+
+
+def _int8_problem(row):
+  """Returns what is wrong with a row of errors of eight bits, or None."""
+  for name in ('calibration', 'utterances'):
+    if row[name] < 1:
+      return f'{name!r} is {row[name]}; at least 1 is needed'
+  for name in ('float_error', 'int8_error'):
+    if not 0 <= row[name] < np.inf:
+      return f'{name!r} is {row[name]}; want a fraction from 0 on'
+  return (
+    _time_problem(row) or _json_problem(row, 'versions') or _cell_problem(row)
+  )
+
+
+def _time_problem(row):
+  """Returns what is wrong with when a row was made, or None."""
   try:
     if datetime.datetime.fromisoformat(row['created']).tzinfo is None:
       raise ValueError('no time zone')
   except ValueError:
     return f"'created' is {row['created']!r}, no ISO 8601 time with its zone"
-  return _json_problem(row, 'versions') or _cell_problem(row)
+  return None
 
 
 def _json_problem(row, *names):

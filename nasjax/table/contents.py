@@ -66,7 +66,7 @@ def committed(directory, kind=schema.RUNS):
 
   Args:
     directory: the table.
-    kind: `schema.RUNS` or `schema.LATENCY`; None for both.
+    kind: `schema.RUNS`, `schema.LATENCY` or `schema.INT8`; None for all.
   """
   directory = pathlib.Path(directory)
   # In this order: what is no longer in the one is in the other.
@@ -166,7 +166,7 @@ def load_all(directory, kind=None, digest=True, names=None):
     marks, there = shards.marks(directory), packs(directory)
     found, problems = {}, {}
     for pack in there:
-      if kind is schema.LATENCY:
+      if kind not in (None, schema.RUNS):
         break
       for name, shard in _of_pack(directory, pack, digest).items():
         if isinstance(shard, schema.TableError):

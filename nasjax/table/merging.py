@@ -44,7 +44,7 @@ def merge(paths, out):
     raise error
   names = {shard.name for shard in standing}
   by_name = {shard.name: shard for shard in standing}
-  for shard in (s for t in tables for s in t.shards + t.latency_shards):
+  for shard in (s for t in tables for s in t.every_shard):
     other = by_name.setdefault(shard.name, shard)
     if other.sha256 != shard.sha256:
       writing.check_same(other, shards.read(shard))
@@ -158,7 +158,7 @@ def source(path):
   when, the `run.json` of the run, and what that was itself merged from.
   """
   one = reader.open_table(path)
-  every = sorted(one.shards + one.latency_shards)
+  every = sorted(one.every_shard)
   lines = ''.join(f'{shard.name} {shard.sha256}\n' for shard in every)
   root = one.path.parent if one.path.name == 'table' else one.path
   return {

@@ -8,7 +8,14 @@ import numpy as np
 import pyarrow as pa
 
 from nasjax.table import columns as columns_lib
-from nasjax.table import contents, questions, reductions, schema, shards
+from nasjax.table import (
+  contents,
+  eight_bits,
+  questions,
+  reductions,
+  schema,
+  shards,
+)
 from nasjax.table import index as index_lib
 from nasjax.table import latency as latency_lib
 
@@ -47,9 +54,9 @@ def open_table(path, verify=True):
   found = contents.load_all(directory, digest=verify)
   for name in sorted(found.problems):
     raise found.problems[name]
-  runs, latencies = (
+  runs, latencies, int8 = (
     tuple(s for s in found.shards if schema.kind_of(s.name) is kind)
-    for kind in (schema.RUNS, schema.LATENCY)
+    for kind in (schema.RUNS, schema.LATENCY, schema.INT8)
   )
   if not runs:
     waiting = contents.uncommitted(directory)
@@ -58,7 +65,7 @@ def open_table(path, verify=True):
       + (f' (uncommitted: {", ".join(waiting)})' if waiting else '')
       + '; run the generator of the table, again if it was stopped'
     )
-  return Table(directory, runs, latency_shards=latencies)
+  return Table(directory, runs, latency_shards=latencies, int8_shards=int8)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -72,12 +79,14 @@ class Table:
     shards: what their commit marks say.
     rows: which rows of the shards are meant; None for all.
     latency_shards: marks of the shards that hold latencies, not rows.
+    int8_shards: of those that hold errors of eight bits.
   """
 
   path: pathlib.Path
   shards: tuple[shards.Shard, ...]
   rows: np.ndarray | None = None
   latency_shards: tuple[shards.Shard, ...] = ()
+  int8_shards: tuple[shards.Shard, ...] = ()
   _read: dict = dataclasses.field(default_factory=dict, init=False)
 
   def __len__(self):
@@ -98,6 +107,11 @@ class Table:
     return bool(self._index.functions.entries(self.space, place) >= 0)
 
   # What there is.
+
+  @property
+  def every_shard(self):
+    """Marks of all shards: of runs, and of what was measured of them."""
+    return self.shards + self.latency_shards + self.int8_shards
 
   @property
   def columns(self):
@@ -184,11 +198,15 @@ class Table:
 
     Args:
       name: 'wer', say, in lower case. That by which a table judges
-        (`metric`) is its `test_per`; others are what the marks say.
+        (`metric`) is its `test_per`; others are what the marks say. 'int8' is
+        that by which it judges, of weights and activations of eight bits
+        (experiments/int8.py); of several measurements the last.
 
     NaN stands where nothing is known of it: in older tables, and where there is
     no `test_per`.
     """
+    if name == eight_bits.METRIC:
+      return eight_bits.errors(self)
     decides, marked = [], []
     for shard in self.shards:
       metric = str(shard.meta.get('metric', 'PER'))
@@ -217,7 +235,8 @@ class Table:
 
     Args:
       metric: a name of `metrics`, in lower or upper case; None for what
-        decides.
+        decides. Also 'int8' where eight bits were measured (`rates`); a
+        `query` then has NaN for cells of which they were not.
 
     Raises:
       MissingEntryError: the table has no such metric; names those it has.
@@ -225,6 +244,8 @@ class Table:
     if metric is None:
       return self.metric
     known = self.metrics
+    if self.int8_shards:
+      known += (eight_bits.METRIC,)
     if not isinstance(metric, str) or metric.lower() not in known:
       raise schema.MissingEntryError(
         f'no metric {metric!r} in {self.path}; there {questions.are(known)}'
@@ -549,7 +570,10 @@ class Table:
       )
     made = f'test_per as {name}'
     if made not in self._read:
-      self._read[made] = self.errors(metric)
+      own = name.lower() == eight_bits.METRIC
+      self._read[made] = (
+        self.rates(eight_bits.METRIC) if own else self.errors(metric)
+      )
     return made
 
   def _column(self, name):

@@ -90,7 +90,7 @@ def release(path, out, title=None, authors=(), license=None):
     'version': VERSION,
     'title': title,
     'rows': len(table),
-    'shards': len(table.shards + table.latency_shards),
+    'shards': len(table.every_shard),
     'files': digests,
   }
   text = json.dumps(manifest, indent=1, sort_keys=True) + '\n'
@@ -292,7 +292,7 @@ def _bad(archive, what):
 
 def _files(table):
   """Returns the paths of all files of a Table, sorted."""
-  rows = {shard.path for shard in table.shards + table.latency_shards}
+  rows = {shard.path for shard in table.every_shard}
   found = set(rows)
   for path in rows:
     name = path.stem

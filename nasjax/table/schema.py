@@ -166,13 +166,54 @@ LATENCY = Kind(
 LATENCY_PREFIX = 'latency-'
 
 
+def _int8_fields():
+  columns = (
+    ('space', pa.string()),
+    ('arch', pa.list_(pa.int8())),
+    ('semantic_key', pa.string()),
+    ('seed', pa.int32()),
+    ('recipe', pa.string()),
+    ('macro', pa.string()),
+    ('corpus_fingerprint', pa.string()),
+    ('calibration', pa.int32()),  # training utterances that gave ranges
+    ('utterances', pa.int32()),  # of the test split that were heard
+    ('float_error', pa.float64()),  # fraction, of the weights as they are
+    ('int8_error', pa.float64()),  # fraction, rounded
+    ('rounded', pa.string()),  # what is, in words
+    ('shard', pa.string()),
+    ('versions', pa.string()),
+    ('commit', pa.string()),
+    ('created', pa.string()),
+  )
+  return [pa.field(name, kind, nullable=False) for name, kind in columns]
+
+
+INT8_SCHEMA = pa.schema(_int8_fields())
+INT8 = Kind(
+  'int8',
+  INT8_SCHEMA,
+  (
+    *('space', 'arch', 'seed', 'recipe', 'macro', 'corpus_fingerprint'),
+    *('calibration', 'utterances'),
+  ),
+  # Another machine adds in another order, and what is rounded falls elsewhere.
+  ('float_error', 'int8_error', 'shard', 'versions', 'commit', 'created'),
+)
+INT8_PREFIX = 'int8-'
+# Of measurements that were made of the cells of runs.
+_PREFIXES = {LATENCY_PREFIX: LATENCY, INT8_PREFIX: INT8}
+
+
 def kind_of(name):
   """Returns the Kind of a shard, which its name tells.
 
   The commit mark names the shard, so that a file renamed from one kind to the
   other is a damaged one.
   """
-  return LATENCY if name.startswith(LATENCY_PREFIX) else RUNS
+  for prefix, kind in _PREFIXES.items():
+    if name.startswith(prefix):
+      return kind
+  return RUNS
 
 
 def identity(row, kind=RUNS):

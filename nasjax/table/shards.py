@@ -9,7 +9,8 @@ never is.
 Readers of folders of Parquet files, such as pandas, pyarrow and Spark, skip
 names that begin with `_` or `.`: what they see of a table are the rows of its
 runs. Latencies, whose columns are others, therefore lie in `_latency/`, and end
-in `.pq`, for DuckDB reads every `.parquet` below a folder. Older tables have
+in `.pq`, for DuckDB reads every `.parquet` below a folder; errors of eight bits
+lie with them. Older tables have
 marks `<name>.json` and latencies among the runs; they are read, and the next
 writer moves both (see `writing.tidy`).
 
@@ -113,7 +114,7 @@ def folders(directory):
 def rows_path(directory, name):
   """Returns where the rows of a shard go."""
   directory = pathlib.Path(directory)
-  if schema.kind_of(name) is schema.LATENCY:
+  if schema.kind_of(name) is not schema.RUNS:
     return directory / LATENCIES / f'{name}{LATENCY_SUFFIX}'
   return directory / f'{name}.parquet'
 
@@ -131,7 +132,7 @@ def rows_of(mark):
   name = name_of(mark)
   if mark.parent.name == PACKS:
     return mark.parent.parent / f'{name}.parquet'
-  if mark.name.startswith('_') and schema.kind_of(name) is schema.LATENCY:
+  if mark.name.startswith('_') and schema.kind_of(name) is not schema.RUNS:
     return mark.with_name(f'{name}{LATENCY_SUFFIX}')
   return mark.with_name(f'{name}.parquet')
 

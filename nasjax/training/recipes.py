@@ -58,7 +58,9 @@ class Recipe:
     decoder: 'beam' or 'greedy'.
     beam_width: of the prefix beam search.
     precision: 'float32', or 'bfloat16' to round the factors of dense products;
-      sums, weights and all else stay float32.
+      sums, weights and all else stay float32. 'int8' rounds these factors as a
+      file of eight bits has them (`layers.eight_bits`), and lets gradients
+      through: quantisation-aware training.
     loss: a name of `losses.criterion.CRITERIA`: 'ctc', or 'ctc_crf', whose
       language model of labels is estimated from the transcripts of training.
       It leaves a constant out, so that values below 0 are no error
@@ -152,7 +154,7 @@ class Recipe:
       'loss_norm': self.loss_norm in ('frames_plus_one', 'labels', 'none'),
       'decoder': self.decoder in ('beam', 'greedy'),
       'beam_width': self.beam_width >= 1,
-      'precision': self.precision in ('float32', 'bfloat16'),
+      'precision': self.precision in ('float32', 'bfloat16', 'int8'),
       # Which there are is said where they are looked up.
       'loss': isinstance(self.loss, str) and self.loss != '',
       'optimiser': isinstance(self.optimiser, str) and self.optimiser != '',

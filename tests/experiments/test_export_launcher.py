@@ -29,7 +29,7 @@ def _exported():
     status, output, errors = tiny_run.forked(
       f'--run={tiny_run.finished().out}', _cache(),
       f'--model={place}/tiny.onnx', '--calibration=4', '--utterances=4',
-      '--long=4', '--threads=1', '--frames=100',
+      '--long=4', '--threads=1', '--frames=100', '--fine_tune_epochs=1',
       f'--json={place}/exported.json', launcher='export',
     )  # fmt: skip
     assert status == 0, errors
@@ -57,8 +57,15 @@ def test_the_launcher_says_what_eight_bits_cost():
   assert len(record['rates']) == 2
   for rates in record['rates'].values():
     assert rates['jax'] == rates['float32']
+    assert rates['jax, rounded'] == rates['int8']
     assert abs(rates['int8']['rate'] - rates['jax']['rate']) < 0.1
   assert f'int8 has {record["ratio"]:.2f} times fewer bytes' in output
+  (row,) = record['fine_tuned']
+  assert row['epochs'] == 1 and set(row['validation']) == {'float32', 'tuned'}
+  for what, rates in record['rates'].items():
+    assert set(row['rates'][what]) == {'float32', 'int8', 'tuned'}
+    assert row['rates'][what]['tuned'] == rates['tuned']
+  assert '  epochs  float32    int8   tuned\n       0' in output
 
 
 @pytest.mark.slow
@@ -89,6 +96,8 @@ def test_mistakes_are_one_line(tmp_path):
     ('export', [run], '--model is empty'),
     ('export', [run, '--model=a.tflite'], 'does not end in .onnx'),
     ('export', [run, '--model=none/a.onnx'], 'no directory none'),
+    ('export', [run, '--model=a.onnx', '--fine_tune_epochs=2,x'], "'x' is no"),
+    ('export', [run, '--model=a.onnx', '--fine_tune_lr=1'], '--fine_tune_lr'),
   ):
     status, _, errors = tiny_run.forked(*arguments, _cache(), launcher=launcher)
     (line,) = errors.strip().splitlines()

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import signal
 import sys
 import time
@@ -145,6 +146,29 @@ def test_a_killed_study_goes_on_to_the_same_report(whole):
   status, _, errors = tiny_run.finish(*_command(out), launcher='oneshot')
   assert status == 0, errors
   assert _report(out) == _report(whole)
+
+
+def test_what_another_study_found_is_trained_here_too(whole):
+  out = whole.with_name('other')
+  shutil.copytree(whole, out)
+  command = _command(out)
+  status, _, errors = tiny_run.forked(
+    *command, f'--found_on={whole.parent}', launcher='oneshot'
+  )
+  assert status == 1 and errors.count('\n') == 1, errors
+  assert f'no {whole.parent / "report.json"}; name the directory' in errors
+  status, _, errors = tiny_run.forked(
+    *command, f'--found_on={whole}', launcher='oneshot'
+  )
+  assert status == 0, errors
+  found = _report(out)['found']
+  assert list(found)[:2] == ['st_nas', f'st_nas of {whole}']
+  # The same network, of the same corpus here, is trained once.
+  own, other = list(found.values())[:2]
+  for name in 'archs', 'test_per', 'params':
+    assert own[name] == other[name]
+  assert own['batches'] != other['batches'] == [0.0]
+  assert len(table.open(out)) == len(table.open(whole))
 
 
 def test_other_flags_are_refused_and_named(whole):

@@ -46,7 +46,7 @@ def record(**changes):
   return {
     'space': 'todm_small', 'macro': 'todm_small', 'corpus': 'toys',
     'metric': 'WER', 'recipe': 'r', 'seeds': [0, 1], 'widths': [4, 8],
-    'networks': 12, 'range': [100_000, 200_000],
+    'networks': 12, 'range': [100_000, 200_000], 'int8': False,
     'sizes': [{'name': n, 'params': p} for n, p in SIZES],
     'alone': alone, 'energy': 'energy is not known: no NVML',
     'supernets': [
@@ -84,6 +84,13 @@ def test_costs_are_told_in_trainings_of_the_largest(found):
   assert own['sizes_from'] == 2
   assert not found['costs']['supernets']['D']['met']
   assert found['costs']['alone']['min'] == {'seconds': 60.0, 'joules': None}
+  # That of the largest, not the longest: a first program is compiled once.
+  slow = record(int8=True)
+  for row in slow['alone'][:2]:
+    row['seconds'] = 500.0
+  slow = todm_summary.completed(slow)
+  assert slow['costs']['largest_alone_seconds'] == 100.0
+  assert any('rounded to 8 bits' in line for line in slow['said'])
 
 
 def test_says_where_goals_are_missed_and_what_is_not_known(found):

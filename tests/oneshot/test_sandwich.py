@@ -197,6 +197,8 @@ def test_a_supernet_learns_and_goes_on_where_it_was_killed(tmp_path):
   every = SPACE.enumerate()
   error_n = whole.evaluate(every, 'test')
   assert error_n.shape == (8,) and (error_n > 0).all()
+  named_n = whole.evaluate(every, 'test', metric='per')
+  np.testing.assert_array_equal(named_n, error_n)
   # Layers that are not there make no difference.
   assert error_n[SPACE.index([0, 0, 1])] == error_n[SPACE.index([0, 1, 1])]
   assert np.isfinite(whole.evaluate(every[:2], int8=True)).all()

@@ -129,4 +129,5 @@ FAMILY = base.Family(
   fits=_blocks,
   elastic=ELASTIC,
   statistics=True,
+  eight_bits=True,
 )

@@ -51,4 +51,5 @@ FAMILY = base.Family(
   form=_cell_form,
   spared_flops=accelerated.spared_flops,
   alone=_cells_alone,
+  eight_bits=True,
 )

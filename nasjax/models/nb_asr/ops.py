@@ -27,6 +27,7 @@ from nasjax.kernels.taps import (
   reach,
 )
 from nasjax.kernels.taps import placement as placement
+from nasjax.layers import eight_bits
 from nasjax.layers.custom_vjps import (
   CLIP,
   clip_dropout,
@@ -293,6 +294,7 @@ class MacroConv(nn.Module):
     left, _ = reach(self.kernel, 1, self.stride)
     total = (out_frames + steps - 1) * self.stride
     x_btc = mask_frames(x_btc, len_b)
+    x_btc = eight_bits.inputs(self, 'input', x_btc, self.precision)
     right = total - left - frames
     x_btc = jnp.pad(x_btc, ((0, 0), (left, max(right, 0)), (0, 0)))[:, :total]
     # Frames in strides of `stride`: every tap pair is then a plain slice.
@@ -306,6 +308,7 @@ class MacroConv(nn.Module):
       (self.kernel * channels, self.width),
     )
     bias_c = self.param('bias', nn.initializers.zeros, (self.width,))
+    kernel_kc = eight_bits.weights(kernel_kc, self.precision)
     y_btc = matmul(x_btk, kernel_kc, self.precision) + bias_c[None, None]
     y_btc = clip_dropout(y_btc, None, 0, 0.0)
     return y_btc, -(-len_b // self.stride)

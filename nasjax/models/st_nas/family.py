@@ -81,4 +81,5 @@ FAMILY = base.Family(
   candidate=functools.partial(common.candidate, 'block'),
   baselines={'TDNN-D': spaces.TDNN_D},
   elastic=ELASTIC,
+  eight_bits=True,
 )

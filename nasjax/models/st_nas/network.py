@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nasjax.layers import dropout as drop
-from nasjax.layers import mixed_op
+from nasjax.layers import eight_bits, mixed_op
 from nasjax.layers.custom_vjps import matmul
 from nasjax.layers.modules import mask_frames
 from nasjax.models import macros
@@ -297,6 +297,7 @@ class Network(nn.Module):
     for n in range(macro.before, len(self.ops)):
       x_btc = self._block(n, x_btc, (len_b, key), gates)
     head = self.param('head', _dense, macro.width, macro.outputs)
+    x_btc, head = self._rounded('head', x_btc, head)
     logits_btv = matmul(x_btc, head['kernel'], self.precision)
     return logits_btv + head['bias'][None, None], len_b
 
@@ -305,8 +306,14 @@ class Network(nn.Module):
     params = self.param(
       'subsampling_tdnn', _layer, stride, x_btc.shape[-1], self.macro.width
     )
-    z_btc = _subsampled(stride, self.precision, params, x_btc, context)
+    x_btc, rounded = self._rounded('subsampling_tdnn', x_btc, params)
+    z_btc = _subsampled(stride, self.precision, rounded, x_btc, context)
     return self._finish(len(self.ops))(params, z_btc, context)
+
+  def _rounded(self, name, x_btc, params):
+    kernel = eight_bits.weights(params['kernel'], self.precision)
+    x_btc = eight_bits.inputs(self, name, x_btc, self.precision)
+    return x_btc, params | {'kernel': kernel}
 
   def _finish(self, site):
     return functools.partial(finish, site, self.rate, self.macro.epsilon)
@@ -324,7 +331,9 @@ class Network(nn.Module):
       return self._mixed(n, params_k, x_btc, context, gates)
     shift_k = shifts(names[0]) if names[0] in CANDIDATES else gates.shift_nk[n]
     shift_k = jnp.asarray(shift_k, jnp.int32)
-    z_btc = affine(shift_k, self.precision, params_k[0], x_btc, context)
+    name = f'block{n}_{names[0]}'
+    x_btc, rounded = self._rounded(name, x_btc, params_k[0])
+    z_btc = affine(shift_k, self.precision, rounded, x_btc, context)
     return self._finish(n)(params_k[0], z_btc, context)
 
   def _mixed(self, n, params_k, x_btc, context, gates):

@@ -72,6 +72,9 @@ def predictor_params(predictor):
   total = predictor.outputs * channels + dense(channels, predictor.joined)
   if predictor.kind == 'stateless':
     return total + predictor.context * channels
+  if predictor.kind == 'separable':
+    one = predictor.context * channels + dense(channels, channels)
+    return total + predictor.depth * one
   return total + predictor.depth * dense(2 * channels, 4 * channels)
 
 
@@ -106,4 +109,7 @@ def predictor_macs(predictor):
   total = channels * predictor.joined
   if predictor.kind == 'stateless':
     return total + predictor.context * channels
+  if predictor.kind == 'separable':
+    one = (predictor.context + channels) * channels
+    return total + predictor.depth * one
   return total + predictor.depth * 8 * channels * channels

@@ -29,6 +29,7 @@ class Outputs:
       were given.
     params: of predictor and joiner.
     predictor: the module.
+    kind: of the joiner.
   """
 
   enc_btd: jax.Array
@@ -36,6 +37,7 @@ class Outputs:
   pred_bud: jax.Array | None
   params: dict
   predictor: network.Predictor = dataclasses.field(metadata={'static': True})
+  kind: str = dataclasses.field(default='add', metadata={'static': True})
 
   @property
   def joiner(self):
@@ -45,11 +47,43 @@ class Outputs:
   @property
   def join(self):
     """The joiner as losses take it, of (params, enc_bt1d, pred_b1ud)."""
-    return network.join
+    return network.JOINS[self.kind]
 
   def decoding(self):
     """Returns start, predict and join of a `decoding.transducer.Model`."""
-    return network.decoding(self, self.params)
+    return network.decoding(self, self.params, self.join)
+
+
+def outputs(module, enc_btd, len_b, labels_bl):
+  """Returns the `Outputs` of a module that has `predictor` and `joiner`.
+
+  Args:
+    module: a linen module, in a call.
+    enc_btd, len_b: of its encoder.
+    labels_bl: transcripts, or None.
+  """
+  if labels_bl is None and module.is_initializing():
+    labels_bl = jnp.zeros((len(enc_btd), 1), jnp.int32)
+  pred_bud = None if labels_bl is None else module.predictor(labels_bl)
+  if module.is_initializing():
+    module.joiner(enc_btd[:, :1, None], pred_bud[:, None, :1])
+  parts = module.variables['params']
+  return Outputs(
+    enc_btd,
+    len_b,
+    pred_bud,
+    {name: parts[name] for name in ('predictor', 'joiner')},
+    module.predictor.clone(parent=None, name=None),
+    module.joiner.kind,
+  )
+
+
+def check_precision(macro, precision):
+  """Raises a ValueError where products are not to be of float32."""
+  if precision != 'float32':
+    raise ValueError(
+      f"precision={precision!r}: macro {macro.name} computes in 'float32' alone"
+    )
 
 
 class Network(nn.Module):
@@ -84,11 +118,7 @@ class Network(nn.Module):
       raise ValueError(
         f'{len(self.ops)} layers, but macro {macro.name} has {macro.blocks}'
       )
-    if self.precision != 'float32':
-      raise ValueError(
-        f'precision={self.precision!r}: macro {macro.name} computes in '
-        "'float32' alone"
-      )
+    check_precision(macro, self.precision)
     self.encoder = encoder(
       macro,
       tuple(
@@ -129,21 +159,9 @@ class Network(nn.Module):
     inner = inner[0] if inner else ()
     if not self.macro.transduces:
       return (enc_btd, len_b), tuple((x_btv, len_b) for x_btv in inner)
-    if labels_bl is None and self.is_initializing():
-      labels_bl = jnp.zeros((len(x_btf), 1), jnp.int32)
-    pred_bud = None if labels_bl is None else self.predictor(labels_bl)
-    if self.is_initializing():
-      self.joiner(enc_btd[:, :1, None], pred_bud[:, None, :1])
-    parts = self.variables['params']
-    outputs = Outputs(
-      enc_btd,
-      len_b,
-      pred_bud,
-      {name: parts[name] for name in ('predictor', 'joiner')},
-      self.predictor.clone(parent=None, name=None),
-    )
-    return outputs, tuple(
-      dataclasses.replace(outputs, enc_btd=x_btd) for x_btd in inner
+    found = outputs(self, enc_btd, len_b, labels_bl)
+    return found, tuple(
+      dataclasses.replace(found, enc_btd=x_btd) for x_btd in inner
     )
 
 
@@ -197,19 +215,27 @@ def _params(space, arch, macro):
   return total
 
 
-def _macs(space, arch, macro, frames):
-  # A transducer is run as if it said a label a frame: its predictor once, and
-  # its joiner.
+def transducer_macs(encoder, predictor, macro, frames):
+  """Counts multiply-accumulates; `predictor` is None where there is none.
+
+  A transducer is run as if it said a label a frame: its predictor once, and its
+  joiner.
+  """
   frames = macro.output_frames(frames)
-  built = encoder(macro, spaces.widths(space, arch))
-  total = cost.encoder_macs(built, macro.features, frames)
-  if macro.transduces:
+  total = cost.encoder_macs(encoder, macro.features, frames)
+  if predictor is not None:
     joiner = macro.joined * macro.outputs
-    total += frames * (cost.predictor_macs(predictor(macro)) + joiner)
+    total += frames * (cost.predictor_macs(predictor) + joiner)
   return total
 
 
-def _l2(params):
+def _macs(space, arch, macro, frames):
+  built = encoder(macro, spaces.widths(space, arch))
+  said = predictor(macro) if macro.transduces else None
+  return transducer_macs(built, said, macro, frames)
+
+
+def l2(params):
   """Sum of squares of all products; of biases, norms and states none."""
   total = 0.0
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -304,7 +330,7 @@ FAMILY = base.Family(
   signature=_ops,
   params=_params,
   macs=_macs,
-  l2=_l2,
+  l2=l2,
   fits=_blocks,
   inputs=('labels_bl',),
   elastic=ELASTIC,

@@ -7,6 +7,7 @@ between features and encoder: here frames are stacked, and a product brings them
 to the encoder's channels where they have another number.
 """
 
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 
 from nasjax.layers import elastic, modules, ssm
 
-PREDICTORS = ('lstm', 'stateless')
+PREDICTORS = ('lstm', 'stateless', 'separable')
 
 
 class Choice(NamedTuple):
@@ -182,17 +183,59 @@ def stack(x_btf, len_b, count):
   return x_btf, -(-len_b // count)
 
 
+class Separable(nn.Module):
+  """A convolution of each channel over labels said, and a product of channels.
+
+  What came in is added to what they make of it.
+
+  Attributes:
+    context: labels that it knows, with the last one.
+  """
+
+  context: int
+
+  @nn.compact
+  def __call__(self, x_buc, before_bkc=None):
+    """Runs it.
+
+    Args:
+      x_buc: input.
+      before_bkc: of the labels before, context - 1 of them, what came in; None
+        for the beginning, before which there are zeros.
+
+    Returns:
+      y_buc; where the labels before are given, y_buc and the last ones.
+    """
+    batch, columns, channels = x_buc.shape
+    taps_kc = self.param(
+      'taps',
+      nn.initializers.normal(self.context**-0.5),
+      (self.context, channels),
+    )
+    past_bkc = before_bkc
+    if before_bkc is None:
+      past_bkc = jnp.zeros((batch, self.context - 1, channels))
+    past_bkc = jnp.concatenate([past_bkc, x_buc], axis=1)
+    seen_buc = sum(
+      past_bkc[:, k : k + columns] * taps_kc[k][None, None]
+      for k in range(self.context)
+    )
+    y_buc = x_buc + nn.relu(modules.Dense(channels, name='mix')(seen_buc))
+    return y_buc if before_bkc is None else (y_buc, past_bkc[:, columns:])
+
+
 class Predictor(nn.Module):
-  """Labels said so far to what the joiner adds up.
+  """Labels said so far to what goes into the joiner.
 
   Attributes:
     outputs: symbols, one of which (0) is the blank, and the beginning.
-    channels: of the embedding and of the LSTMs.
+    channels: of the embedding and of the layers.
     joined: numbers of the output.
-    kind: 'lstm'; or 'stateless', which knows the last `context` labels alone
-      (Ghodsi et al. 2020, "RNN-Transducer with Stateless Prediction Network").
-    depth: LSTMs on one another.
-    context: see `kind`.
+    kind: 'lstm'; 'stateless', which knows the last `context` labels alone
+      (Ghodsi et al. 2020, "RNN-Transducer with Stateless Prediction Network");
+      or 'separable', layers of `Separable` on one another.
+    depth: LSTMs or `Separable`s on one another.
+    context: labels that a stateless one, or each `Separable`, knows.
   """
 
   outputs: int
@@ -208,6 +251,8 @@ class Predictor(nn.Module):
     self.embed = nn.Embed(self.outputs, self.channels)
     if self.kind == 'lstm':
       self.lstm = [modules.LSTM(self.channels) for _ in range(self.depth)]
+    elif self.kind == 'separable':
+      self.separable = [Separable(self.context) for _ in range(self.depth)]
     else:
       self.taps = self.param(
         'taps',
@@ -224,10 +269,10 @@ class Predictor(nn.Module):
         comes behind it.
     """
     said_bu = jnp.pad(labels_bl, ((0, 0), (1, 0)))
-    if self.kind == 'lstm':
+    if self.kind != 'stateless':
       x_buc = self._embedded(said_bu)
-      for lstm in self.lstm:
-        x_buc = lstm(x_buc)
+      for layer in self._layers():
+        x_buc = layer(x_buc)
       return self.out(x_buc)
     before = jnp.pad(said_bu, ((0, 0), (self.context - 1, 0)))
     columns = said_bu.shape[1]
@@ -242,10 +287,13 @@ class Predictor(nn.Module):
       state = jnp.concatenate([state[:, 1:], label_b[:, None]], axis=1)
       return state, self.out(self._mixed(state[:, None]))[:, 0]
     x_b1c, states = self._embedded(label_b[:, None]), []
-    for lstm, before in zip(self.lstm, state):
-      x_b1c, after = lstm(x_b1c, before)
+    for layer, before in zip(self._layers(), state):
+      x_b1c, after = layer(x_b1c, before)
       states.append(after)
     return tuple(states), self.out(x_b1c)[:, 0]
+
+  def _layers(self):
+    return self.lstm if self.kind == 'lstm' else self.separable
 
   def _embedded(self, labels):
     # The loss tells of labels that there are not.
@@ -260,19 +308,52 @@ def predictor_state(predictor, batch):
   """Returns the state before all labels, and the blank that begins them."""
   if predictor.kind == 'stateless':
     return jnp.zeros((batch, predictor.context), jnp.int32)
+  if predictor.kind == 'separable':
+    shape = batch, predictor.context - 1, predictor.channels
+    return (jnp.zeros(shape),) * predictor.depth
   zeros_bc = jnp.zeros((batch, predictor.channels))
   return ((zeros_bc, zeros_bc),) * predictor.depth
 
 
+def _added(enc_btud, pred_btud):
+  return jnp.tanh(enc_btud + pred_btud)
+
+
+def _multiplied(enc_btud, pred_btud):
+  return jnp.tanh(enc_btud * pred_btud)
+
+
+def _gated(enc_btud, pred_btud):
+  (enc_btud, one), (pred_btud, other) = (
+    jnp.split(x_btud, 2, axis=-1) for x_btud in (enc_btud, pred_btud)
+  )
+  share = nn.sigmoid(one + other)
+  return share * jnp.tanh(enc_btud) + (1 - share) * jnp.tanh(pred_btud)
+
+
+# What a joiner makes of the two before its product.
+JOINERS = {'add': _added, 'multiply': _multiplied, 'gate': _gated}
+
+
 class Joiner(nn.Module):
-  """Scores of the symbols at a node, from encoder and predictor."""
+  """Scores of the symbols at a node, from encoder and predictor.
+
+  Attributes:
+    outputs: symbols.
+    kind: 'add', the hyperbolic tangent of the sum; 'multiply', of the product
+      (Saon et al. 2021, "Advancing RNN Transducer Technology for Speech
+      Recognition"); 'gate', of either by itself, mixed by a gate between 0 and
+      1 (Zhang et al. 2022, "Improving the Fusion of Acoustic and Text
+      Representations in RNN-T"), which takes of both twice as many numbers.
+  """
 
   outputs: int
+  kind: str = 'add'
 
   @nn.compact
   def __call__(self, enc_btud, pred_btud):
     """Returns logits_btuv; either may be the same for all t, or all u."""
-    x_btud = jnp.tanh(enc_btud + pred_btud)
+    x_btud = JOINERS[self.kind](enc_btud, pred_btud)
     batch, frames, columns, joined = x_btud.shape
     x_rud = x_btud.reshape(batch * frames, columns, joined)
     logits_ruv = modules.Dense(self.outputs, name='out')(x_rud)
@@ -301,13 +382,17 @@ class Transducer(nn.Module):
     return enc_btd, len_b, pred_bud
 
 
-def join(params, enc_btud, pred_btud):
+def join(params, enc_btud, pred_btud, kind='add'):
   """The joiner as losses take it; `params` are those named 'joiner'."""
   outputs = params['out']['bias'].shape[-1]
-  return Joiner(outputs).apply({'params': params}, enc_btud, pred_btud)
+  return Joiner(outputs, kind).apply({'params': params}, enc_btud, pred_btud)
 
 
-def decoding(network, params):
+# By its kind: each time the same function, for programs are kept by it.
+JOINS = {kind: functools.partial(join, kind=kind) for kind in JOINERS}
+
+
+def decoding(network, params, join=join):
   """Returns start, predict and join of a `decoding.transducer.Model`."""
   predictor = network.predictor.clone(parent=None, name=None)
 

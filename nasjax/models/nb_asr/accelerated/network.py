@@ -142,6 +142,8 @@ def spared_flops(network, ops, frames, batch):
 
 def supports(network):
   """Tells whether a network has a form for accelerators."""
+  if network.precision == 'int8':  # the module rounds, the form does not
+    return False
   return network.kernels in BACKENDS and all(
     ops in (('linear',), ('conv',), ('zero',)) for ops in network.ops
   )

@@ -1,0 +1,1 @@
+"""Transducers of one encoder, whose predictor and joiner are searched."""
