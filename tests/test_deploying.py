@@ -148,3 +148,19 @@ def test_a_damaged_file_is_named(study, tmp_path):
   (place / 'x.json').write_text('{"way": "D"}')
   with pytest.raises(ValueError, match='x.json is damaged .*store'):
     nasjax.best(tmp_path)
+
+
+def test_statistics_of_networks_lie_beside_their_supernet(tmp_path):
+  (tmp_path / 'supernets').mkdir()
+  own = {
+    (1, 0): {'layer0': {'norm': {'mean': np.ones(3, np.float32)}}},
+    (1, 1): {'layer0': {'norm': {'mean': np.zeros(3, np.float32)}}},
+  }
+  deploying.keep_statistics(tmp_path, NAME, own)
+  for arch, tree in own.items():
+    found = deploying._own_statistics(tmp_path, NAME, np.array(arch, np.int8))
+    jax.tree.map(np.testing.assert_array_equal, found, tree)
+  with pytest.raises(ValueError, match=r'no statistics of \[0, 1\]; take a'):
+    deploying._own_statistics(tmp_path, NAME, [0, 1])
+  with pytest.raises(ValueError, match='give the command of the study again'):
+    deploying._own_statistics(tmp_path, 'other', [0, 1])

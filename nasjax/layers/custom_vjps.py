@@ -239,6 +239,56 @@ def _multiply_adds_bwd(shifts, residuals, dy_btc):
 _multiply_adds.defvjp(_multiply_adds_fwd, _multiply_adds_bwd)
 
 
+def depthwise_conv(x_btc, kernel_kc, shifts, kernels='xla'):
+  """One filter a channel over time, output as long as the input.
+
+  `grouped_conv` of as many groups as channels, for many taps: that one's
+  gradient by the kernel has sums of whole tensors for every tap, side by side
+  (15 taps, 64 channels, on a CPU: compiled in 1.8 s and run in 28 ms).
+
+  Args:
+    x_btc: input.
+    kernel_kc: weight of tap k.
+    shifts, kernels: as in `grouped_conv`.
+
+  Returns:
+    y_btc with y[b, t, c] = sum_k x[b, t + shifts[k], c] w[k, c].
+  """
+  if kernels in ('tpu', 'gpu'):
+    return _library_conv(x_btc, kernel_kc[:, None, None], shifts, 'float32')
+  return _depthwise(x_btc, kernel_kc, shifts)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _depthwise(x_btc, kernel_kc, shifts):
+  return _shifted_sum(x_btc, kernel_kc[:, None, None], shifts)
+
+
+def _depthwise_fwd(x_btc, kernel_kc, shifts):
+  return _depthwise(x_btc, kernel_kc, shifts), (x_btc, kernel_kc)
+
+
+def _depthwise_bwd(shifts, residuals, dy_btc):
+  x_btc, kernel_kc = residuals
+  back = tuple(-s for s in shifts)
+  dx_btc = _shifted_sum(dy_btc, kernel_kc[:, None, None], back)
+  frames, channels = x_btc.shape[1:]
+  left, right = max(0, -min(shifts)), max(0, max(shifts))
+  padded_btc = jnp.pad(x_btc, ((0, 0), (left, right), (0, 0)))
+  # A product with ones: CPUs reduce leading axes by themselves very slowly.
+  ones_r = jnp.ones(x_btc.shape[0] * frames, dy_btc.dtype)
+
+  def slope(start):
+    read_btc = jax.lax.dynamic_slice_in_dim(padded_btc, start, frames, 1)
+    return ones_r @ (read_btc * dy_btc).reshape(-1, channels)
+
+  starts_k = jnp.array([left + s for s in shifts], jnp.int32)
+  return dx_btc, jax.lax.map(slope, starts_k)
+
+
+_depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def recurrence(z_tbh, wh_hh, precision=None):
   """Runs the LSTM's steps over what the input says to its gates.

@@ -76,19 +76,17 @@ def gates_of(arch):
   return families.elastic(SPACE).gates(SPACE, arch)
 
 
-def alike(found, expected):
-  """Holds arrays against each other to 1e-5 of the largest number."""
-  most = max(1.0, np.abs(expected).max())
-  np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * most)
+alike = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=5e-6)
 
 
 def slopes(apply, params, x_btf, len_b, gates):
-  """Gradients by weights and features of a sum of squares of valid logits."""
+  """Gradients by weights and features of a mean over valid logits."""
 
   def total(params, x_btf):
     logits_btv, out_b = apply(params, x_btf, len_b, gates)
     there_bt = jnp.arange(logits_btv.shape[1])[None] < out_b[:, None]
-    return jnp.sum(jnp.where(there_bt[..., None], jnp.sin(logits_btv), 0))
+    sines_btv = jnp.where(there_bt[..., None], jnp.sin(logits_btv), 0)
+    return jnp.sum(sines_btv) / jnp.sum(there_bt)
 
   return jax.grad(total, (0, 1))(params, x_btf)
 
@@ -204,6 +202,35 @@ def test_no_output_hears_what_is_beyond_its_chunk(macro):
           assert heard_bts[b, t, :end].all()
 
 
+def test_activations_and_norms_are_data():
+  one = tiny_conformer.arch(activation1='relu', norm2='layer', skip2='no')
+  other = tiny_conformer.arch(norm1='layer', activation2='gelu')
+  signature = families.signature(SPACE, one)
+  assert signature == ('heads2_kernel5_x3', 'heads2_kernel5_x3', 'down3')
+  assert signature == families.signature(SPACE, other)
+  for changes in ({'heads1': '1'}, {'skip2': 'yes'}, {'downsample': '2'}):
+    changed = tiny_conformer.arch(**changes)
+    assert families.signature(SPACE, changed) != signature
+  found = families.gates(SPACE, one).layers
+  assert found.activation.tolist() == [0, 2] and found.norm.tolist() == [1, 0]
+  shared = families.network(SPACE, one, MACRO, tiny_conformer.RECIPE)
+  plain = families.single(SPACE, one, MACRO)
+  shapes, alone = (
+    jax.eval_shape(
+      lambda key, made=made, gates=gates: common.initial_params(
+        made, key, gates
+      ),
+      jax.random.key(0),
+    )
+    for made, gates in ((shared, families.gates(SPACE, one)), (plain, ()))
+  )
+  assert 'mean' in shapes['layer1']['norm_ffn']
+  own = families.unpack(SPACE, one, shapes)
+  assert jax.tree.map(np.shape, own) == jax.tree.map(np.shape, alone)
+  assert 'mean' not in own['layer1']['norm_ffn']
+
+
+@pytest.mark.slow
 def test_a_population_is_its_networks():
   """Activations and norms are data; all in one program, mapped."""
   archs = [

@@ -16,6 +16,7 @@ from nasjax.models import families, macros
 from nasjax.oneshot import estimators
 
 POCKET = macros.Tdnn('pocket', 8, 3, 3, outputs=6, features=8)
+NARROW = macros.Conformer('narrow', 4, 8, 2, outputs=6, features=8)
 
 
 def _network(space, macro, x_btf, len_b):
@@ -52,7 +53,8 @@ def _mix(weight_k):
     *(
       (_network, [space, macro, jnp.ones(x), jnp.ones(len_b, int)], seen)
       for space, macro in (
-        (spaces.NB_ASR, tiny_corpus.MACRO), (spaces.ST_NAS, POCKET)
+        (spaces.NB_ASR, tiny_corpus.MACRO), (spaces.ST_NAS, POCKET),
+        (spaces.CONFORMER_SMALL, NARROW),
       )
       for x, len_b, seen in (
         ((2, 9, 7), 2, r'\(2, 9, 7\)'),

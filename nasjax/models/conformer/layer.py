@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from nasjax.layers import attention, elastic, modules, planes
 from nasjax.layers import dropout as drop
-from nasjax.layers.custom_vjps import grouped_conv
+from nasjax.layers.custom_vjps import depthwise_conv
 from nasjax.models import macros
 from nasjax.spaces import conformer as spaces
 
@@ -152,7 +152,7 @@ class Conv(nn.Module):
   Attributes:
     taps: how many, odd.
     causal: whether it reads no later frame.
-    kernels: as in `custom_vjps.grouped_conv`.
+    kernels: as in `custom_vjps.depthwise_conv`.
   """
 
   taps: int
@@ -174,8 +174,7 @@ class Conv(nn.Module):
     if taps is not None:
       there_k = jnp.arange(self.taps) < taps
       kernel_kc = jnp.where(there_k[:, None], kernel_kc, 0)
-    kernel_kijg = kernel_kc[:, None, None]
-    return grouped_conv(x_btc, kernel_kijg, shift_k, kernels=self.kernels)
+    return depthwise_conv(x_btc, kernel_kc, shift_k, self.kernels)
 
 
 def shifts(taps, causal):
