@@ -186,5 +186,11 @@ def fitted(profile, names, say):
   from studies import latency_predictors
 
   judged = latency_predictors.judged(names, profile, FOLDS, say)
-  best = min(judged, key=lambda name: judged[name]['median_error'])
+  able = [n for n in judged if judged[n]['median_error'] is not None]
+  if not able:
+    raise ValueError(
+      f'--profiled={len(profile.seconds_n)}: too few networks to hold any out; '
+      'profile more'
+    )
+  best = min(able, key=lambda name: judged[name]['median_error'])
   return predictors.fit(best, profile), judged

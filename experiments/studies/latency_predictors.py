@@ -27,6 +27,14 @@ def judged(names, profile, folds, say):
   for name in names:
     told_n = predictors.held_out(name, profile, folds)
     there_n = np.isfinite(told_n)
+    if not there_n.any():
+      # What no other network has, nobody can predict.
+      say(
+        f'{name}: every network has a choice that no other fold has; profile '
+        f'more than {len(there_n)}'
+      )
+      found[name] = {'median_error': None, 'left_out': len(there_n)}
+      continue
     told_n, seconds_n = told_n[there_n], profile.seconds_n[there_n]
     error_n = np.abs(told_n / seconds_n - 1)
     shares = [

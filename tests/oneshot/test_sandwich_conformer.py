@@ -10,8 +10,9 @@ import tiny_conformer
 import tiny_corpus
 
 from nasjax.models import families
-from nasjax.oneshot import sandwich
+from nasjax.oneshot import sandwich, sandwich_steps
 from nasjax.training import batches
+from nasjax.training import step as step_lib
 
 SPACE, MACRO = tiny_conformer.SPACE, tiny_conformer.MACRO
 # Key and dropout are two things: batches are normalised without any, too.
@@ -67,7 +68,21 @@ def test_each_network_has_statistics_of_its_own(tmp_path):
     for part, value in norm.items():
       found = own['layer1'][name][part]
       np.testing.assert_allclose(found, value, atol=1e-4, rtol=1e-3)
-  # It errs by itself as it does within the largest.
+  # By itself it says what it says within the largest.
+  x_btf = np.random.default_rng(0).normal(size=(2, 12, 8)).astype(np.float32)
+  given = x_btf, np.array([12, 7])
+  gates = families.elastic(SPACE).gates(SPACE, arch)
+  within = trainer._with_own(trainer.state.params, arch)
+  shared, len_b = jax.jit(trainer.training.network().apply)(
+    {'params': within}, *given, gates
+  )
+  alone, _ = jax.jit(families.single(SPACE, arch, MACRO).apply)(
+    {'params': own}, *given, ()
+  )
+  for b, length in enumerate(len_b):
+    np.testing.assert_allclose(shared[b, :length], alone[b, :length], atol=1e-4)
+  told = trainer.statistics(arch)['layer1']['norm_ffn']['mean']
+  np.testing.assert_array_equal(told, own['layer1']['norm_ffn']['mean'])
   archs = [arch, trainer.training.largest, trainer.training.smallest]
   error_n = trainer.evaluate(archs)
   assert (error_n > 0).all() and trainer.programs_compiled() == 1
@@ -78,15 +93,32 @@ def test_each_network_has_statistics_of_its_own(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_path_is_one_network_that_trains_alone(tmp_path):
+def test_a_path_is_one_network_that_trains_alone():
   one = training('paths')
-  trainer = sandwich.run(one, tiny_corpus.prepared(RECIPE), 'tiny', tmp_path)
-  history = trainer.state.history
-  archs_esnd = history['archs']
-  assert archs_esnd.shape[2] == 1 and (archs_esnd >= 0).all()
-  assert len(np.unique(archs_esnd.reshape(-1, len(SPACE.fields)), axis=0)) > 4
-  assert np.isfinite(history['train_loss']).all()
-  assert np.isnan(history['smallest_loss']).all()
+  trainer = sandwich.SupernetTrainer(one, tiny_corpus.prepared(RECIPE))
+  archs_snd = trainer.archs(1)
+  assert archs_snd.shape[1] == 1 and len(np.unique(archs_snd, axis=0)) > 2
+  assert (archs_snd != trainer.archs(2)).any()
+  arch = one.smallest
+  params = jax.tree.map(lambda p: p + 0.05, jax.jit(trainer._initial_params)())
+  plan = jax.tree.map(np.asarray, trainer._plan(1))
+  bucket = trainer.prepared.train_buckets[plan.bucket_s[0]]
+  batch = batches.gather(
+    trainer.prepared.train.example(), plan.index_skb[0, 0], bucket
+  )
+  gates_n = trainer._gates(arch[None])
+  grads, log = jax.jit(sandwich_steps.make_gradients(one))(
+    params, batch, gates_n, None, 1.0
+  )
+  assert log.loss_n.shape == (0,)
+  assert not any(np.asarray(g).any() for g in jax.tree.leaves(grads['layer1']))
+  assert np.asarray(grads['layer0']['ffn_into']['kernel'][:, :12]).any()
+  own = trainer.extract(arch, jax.device_get(params))
+  single = families.single(SPACE, arch, MACRO)
+  loss, _ = jax.jit(
+    lambda own: step_lib.forward(single, RECIPE, own, (), batch)
+  )(own)
+  np.testing.assert_allclose(log.loss, loss, rtol=1e-5)
 
 
 def test_paths_go_without_others():
