@@ -62,6 +62,7 @@ def test_a_rounded_network_is_its_file(tmp_path):
   assert [t.text for t in heard[0]] == [t.text for t in heard[1]]
 
 
+@pytest.mark.slow
 def test_members_of_a_program_round_as_their_files(tmp_path):
   """Two time-delay networks of one program, the taps of each its own."""
   space = SPACES['st_nas']
@@ -138,6 +139,7 @@ def test_a_rounded_conformer_is_its_file(tmp_path):
   assert apart.max() < 0.05 * np.abs(theirs_btv).max()
 
 
+@pytest.mark.slow
 def test_every_weight_of_a_rounded_network_is_trained():
   space, macro = SPACES['st_nas'], macros.Tdnn('narrow', width=8, outputs=7)
   arch = space.parse([0, 1, 2, 3, 1, 2])

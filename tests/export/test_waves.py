@@ -82,6 +82,7 @@ def test_what_tokens_cannot_say_is_refused():
     waves.usual_level([np.zeros(900, np.int16)])
 
 
+@pytest.mark.slow
 def test_sherpa_onnx_loads_the_file_as_it_is(tmp_path):
   package = pytest.importorskip('sherpa_onnx')
   network = _network()
@@ -115,6 +116,7 @@ def test_sherpa_onnx_loads_the_file_as_it_is(tmp_path):
       assert heard and set(heard) <= set(network.symbols)
 
 
+@pytest.mark.slow
 def test_onnx_asr_loads_the_files_as_they_are(tmp_path):
   package = pytest.importorskip('onnx_asr')
   from nasjax.export import quantise
