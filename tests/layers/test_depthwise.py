@@ -45,3 +45,14 @@ def test_a_filter_a_channel_and_its_gradient():
         one[k, c] = 1
         slope = (by_hand(x_btc, one, shifts) * dy_btc).sum()
         np.testing.assert_allclose(dk_pkc[p, k, c], slope, atol=1e-5)
+
+
+def test_libraries_of_accelerators_are_given_the_same_filters():
+  rng = np.random.default_rng(1)
+  x_btc = rng.normal(size=(2, 6, 4)).astype(np.float32)
+  kernel_kc = rng.normal(size=(3, 4)).astype(np.float32)
+  shifts = (0, -1, 2)
+  found = custom_vjps.depthwise_conv(x_btc, kernel_kc, shifts, 'gpu')
+  np.testing.assert_allclose(
+    found, by_hand(x_btc, kernel_kc, shifts), atol=1e-5
+  )
