@@ -121,6 +121,7 @@ class Study:
         'cost': evolved.cost_n.tolist(),
         'error': evolved.error_n.tolist(),
         'front': np.flatnonzero(evolved.front_n).tolist(),
+        'front_archs': evolved.archs_nd[evolved.front_n].tolist(),
         'front_names': [
           self.space.names(arch) for arch in evolved.archs_nd[evolved.front_n]
         ],

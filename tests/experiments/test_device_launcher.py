@@ -21,7 +21,7 @@ from nasjax.spaces import SPACES
 _OWN = '--own=tests/support/own_device.py', '--space=own_device'
 _OF_THE_TABLE = ('--cells=', '--members_per_shard=', '--out=', '--macro=')
 SPACE = SPACES['conformer_small']
-SECONDS = 280
+SECONDS = 1200
 
 
 def _command(out, *flags):
