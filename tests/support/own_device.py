@@ -8,9 +8,9 @@ from nasjax.models.conformer import family
 from nasjax.spaces import conformer
 
 SPACE = conformer.space(
-  'own_device', 2, ('none', 1, 2), ('none', 3), (1.5, 3), (1, 2)
+  'own_device', 1, ('none', 1, 2), ('none', 3), (1.5, 3), (1, 2)
 )
-MACRO = macros.Conformer('own_device', blocks=2, width=8, head=4)
+MACRO = macros.Conformer('own_device', blocks=1, width=8, head=4)
 
 OWN = {MACRO.name: MACRO}
 families.add(SPACE, dataclasses.replace(family.FAMILY, macros=OWN))
