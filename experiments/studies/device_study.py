@@ -5,8 +5,6 @@ import pathlib
 
 import numpy as np
 from absl import flags
-from common import jobs, training_flags
-from common import lab as lab_lib
 from studies import (
   device_asked,
   device_files,
@@ -41,6 +39,8 @@ class Study:
   """
 
   def __init__(self, asked, manual, out):
+    from common import jobs, training_flags  # defines flags
+
     self.asked, self.manual, self.out = asked, manual, out
     self.space, self.recipe = training_flags.space(), training_flags.recipe()
     self.seeds = training_flags.seeds()
@@ -258,6 +258,8 @@ class Study:
       self.out / 'measured.json', space, self.macro
     )
     roles = self._roles(limit, evolved, measured)
+    from common import lab as lab_lib
+
     lab = lab_lib.Lab(self.work, self.out)
     lab.train(
       [(arch, seed) for arch in roles.values() for seed in self.seeds],

@@ -294,7 +294,8 @@ def supernet(space, ops, macro, recipe, mode, twice=False, platform=None):
   """
   macros.check_loss(macro, recipe.loss)
   found = family(space)
-  if found.supernet_gates is nothing:
+  # Of one candidate each they are a network by itself.
+  if found.supernet_gates is nothing and max(map(len, ops)) > 1:
     why = 'each network has weights of its own'
     if found.elastic is not None:
       why = 'its networks are parts of one another (experiments/todm.py)'

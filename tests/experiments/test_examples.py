@@ -157,7 +157,7 @@ def test_what_is_wrong_with_a_file_of_ones_own_is_one_line(tmp_path):
     f'--own={tmp_path}/bad.py': 'bad.py: line 3: AttributeError: module',
     f'--own={tmp_path}/worse.py': 'worse.py, line 2: invalid syntax',
     '--own=no_such_module': 'ModuleNotFoundError',
-    '--space=light': 'darts_asr, vgg; --own=FILE.py',
+    '--space=light': 'conformer, conformer_small; --own=FILE.py',
   }
   outcomes = tiny_run.tried([(flag,) for flag in mistakes])
   for (status, output, errors), said in zip(outcomes, mistakes.values()):
