@@ -160,45 +160,48 @@ def found_on(folders, supernet):
   Their searches cost nothing here.
 
   Args:
-    folders: directories of studies that are over.
+    folders: directories of studies whose searches are over.
     supernet: `Supernet` of this study.
 
   Raises:
-    ValueError: a directory has no such study, or is of another space.
+    ValueError: a directory has no search, or one of another space.
   """
+  from nasjax.oneshot import methods
+
   found = []
   for folder in folders:
-    given, place = f'--found_on={folder}', pathlib.Path(folder).expanduser()
-    report = _read(place / 'report.json', given)
-    if report['space'] != supernet.space.name:
-      raise ValueError(
-        f'{given} is of space {report["space"]}, the search of '
-        f'{supernet.space.name}'
-      )
-    archs = {}
-    for search in report['searches']:
-      if search['label'] not in report['found']:
-        continue  # it decided nothing
-      path = place / 'searches' / f'{search["name"]}.json'
-      arch = np.array(_read(path, given)['arch'], np.int8)
+    given, archs = f'--found_on={folder}', {}
+    paths = sorted(pathlib.Path(folder).expanduser().glob('searches/*.json'))
+    results = [_read(path, given) for path in paths]
+    for result in sorted(results, key=lambda r: r['search']['seed']):
+      search = result['search']
+      if search['space'] != supernet.space.name:
+        raise ValueError(
+          f'{given} is of space {search["space"]}, the search of '
+          f'{supernet.space.name}'
+        )
+      name = search['method']['name']
+      if name in methods.METHODS and not methods.METHODS[name].searches:
+        continue  # it decides nothing
+      arch = np.array(result['arch'], np.int8)
       try:
         supernet.choices(arch)
       except ValueError as e:
-        raise ValueError(f'{given}: {search["label"]}: {e}') from None
-      archs.setdefault(search['label'], []).append(arch)
-    for label, own in archs.items():
-      found.append(Found(f'{label} of {folder}', own, [0.0] * len(own)))
+        raise ValueError(f'{given}: {name}: {e}') from None
+      archs.setdefault(name, []).append(arch)
+    if not archs:
+      raise ValueError(
+        f'{given} has no search that is over (searches/*.json); name what '
+        '--out of experiments/oneshot.py named'
+      )
+    for name, own in sorted(archs.items()):
+      found.append(Found(f'{name} of {folder}', own, [0.0] * len(own)))
   return found
 
 
 def _read(path, given):
   try:
     return json.loads(path.read_bytes())
-  except OSError:
-    raise ValueError(
-      f'{given}: there is no {path}; name the directory that --out of '
-      'experiments/oneshot.py named, once a study is over'
-    ) from None
   except ValueError as e:
     raise ValueError(f'{given}: {path} is damaged: {e}') from None
 

@@ -156,7 +156,7 @@ def test_what_another_study_found_is_trained_here_too(whole):
     *command, f'--found_on={whole.parent}', launcher='oneshot'
   )
   assert status == 1 and errors.count('\n') == 1, errors
-  assert f'no {whole.parent / "report.json"}; name the directory' in errors
+  assert f'--found_on={whole.parent} has no search that is over' in errors
   status, _, errors = tiny_run.forked(
     *command, f'--found_on={whole}', launcher='oneshot'
   )
