@@ -448,7 +448,7 @@ class Transducer(_Stacked):
 
 
 @dataclasses.dataclass(frozen=True)
-class Conformer:
+class Conformer(_Stacked):
   """The numbers of a conformer-like encoder, beside its layers.
 
   Attributes:
@@ -510,11 +510,6 @@ class Conformer:
     return 1 + self.blocks + 1
 
   @property
-  def channels(self):
-    """Channels of the layers."""
-    return (self.width,)
-
-  @property
   def reduction(self):
     """Input frames for each output frame."""
     return 2 * self.stacked
@@ -524,10 +519,6 @@ class Conformer:
     for stride in (self.stacked, 2):
       frames = -(-frames // stride)
     return frames
-
-  def with_outputs(self, outputs):
-    """The same network with another output alphabet."""
-    return dataclasses.replace(self, outputs=outputs)
 
 
 # 72 outputs: the phones of the Wall Street Journal and the blank.
@@ -558,8 +549,8 @@ TRANSDUCER = Transducer('transducer')
 TRANSDUCER_TINY = Transducer(
   'transducer_tiny', blocks=1, hidden=16, width=16, joined=16, depth=1, states=4
 )
-# Sizes of a Conformer of 10 to 30 M parameters, and for two cores; each also to
-# stream, with chunks of 640 ms.
+# Up to 15 M parameters, and for two cores; each also to stream, in chunks of
+# 640 ms.
 CONFORMER = Conformer('conformer')
 CONFORMER_SMALL = Conformer('conformer_small', blocks=4, width=64, head=8)
 
