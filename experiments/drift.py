@@ -177,7 +177,7 @@ def run():
       'since_entry': first + found.since + 1 if moved else None,
       'ratio': found.ratio,
     }
-    command.publish_json(FLAGS.json, record)
+    command.publish_json(FLAGS.json, record, allow_nan=False)
   if moved:
     sys.exit(3)
 

@@ -264,7 +264,7 @@ def run():
           for name, p in found.items()
         },
       }
-      command.publish_json(FLAGS.json, record)
+      command.publish_json(FLAGS.json, record, allow_nan=False)
 
 
 if __name__ == '__main__':

@@ -303,13 +303,19 @@ def _locked(path, how, told):
     yield
 
 
-def publish_json(path, record):
-  """Writes what a launcher has found, whole or not at all; makes its folder."""
+def publish_json(path, record, allow_nan=True):
+  """Writes what a launcher has found, whole or not at all; makes its folder.
+
+  Raises:
+    ValueError: a number is not finite, unless `allow_nan`; JSON has none such.
+  """
   from nasjax.storage import disk
 
   path = pathlib.Path(path).expanduser()
   path.parent.mkdir(parents=True, exist_ok=True)
-  text = json.dumps(record, indent=1, ensure_ascii=False)
+  text = json.dumps(
+    record, indent=1, ensure_ascii=False, allow_nan=allow_nan
+  )
   disk.publish(path, f'{text}\n'.encode())
 
 

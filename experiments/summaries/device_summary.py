@@ -224,8 +224,6 @@ def write(record, out, path):
   for name, (figure, _) in zip(('searched', 'trained'), drawn):
     plots.save(figure, out / 'figures' / f'{name}.png')
   disk.publish(out / 'report.html', page(record, drawn).encode())
-  text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-  disk.publish(out / 'report.json', text.encode())
-  if path:
-    command.publish_json(path, record)
+  for written in filter(None, (out / 'report.json', path)):
+    command.publish_json(written, record, allow_nan=False)
   console.print_line(f'page: {out / "report.html"}')

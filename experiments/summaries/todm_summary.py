@@ -4,10 +4,9 @@ All of it is made from the record of the study, plain values as report.json has
 them, so that a report can be drawn again without anything being trained.
 """
 
-import json
-import pathlib
 
 import numpy as np
+from common import command
 from common.console import CONSOLE, short
 from rich.table import Table
 
@@ -460,11 +459,9 @@ def write(record, out, path):
   """
   record = completed(record)
   show(record)
-  text = json.dumps(record, indent=1).encode()
-  disk.publish(out / 'report.json', text)
+  for written in filter(None, (out / 'report.json', path)):
+    command.publish_json(written, record)
   disk.publish(out / 'report.md', markdown(record).encode())
-  if path:
-    disk.publish(pathlib.Path(path).expanduser(), text)
   for figure in draw(record, out):
     CONSOLE.print(f'figure: {figure}')
   CONSOLE.print(f'report: {out / "report.md"}')
