@@ -244,10 +244,10 @@ def _ctc_distilled(teacher, rows_b, student, batch, recipe, how):
   logits_btv, len_b = student
   loss = _ctc(student, batch, None, recipe, None, None)
   told_btv = teacher[0][rows_b]
-  index = distillation.top_symbols(told_btv, how.symbols)
+  taken = distillation.top_symbols(told_btv, how.symbols)
   apart_bt = how.function(
-    distillation.reduced(told_btv, index),
-    distillation.reduced(logits_btv, index),
+    distillation.reduced(told_btv, taken),
+    distillation.reduced(logits_btv, taken),
   )
   nothing_b = jnp.zeros_like(batch.label_len_b)
   apart_b = distillation.over_nodes(

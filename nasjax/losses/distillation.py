@@ -9,8 +9,6 @@ probable ones (TODM), or the next label and the blank (Panchapagesan et al.
 The teacher is what it is: no gradient goes there.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -19,6 +17,8 @@ from nasjax.losses import transducer
 REDUCTIONS = ('mean', 'sum')
 # Below this a probability counts as this much, and has no gradient.
 _FLOOR = 1e-8
+# A score that leaves no probability, and no NaN where two are subtracted.
+_NOTHING = -1e9
 # How near to 0 or 1 a divergence is the limit there.
 _NEAR = 1e-3
 
@@ -101,52 +101,57 @@ def alpha_divergence(
 
 
 def top_symbols(teacher_logits, count):
-  """The teacher's most probable symbols, int32 [.., count]."""
-  return jax.lax.top_k(jax.lax.stop_gradient(teacher_logits), count)[1]
+  """The symbols that have one of the teacher's `count` best scores.
 
-
-def label_and_blank(labels_bl, label_len_b, blank=0):
-  """The symbols that lead on from each node: index_b1u2, -1 for no label."""
-  labels_bu = transducer.labels_ahead(
-    jnp.asarray(labels_bl), jnp.asarray(label_len_b), blank
-  )
-  labels_bu = jnp.where(labels_bu == blank, -1, labels_bu)
-  return jnp.stack([labels_bu, jnp.full_like(labels_bu, blank)], -1)[:, None]
-
-
-def reduced(logits, index):
-  """Log probabilities of some symbols, and of all others together.
-
-  Args:
-    logits: unnormalised scores [.., v].
-    index: symbols [.., j], none of them twice; -1 for none, whose probability
-      is nobody's: 1e-8.
+  Symbols of equal scores are taken together.
 
   Returns:
-    float32 [.., j + 1], scores as the divergences take them.
+    bool [.., v].
 
   Raises:
     ValueError: if no symbol is left for the rest.
   """
-  if index.shape[-1] >= logits.shape[-1]:
-    raise ValueError(
-      f'{index.shape[-1]} of {logits.shape[-1]} symbols leave no rest'
-    )
-  log_probs = jax.nn.log_softmax(jnp.asarray(logits, jnp.float32))
-  index = jnp.broadcast_to(index, log_probs.shape[:-1] + index.shape[-1:])
-  symbols = jnp.arange(log_probs.shape[-1])
-  taken = functools.reduce(
-    jnp.logical_or,
-    [
-      index[..., j, None] == symbols.reshape((1,) * (index.ndim - 1) + (-1,))
-      for j in range(index.shape[-1])
-    ],
+  logits = jax.lax.stop_gradient(jnp.asarray(teacher_logits))
+  if count >= logits.shape[-1]:
+    raise ValueError(f'{count} of {logits.shape[-1]} symbols leave no rest')
+
+  def next_below(least, _):
+    # Maxima one after the other: compilers for CPUs sort for `top_k`.
+    below = jnp.where(logits < least, logits, -jnp.inf)
+    return below.max(-1, keepdims=True), None
+
+  least = jnp.full((*logits.shape[:-1], 1), jnp.inf, logits.dtype)
+  least, _ = jax.lax.scan(next_below, least, length=count, unroll=True)
+  return logits >= least
+
+
+def label_and_blank(labels_bl, label_len_b, symbols, blank=0):
+  """The symbols that lead on from each node: bool [b, 1, u, v]."""
+  labels_bu = transducer.labels_ahead(
+    jnp.asarray(labels_bl), jnp.asarray(label_len_b), blank
   )
+  symbol_11v = jnp.arange(symbols)[None, None]
+  taken_buv = (labels_bu[..., None] == symbol_11v) | (symbol_11v == blank)
+  return taken_buv[:, None]
+
+
+def reduced(logits, taken):
+  """Log probabilities of some symbols, and of all others together.
+
+  Args:
+    logits: unnormalised scores [.., v].
+    taken: which symbols are told apart, bool, of a shape that broadcasts.
+
+  Returns:
+    float32 [.., v + 1], scores as the divergences take them; the last is that
+    of the others, and theirs are so low that they count as nothing.
+  """
+  log_probs = jax.nn.log_softmax(jnp.asarray(logits, jnp.float32))
+  floor = jnp.log(_FLOOR)
+  # A mask, not an index: to gather is slow on CPUs, its gradient slower.
+  some = jnp.where(taken, jnp.maximum(log_probs, floor), _NOTHING)
   # Summed, not subtracted from 1: small ones keep their precision.
   rest = jnp.where(taken, 0.0, jnp.exp(log_probs)).sum(-1, keepdims=True)
-  some = jnp.take_along_axis(log_probs, jnp.maximum(index, 0), axis=-1)
-  floor = jnp.log(_FLOOR)
-  some = jnp.where(index < 0, floor, jnp.maximum(some, floor))
   return jnp.concatenate([some, jnp.log(jnp.maximum(rest, _FLOOR))], -1)
 
 
@@ -208,7 +213,7 @@ def distilled_transducer_loss(
     loss_b and feasible_b, as `transducer.transducer_loss`, and apart_b.
 
   Raises:
-    ValueError: as `transducer.chunked_transducer_loss`, `reduced` and
+    ValueError: as `transducer.chunked_transducer_loss`, `top_symbols` and
       `over_nodes`.
   """
   len_b, labels_bl, label_len_b = (
@@ -233,11 +238,11 @@ def distilled_transducer_loss(
     teacher_btuv = join(told, teacher_enc_btd[:, :, None], teacher_bud[:, None])
     student_btuv = join(params, enc_btd[:, :, None], pred_bud[:, None])
     if count is None:
-      index = label_and_blank(labels_bl, label_len_b, blank)
+      taken = label_and_blank(labels_bl, label_len_b, shape[3], blank)
     else:
-      index = top_symbols(teacher_btuv, count)
+      taken = top_symbols(teacher_btuv, count)
     apart_btu = differ(
-      reduced(teacher_btuv, index), reduced(student_btuv, index)
+      reduced(teacher_btuv, taken), reduced(student_btuv, taken)
     )
     arcs = transducer.arcs(blank, student_btuv, labels_bu[:, None])
     return *arcs, apart_btu

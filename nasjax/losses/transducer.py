@@ -82,8 +82,9 @@ def chunked_transducer_loss(
 ):
   """What `transducer_loss` returns, the joiner run for some frames at a time.
 
-  Nothing of the joiner is kept for the gradient, which runs it again: beside
-  the scores of `chunk` frames it takes two numbers a node.
+  Where these are not all frames, nothing of the joiner is kept for the
+  gradient, which runs it again: beside the scores of `chunk` frames it takes
+  two numbers a node.
 
   Args:
     join: of (params, enc_bt1d, pred_b1ud), logits_btuv: the joiner.
@@ -158,7 +159,9 @@ def inputs(enc_btd, pred_bud, len_b, label_len_b):
 
 
 def in_chunks(function, inputs, one, chunk=None):
-  """Applies a function to some frames at a time; its gradient runs it again.
+  """Applies a function to some frames at a time.
+
+  Where that takes several times, its gradient runs it again.
 
   Args:
     function: of `inputs` cut in time, gives arrays [bt..].
@@ -180,7 +183,7 @@ def in_chunks(function, inputs, one, chunk=None):
   chunk = max(min(chunk, frames), 1)
   count = -(-frames // chunk)
   if count <= 1:
-    return jax.checkpoint(function)(inputs)
+    return function(inputs)
 
   def cut(x):
     past = ((0, 0), (0, count * chunk - frames)) + ((0, 0),) * (x.ndim - 2)

@@ -142,53 +142,59 @@ def test_only_the_student_learns_and_the_clip_bounds_its_gradient():
 )
 def test_reduced_to_the_teachers_best(dtype):
   teacher, student = (jnp.asarray(x, dtype) for x in drawn(vocabulary=9))
-  index = distillation.top_symbols(teacher, 3)
-  found = distillation.reduced(student, index)
+  taken = distillation.top_symbols(teacher, 3)
+  found = distillation.reduced(student, taken)
   assert found.dtype == jnp.float32
   p = probabilities(teacher.astype(jnp.float32))
   q = probabilities(student.astype(jnp.float32))
-  order = np.argsort(-p, axis=1)
-  expected = np.take_along_axis(q, order, axis=1)
-  expected = np.c_[expected[:, :3], expected[:, 3:].sum(axis=1)]
+  # Of bfloat16 a score is often there twice; both are taken then.
+  best = np.stack([row >= np.unique(row)[-3] for row in p])
+  expected = np.where(best, q, 0.0)
+  expected = np.c_[expected, np.where(best, 0.0, q).sum(axis=1)]
   np.testing.assert_allclose(np.exp(found), expected, rtol=1e-5)
   with pytest.raises(ValueError, match='9 of 9 symbols leave no rest'):
-    distillation.reduced(student, distillation.top_symbols(teacher, 9))
+    distillation.top_symbols(teacher, 9)
 
 
 @pytest.mark.slow
 def test_the_gradient_goes_through_the_rest():
   teacher, student = drawn(rows=3, vocabulary=9)
-  index = distillation.top_symbols(teacher, 2)
+  taken = distillation.top_symbols(teacher, 2)
 
   def total(student):
     return distillation.kl_divergence(
-      distillation.reduced(teacher, index), distillation.reduced(student, index)
+      distillation.reduced(teacher, taken), distillation.reduced(student, taken)
     ).sum()
 
   # By the rule of the chain: within the rest a symbol moves by its share.
   p, q = probabilities(teacher), probabilities(student)
   expected = q - p
   for row in range(3):
-    rest = np.setdiff1d(np.arange(9), index[row])
+    rest = np.flatnonzero(~np.array(taken[row]))
     share = q[row, rest] / q[row, rest].sum()
     expected[row, rest] = q[row, rest] - p[row, rest].sum() * share
   np.testing.assert_allclose(jax.grad(total)(student), expected, atol=2e-6)
 
 
 def test_label_and_blank_of_nodes():
-  index = distillation.label_and_blank(
-    np.array([[3, 4], [2, 9]]), np.array([2, 1]), blank=1
+  taken = distillation.label_and_blank(
+    np.array([[3, 4], [2, 9]]), np.array([2, 1]), symbols=6, blank=1
   )
   np.testing.assert_array_equal(
-    index[:, 0], [[[3, 1], [4, 1], [-1, 1]], [[2, 1], [-1, 1], [-1, 1]]]
+    np.argwhere(taken[:, 0]),
+    [
+      *([0, 0, 1], [0, 0, 3], [0, 1, 1], [0, 1, 4], [0, 2, 1]),
+      *([1, 0, 1], [1, 0, 2], [1, 1, 1], [1, 2, 1]),
+    ],
   )
   student = drawn(rows=6)[1].reshape(2, 1, 3, 6)
-  found = np.exp(distillation.reduced(student, index))
+  found = np.exp(distillation.reduced(student, taken))
   q = probabilities(student)
   np.testing.assert_allclose(found[..., 1], q[..., 1], rtol=1e-5)
-  np.testing.assert_allclose(found[0, 0, 1, 0], q[0, 0, 1, 4], rtol=1e-5)
+  np.testing.assert_allclose(found[0, 0, 1, 4], q[0, 0, 1, 4], rtol=1e-5)
   # Without a label there are the blank and the rest.
-  np.testing.assert_allclose(found[1, 0, 2, 2], 1 - q[1, 0, 2, 1], rtol=1e-5)
+  assert (found[1, 0, 2, [0, 2, 3, 4, 5]] == 0).all()
+  np.testing.assert_allclose(found[1, 0, 2, 6], 1 - q[1, 0, 2, 1], rtol=1e-5)
   np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
 
 
@@ -226,11 +232,11 @@ def test_in_chunks_it_is_the_mean_over_nodes(count):
 
   def expected(student):
     student_btuv, teacher_btuv = plain(*student), plain(*teacher)
-    index = distillation.label_and_blank(labels_bl, label_len_b)
+    taken = distillation.label_and_blank(labels_bl, label_len_b, 7)
     if count:
-      index = distillation.top_symbols(teacher_btuv, count)
+      taken = distillation.top_symbols(teacher_btuv, count)
     apart_btu = distillation.alpha_divergence(
-      *(distillation.reduced(x, index) for x in (teacher_btuv, student_btuv))
+      *(distillation.reduced(x, taken) for x in (teacher_btuv, student_btuv))
     )
     apart_b = jnp.stack(
       [apart_btu[0, :5, :4].mean(), apart_btu[1, :3, :2].mean(), 0.0]
