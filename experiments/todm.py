@@ -6,7 +6,8 @@ TODM (Shangguan et al. 2023, "TODM: Train Once Deploy Many"): rows of Table 1
 are ways to train, A1 networks of some sizes trained by themselves. Each
 supernet is searched by evolution over bins of size on validation; the networks
 found at the sizes of A1 are held against those. Killed at any moment and
-started again, the same command goes on, and ends with the same.
+started again, the same command goes on, and ends with the same; carried
+elsewhere, OUT/table and OUT/supernets/*.json are enough of what is finished.
 `nasjax.best(OUT, max_params=..)` then gives a network for
 `nasjax.load_network`.
 """

@@ -235,14 +235,54 @@ class Study:
       a record for each of them, plain values, as OUT/supernets/NAME.json has
       it; those of further ways are NAME_WAY.json.
     """
+    from nasjax.storage import disk
+
+    way, *others = same
+    training = self.training(way, seed)
+    name = training.name(self.work.job.corpus_fingerprint)
+    record = self._finished(name)
+    if record is None:
+      record = self._made(way, training, name, prepared, tell, say)
+    else:
+      parts = self.recipe.epochs + FLAGS.generations
+      for _ in range(parts):
+        tell(f'{way.label}, seed {seed}: searched before', True)
+    records = [record | _told(one) for one in same]
+    names = [name, *(f'{name}_{other.label}' for other in others)]
+    for name, record in zip(names, records):
+      text = json.dumps(record, indent=1).encode()
+      disk.publish(self.out / 'supernets' / f'{name}.json', text)
+    return records
+
+  def _finished(self, name):
+    """Returns the record of a supernet that was searched, or None.
+
+    It needs no weights: so a study goes on from its records alone.
+    """
+    path = self.out / 'supernets' / f'{name}.json'
+    if not path.exists():
+      return None
+    try:
+      record = json.loads(path.read_text())
+      sizes = [row['size'] for row in record['at_sizes']]
+      same = record['metric'], record['int8'], record['name']
+    except (ValueError, KeyError, TypeError) as e:
+      told = ' '.join(str(e).split())
+      raise ValueError(
+        f'{path} is damaged ({told}); remove it and give the same command again'
+      ) from None
+    named = {size.name for size in self.sizes}
+    if same != (self.metric, FLAGS.int8, name) or not named.issuperset(sizes):
+      return None
+    return record | {'prepared_corpus': str(self.work.builder.data_dir)}
+
+  def _made(self, way, training, name, prepared, tell, say):
+    """Trains and searches a supernet; returns its record."""
     from nasjax.oneshot import sandwich
     from nasjax.storage import disk
     from nasjax.training import recipes
 
-    way, *others = same
-    training = self.training(way, seed)
-    fingerprint = self.work.job.corpus_fingerprint
-    name = training.name(fingerprint)
+    seed, fingerprint = training.seed, self.work.job.corpus_fingerprint
     times = self.out / 'times'
     disk.make_directory(times)
     epochs = metering.Meter(times / f'{name}.json', prepared.mesh.size)
@@ -275,9 +315,8 @@ class Study:
     )
     tested = dict(zip(places_tested, tests.tolist()))
     steps = int(trainer.state.step)
-    record = {
+    return {
       'name': name,
-      **_told(way),
       'seed': seed,
       'space': self.space.name,
       'macro': dataclasses.asdict(self.macro),
@@ -302,12 +341,6 @@ class Study:
       'search_seconds': searches.seconds,
       'search_joules': searches.joules,
     }
-    records = [record, *(record | _told(other) for other in others)]
-    names = [name, *(f'{name}_{other.label}' for other in others)]
-    for name, record in zip(names, records):
-      text = json.dumps(record, indent=1).encode()
-      disk.publish(self.out / 'supernets' / f'{name}.json', text)
-    return records
 
   def _keep_statistics(self, trainer, name, archs_nd):
     from nasjax import deploying

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 import signal
 import sys
 import time
@@ -190,6 +191,23 @@ def test_killed_it_goes_on_to_the_same(whole, tmp_path, stage):
       assert row['prepared_corpus']
       assert str(place) not in json.dumps(row)
   assert one == two
+
+
+@pytest.mark.slow
+def test_records_alone_are_a_study(whole, tmp_path):
+  out = tmp_path / 'light'
+  (out / 'supernets').mkdir(parents=True)
+  shutil.copytree(whole / 'table', out / 'table')
+  for path in (whole / 'supernets').glob('*.json'):
+    shutil.copy(path, out / 'supernets')
+  status, output, errors = tiny_run.forked(*_command(out), launcher='todm')
+  assert status == 0, errors
+  assert 'epoch' not in output and not (out / 'evolution').exists()
+  assert _results(out) == _results(whole)
+  path = min((out / 'supernets').glob('*.json'))
+  path.write_text('{"name": ')
+  status, output, errors = tiny_run.forked(*_command(out), launcher='todm')
+  assert status == 1 and f'{path} is damaged' in output + errors
 
 
 @pytest.mark.slow
