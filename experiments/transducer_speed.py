@@ -2,11 +2,13 @@
 
   python experiments/transducer_speed.py --json=results/transducer_speed.json
 
-Three forms: from scores that are there (`plain`), from encoder and predictor by
-a joiner that runs for some frames at a time (`chunked`), and over the likeliest
-paths alone (`pruned`). Where torchaudio can be imported its loss takes its
-turns on the same scores, and behind the same joiner, on the same device, so
-that other work on the machine meets all alike. The batch of the published
+Four forms: from scores that are there (`plain`), from encoder and predictor by
+a joiner that runs for some frames at a time (`chunked`), over the likeliest
+paths alone (`pruned`), and chunked with how far a student is from its teacher
+over the ten symbols that this one finds likeliest (`distilled`). Where
+torchaudio can be imported its loss takes its turns on the same scores, and
+behind the same joiner, on the same device, so that other work on the machine
+meets all alike. The batch of the published
 comparison on GPUs (csukuangfj/transducer-loss-benchmarking: 30 utterances of
 train-clean-100, 500 symbols, a joiner of 512) is one of the longest there with
 
@@ -68,7 +70,7 @@ def forms(symbols):
   import jax
   import jax.numpy as jnp
 
-  from nasjax.losses import transducer, transducer_pruned
+  from nasjax.losses import distillation, transducer, transducer_pruned
 
   batch, frames, columns = FLAGS.utterances, FLAGS.frames, FLAGS.labels + 1
   rows = (
@@ -86,6 +88,14 @@ def forms(symbols):
     floats(batch, columns, FLAGS.width),
   )
   simple = floats(batch, frames, symbols), floats(batch, columns, symbols)
+
+  def distilled(kernel_dv, enc_btd, pred_bud, *rows):
+    loss_b, _, apart_b = distillation.distilled_transducer_loss(
+      join, (kernel_dv, -enc_btd, pred_bud), (kernel_dv, enc_btd, pred_bud),
+      *rows, count=min(10, symbols - 1),
+    )  # fmt: skip
+    return (loss_b + apart_b).sum()
+
   found = {
     'plain': (
       lambda logits, *rows: transducer.transducer_loss(logits, *rows)[0].sum(),
@@ -101,6 +111,7 @@ def forms(symbols):
       ),
       joined + simple,
     ),
+    'distilled': (distilled, joined),
   }
   return {
     name: (

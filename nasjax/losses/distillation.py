@@ -9,26 +9,42 @@ probable ones (TODM), or the next label and the blank (Panchapagesan et al.
 The teacher is what it is: no gradient goes there.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from nasjax.losses import transducer
 
 REDUCTIONS = ('mean', 'sum')
 # Below this a probability counts as this much, and has no gradient.
 _FLOOR = 1e-8
-# A score that leaves no probability, and no NaN where two are subtracted.
-_NOTHING = -1e9
 # How near to 0 or 1 a divergence is the limit there.
 _NEAR = 1e-3
+
+
+class Reduced(NamedTuple):
+  """Scores of which some symbols are told apart, and the others are one.
+
+  Attributes:
+    log_probs: float32 [.., v]; what stands at symbols that are not told apart
+      is never used.
+    taken: which are, bool, of a shape that broadcasts; None for all.
+    rest: float32 [..], log probability of the others together; None for none.
+  """
+
+  log_probs: jax.Array
+  taken: jax.Array | None = None
+  rest: jax.Array | None = None
 
 
 def kl_divergence(teacher_logits, student_logits):
   """Kullback-Leibler divergence of the student from the teacher, in nats.
 
   Args:
-    teacher_logits, student_logits: unnormalised scores [.., v]; computed in
-      float32.
+    teacher_logits, student_logits: unnormalised scores [.., v], computed in
+      float32; or `Reduced` both, of the same symbols.
 
   Returns:
     float32 [..]; its gradient by the student's scores is q - p.
@@ -52,17 +68,7 @@ def divergence(teacher_logits, student_logits, alpha, clip=5.0):
     float32 [..]. Differentiated, it is clipped where it is; what trains is
     `alpha_divergence`.
   """
-  log_p, log_q = _log_probs(teacher_logits, student_logits)
-  if abs(alpha - 1) < _NEAR:
-    # What the teacher rules out adds nothing, whatever the student says.
-    p = jnp.exp(log_p)
-    return jnp.where(p > 0, p * (log_p - log_q), 0.0).sum(-1)
-  q = jnp.exp(log_q)
-  if abs(alpha) < _NEAR:
-    log_r = jnp.minimum(log_p - log_q, jnp.log(clip))
-    return jnp.where(q > 0, -q * log_r, 0.0).sum(-1)
-  weight = _weight(log_p, log_q, alpha, clip)
-  return (q * (weight - 1)).sum(-1) / (alpha * (alpha - 1))
+  return _sum(_divergence, teacher_logits, student_logits, alpha, clip)
 
 
 def alpha_divergence(
@@ -89,14 +95,14 @@ def alpha_divergence(
   """
   if not clip > 0:
     raise ValueError(f'clip is {clip}; a weight needs more than 0')
+  both = teacher_logits, student_logits
   left, right = (
-    divergence(teacher_logits, student_logits, alpha, clip)
-    for alpha in (alpha_min, alpha_max)
+    divergence(*both, alpha, clip) for alpha in (alpha_min, alpha_max)
   )
   return jnp.where(
     jax.lax.stop_gradient(left > right),
-    _surrogate(teacher_logits, student_logits, alpha_min, clip),
-    _surrogate(teacher_logits, student_logits, alpha_max, clip),
+    _sum(_surrogate, *both, alpha_min, clip),
+    _sum(_surrogate, *both, alpha_max, clip),
   )
 
 
@@ -125,6 +131,7 @@ def top_symbols(teacher_logits, count):
 
   least = jnp.full(logits.shape[:-1], jnp.inf, logits.dtype)
   least, _ = jax.lax.scan(next_below, least, length=count)
+  least = checkpoint_name(least, transducer.KEPT)
   return logits >= least[..., None]
 
 
@@ -139,23 +146,21 @@ def label_and_blank(labels_bl, label_len_b, symbols, blank=0):
 
 
 def reduced(logits, taken):
-  """Log probabilities of some symbols, and of all others together.
+  """Returns the `Reduced` of unnormalised scores [.., v].
 
   Args:
-    logits: unnormalised scores [.., v].
+    logits: scores.
     taken: which symbols are told apart, bool, of a shape that broadcasts.
-
-  Returns:
-    float32 [.., v + 1], scores as the divergences take them; the last is that
-    of the others, and theirs are so low that they count as nothing.
   """
   log_probs = jax.nn.log_softmax(jnp.asarray(logits, jnp.float32))
-  floor = jnp.log(_FLOOR)
-  # A mask, not an index: to gather is slow on CPUs, its gradient slower.
-  some = jnp.where(taken, jnp.maximum(log_probs, floor), _NOTHING)
   # Summed, not subtracted from 1: small ones keep their precision.
-  rest = jnp.where(taken, 0.0, jnp.exp(log_probs)).sum(-1, keepdims=True)
-  return jnp.concatenate([some, jnp.log(jnp.maximum(rest, _FLOOR))], -1)
+  rest = jnp.where(taken, 0.0, jnp.exp(log_probs)).sum(-1)
+  # A mask, not an index: to gather is slow on CPUs, its gradient slower.
+  return Reduced(
+    jnp.maximum(log_probs, jnp.log(_FLOOR)),
+    taken,
+    jnp.log(jnp.maximum(rest, _FLOOR)),
+  )
 
 
 def over_nodes(loss_btu, len_b, label_len_b, reduction='mean'):
@@ -208,7 +213,8 @@ def distilled_transducer_loss(
     len_b, labels_bl, label_len_b, blank: as in `transducer.transducer_loss`.
     count: how many of the teacher's most probable symbols are told apart at a
       node; None for the next label and the blank.
-    differ: of (teacher's scores, student's), the divergence at each place.
+    differ: of two `Reduced`, teacher's and student's, the divergence at each
+      place.
     reduction: over nodes, see `over_nodes`.
     chunk: frames at a time; None for as many as make 64 MiB of scores.
 
@@ -257,21 +263,44 @@ def distilled_transducer_loss(
   return loss_b, feasible_b, over_nodes(apart_btu, *lengths, reduction)
 
 
-def _log_probs(teacher_logits, student_logits):
-  teacher_logits = jax.lax.stop_gradient(teacher_logits)
-  return tuple(
-    jax.nn.log_softmax(jnp.asarray(x, jnp.float32))
-    for x in (teacher_logits, student_logits)
-  )
+def _scores(scores):
+  if isinstance(scores, Reduced):
+    return scores
+  return Reduced(jax.nn.log_softmax(jnp.asarray(scores, jnp.float32)))
+
+
+def _sum(terms, teacher, student, alpha, clip):
+  """Sums terms of (log p, log q, alpha, clip) over all symbols."""
+  teacher, student = _scores(teacher), _scores(student)
+  teacher = jax.lax.stop_gradient(teacher)
+  logs, taken = (teacher.log_probs, student.log_probs), teacher.taken
+  if taken is None:
+    return terms(*logs, alpha, clip).sum(-1)
+  # In front, too: nothing that is not used may make NaN of a gradient.
+  logs = (jnp.where(taken, log, 0.0) for log in logs)
+  own = jnp.where(taken, terms(*logs, alpha, clip), 0.0).sum(-1)
+  return own + terms(teacher.rest, student.rest, alpha, clip)
 
 
 def _weight(log_p, log_q, alpha, clip):
   return jnp.minimum(jnp.exp(alpha * (log_p - log_q)), clip)
 
 
-def _surrogate(teacher_logits, student_logits, alpha, clip):
+def _divergence(log_p, log_q, alpha, clip):
+  if abs(alpha - 1) < _NEAR:
+    # What the teacher rules out adds nothing, whatever the student says.
+    p = jnp.exp(log_p)
+    return jnp.where(p > 0, p * (log_p - log_q), 0.0)
+  q = jnp.exp(log_q)
+  if abs(alpha) < _NEAR:
+    log_r = jnp.minimum(log_p - log_q, jnp.log(clip))
+    return jnp.where(q > 0, -q * log_r, 0.0)
+  weight = _weight(log_p, log_q, alpha, clip)
+  return q * (weight - 1) / (alpha * (alpha - 1))
+
+
+def _surrogate(log_p, log_q, alpha, clip):
   """Returns what has the gradient of a divergence; see `alpha_divergence`."""
-  log_p, log_q = _log_probs(teacher_logits, student_logits)
   q = jnp.exp(log_q)
   if abs(alpha - 1) < _NEAR:
     factor = jnp.exp(log_p)
@@ -281,4 +310,4 @@ def _surrogate(teacher_logits, student_logits, alpha, clip):
     weight = _weight(log_p, log_q, alpha, clip)
     factor = q * (weight / alpha + 1 / (alpha * (alpha - 1)))
   factor = jax.lax.stop_gradient(factor)
-  return -jnp.where(factor == 0, 0.0, factor * log_q).sum(-1)
+  return -jnp.where(factor == 0, 0.0, factor * log_q)

@@ -25,6 +25,8 @@ from nasjax.losses import transducer_lattice as lattice
 # Bytes of a joiner's output that is computed at a time, if nobody says how many
 # frames.
 CHUNK_BYTES = 2**26
+# What a gradient does not compute again has this name (`checkpoint_name`).
+KEPT = 'kept'
 # A symbol outside every vocabulary: its score reads NaN.
 _NO_SYMBOL = np.iinfo(np.int32).max
 
@@ -195,9 +197,12 @@ def in_chunks(function, inputs, one, chunk=None):
     return x.reshape(batch, count * chunk, *x.shape[3:])[:, :frames]
 
   # In a loop no compiler takes the second computation for the first.
-  parts = jax.lax.map(
-    jax.checkpoint(function, prevent_cse=False), jax.tree.map(cut, inputs)
+  again = jax.checkpoint(
+    function,
+    prevent_cse=False,
+    policy=jax.checkpoint_policies.save_only_these_names(KEPT),
   )
+  parts = jax.lax.map(again, jax.tree.map(cut, inputs))
   return jax.tree.map(joined, parts)
 
 
