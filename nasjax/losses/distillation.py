@@ -32,6 +32,9 @@ def kl_divergence(teacher_logits, student_logits):
 
   Returns:
     float32 [..]; its gradient by the student's scores is q - p.
+
+  Raises:
+    ValueError: if they are scores of different numbers of symbols.
   """
   return divergence(teacher_logits, student_logits, 1.0)
 
@@ -59,7 +62,7 @@ def divergence(teacher_logits, student_logits, alpha, clip=5.0):
     return jnp.where(p > 0, p * (log_p - log_q), 0.0).sum(-1)
   q = jnp.exp(log_q)
   if abs(alpha) < _NEAR:
-    log_r = jnp.minimum(log_p - log_q, jnp.log(clip))
+    log_r = jnp.minimum(_log_ratio(log_p, log_q), jnp.log(clip))
     return jnp.where(q > 0, -q * log_r, 0.0).sum(-1)
   weight = _weight(log_p, log_q, alpha, clip)
   return (q * (weight - 1)).sum(-1) / (alpha * (alpha - 1))
@@ -85,7 +88,7 @@ def alpha_divergence(
     are.
 
   Raises:
-    ValueError: if the clip is not above 0.
+    ValueError: if the clip is not above 0; as `kl_divergence`.
   """
   if not clip > 0:
     raise ValueError(f'clip is {clip}; a weight needs more than 0')
@@ -217,7 +220,7 @@ def distilled_transducer_loss(
       `over_nodes`.
   """
   len_b, labels_bl, label_len_b = (
-    jnp.asarray(x) for x in (len_b, labels_bl, label_len_b)
+    jnp.asarray(x, jnp.int32) for x in (len_b, labels_bl, label_len_b)
   )
   lengths = len_b, label_len_b
   told, teacher_enc_btd, teacher_bud = jax.lax.stop_gradient(teacher)
@@ -255,15 +258,26 @@ def distilled_transducer_loss(
 
 
 def _log_probs(teacher_logits, student_logits):
-  teacher_logits = jax.lax.stop_gradient(teacher_logits)
-  return tuple(
-    jax.nn.log_softmax(jnp.asarray(x, jnp.float32))
-    for x in (teacher_logits, student_logits)
-  )
+  logits = [
+    jnp.asarray(x, jnp.float32) for x in (teacher_logits, student_logits)
+  ]
+  if logits[0].shape[-1:] != logits[1].shape[-1:]:
+    raise ValueError(
+      f"shapes of teacher's and student's scores are {logits[0].shape} and "
+      f'{logits[1].shape}; they must be of the same symbols'
+    )
+  logits[0] = jax.lax.stop_gradient(logits[0])
+  return [jax.nn.log_softmax(x) for x in logits]
+
+
+def _log_ratio(log_p, log_q):
+  # Of what both rule out they say the same.
+  both = jnp.isneginf(log_p) & jnp.isneginf(log_q)
+  return jnp.where(both, 0.0, log_p - log_q)
 
 
 def _weight(log_p, log_q, alpha, clip):
-  return jnp.minimum(jnp.exp(alpha * (log_p - log_q)), clip)
+  return jnp.minimum(jnp.exp(alpha * _log_ratio(log_p, log_q)), clip)
 
 
 def _surrogate(teacher_logits, student_logits, alpha, clip):
@@ -273,7 +287,7 @@ def _surrogate(teacher_logits, student_logits, alpha, clip):
   if abs(alpha - 1) < _NEAR:
     factor = jnp.exp(log_p)
   elif abs(alpha) < _NEAR:
-    factor = q * (jnp.minimum(log_p - log_q, jnp.log(clip)) - 1)
+    factor = q * (jnp.minimum(_log_ratio(log_p, log_q), jnp.log(clip)) - 1)
   else:
     weight = _weight(log_p, log_q, alpha, clip)
     factor = q * (weight / alpha + 1 / (alpha * (alpha - 1)))
