@@ -48,6 +48,9 @@ def kl_divergence(teacher_logits, student_logits):
 
   Returns:
     float32 [..]; its gradient by the student's scores is q - p.
+
+  Raises:
+    ValueError: if they are scores of different numbers of symbols.
   """
   return divergence(teacher_logits, student_logits, 1.0)
 
@@ -91,7 +94,7 @@ def alpha_divergence(
     are.
 
   Raises:
-    ValueError: if the clip is not above 0.
+    ValueError: if the clip is not above 0; as `kl_divergence`.
   """
   if not clip > 0:
     raise ValueError(f'clip is {clip}; a weight needs more than 0')
@@ -226,7 +229,7 @@ def distilled_transducer_loss(
       `over_nodes`.
   """
   len_b, labels_bl, label_len_b = (
-    jnp.asarray(x) for x in (len_b, labels_bl, label_len_b)
+    jnp.asarray(x, jnp.int32) for x in (len_b, labels_bl, label_len_b)
   )
   lengths = len_b, label_len_b
   told, teacher_enc_btd, teacher_bud = jax.lax.stop_gradient(teacher)
@@ -274,6 +277,11 @@ def _sum(terms, teacher, student, alpha, clip):
   teacher, student = _scores(teacher), _scores(student)
   teacher = jax.lax.stop_gradient(teacher)
   logs, taken = (teacher.log_probs, student.log_probs), teacher.taken
+  if logs[0].shape[-1] != logs[1].shape[-1]:
+    raise ValueError(
+      f"shapes of teacher's and student's scores are {logs[0].shape} and "
+      f'{logs[1].shape}; they must be of the same symbols'
+    )
   if taken is None:
     return terms(*logs, alpha, clip).sum(-1)
   # In front, too: nothing that is not used may make NaN of a gradient.
@@ -282,8 +290,14 @@ def _sum(terms, teacher, student, alpha, clip):
   return own + terms(teacher.rest, student.rest, alpha, clip)
 
 
+def _log_ratio(log_p, log_q):
+  # Of what both rule out they say the same.
+  both = jnp.isneginf(log_p) & jnp.isneginf(log_q)
+  return jnp.where(both, 0.0, log_p - log_q)
+
+
 def _weight(log_p, log_q, alpha, clip):
-  return jnp.minimum(jnp.exp(alpha * (log_p - log_q)), clip)
+  return jnp.minimum(jnp.exp(alpha * _log_ratio(log_p, log_q)), clip)
 
 
 def _divergence(log_p, log_q, alpha, clip):
@@ -293,7 +307,7 @@ def _divergence(log_p, log_q, alpha, clip):
     return jnp.where(p > 0, p * (log_p - log_q), 0.0)
   q = jnp.exp(log_q)
   if abs(alpha) < _NEAR:
-    log_r = jnp.minimum(log_p - log_q, jnp.log(clip))
+    log_r = jnp.minimum(_log_ratio(log_p, log_q), jnp.log(clip))
     return jnp.where(q > 0, -q * log_r, 0.0)
   weight = _weight(log_p, log_q, alpha, clip)
   return q * (weight - 1) / (alpha * (alpha - 1))
@@ -305,7 +319,7 @@ def _surrogate(log_p, log_q, alpha, clip):
   if abs(alpha - 1) < _NEAR:
     factor = jnp.exp(log_p)
   elif abs(alpha) < _NEAR:
-    factor = q * (jnp.minimum(log_p - log_q, jnp.log(clip)) - 1)
+    factor = q * (jnp.minimum(_log_ratio(log_p, log_q), jnp.log(clip)) - 1)
   else:
     weight = _weight(log_p, log_q, alpha, clip)
     factor = q * (weight / alpha + 1 / (alpha * (alpha - 1)))

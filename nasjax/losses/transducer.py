@@ -60,7 +60,7 @@ def transducer_loss(logits_btuv, len_b, labels_bl, label_len_b, blank=0):
     ValueError: if the shapes disagree or the blank is outside the vocabulary.
   """
   logits_btuv = jnp.asarray(logits_btuv)
-  rows = [jnp.asarray(x) for x in (len_b, labels_bl, label_len_b)]
+  rows = [jnp.asarray(x, jnp.int32) for x in (len_b, labels_bl, label_len_b)]
   if logits_btuv.ndim != 4:
     raise ValueError(
       f'shape of logits is {logits_btuv.shape}; it must be (B, T, L + 1, V)'
@@ -104,7 +104,7 @@ def chunked_transducer_loss(
     ValueError: as `transducer_loss`, or for a chunk below 1.
   """
   len_b, labels_bl, label_len_b = (
-    jnp.asarray(x) for x in (len_b, labels_bl, label_len_b)
+    jnp.asarray(x, jnp.int32) for x in (len_b, labels_bl, label_len_b)
   )
   enc_btd, pred_bud = inputs(enc_btd, pred_bud, len_b, label_len_b)
   pred_b1ud = pred_bud[:, None]

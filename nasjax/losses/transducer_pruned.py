@@ -97,7 +97,7 @@ def simple_transducer_loss(
     ValueError: if the shapes disagree or the blank is outside the vocabulary.
   """
   len_b, labels_bl, label_len_b = (
-    jnp.asarray(x) for x in (len_b, labels_bl, label_len_b)
+    jnp.asarray(x, jnp.int32) for x in (len_b, labels_bl, label_len_b)
   )
   am_btv, lm_buv = transducer.inputs(am_btv, lm_buv, len_b, label_len_b)
   shape = (*am_btv.shape[:2], *lm_buv.shape[1:])
@@ -187,7 +187,7 @@ def pruned_transducer_loss(
     ValueError: as `transducer.chunked_transducer_loss` and `prune_ranges`.
   """
   len_b, labels_bl, label_len_b = (
-    jnp.asarray(x) for x in (len_b, labels_bl, label_len_b)
+    jnp.asarray(x, jnp.int32) for x in (len_b, labels_bl, label_len_b)
   )
   columns = pred_bud.shape[1]
   if width < columns:

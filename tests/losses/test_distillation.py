@@ -137,6 +137,30 @@ def test_only_the_student_learns_and_the_clip_bounds_its_gradient():
     distillation.alpha_divergence(teacher, student, clip=0)
 
 
+def test_what_both_rule_out_changes_nothing():
+  teacher, student = drawn()
+
+  def of(teacher, student):
+    def total(student):
+      loss = distillation.alpha_divergence(teacher, student, -1.0, 0.0)
+      return loss.sum(), loss
+
+    return jax.grad(total, has_aux=True)(student)
+
+  grad, loss = of(teacher, student)
+  more = [
+    np.pad(x, ((0, 0), (0, 1)), constant_values=-np.inf)
+    for x in (teacher, student)
+  ]
+  padded_grad, padded = of(*more)
+  np.testing.assert_allclose(padded, loss, rtol=1e-5)
+  np.testing.assert_allclose(
+    padded_grad, np.pad(grad, ((0, 0), (0, 1))), atol=1e-6
+  )
+  with pytest.raises(ValueError, match='of the same symbols'):
+    distillation.alpha_divergence(teacher, student[:, :1])
+
+
 @pytest.mark.parametrize(
   'dtype', ['float32', pytest.param('bfloat16', marks=pytest.mark.slow)]
 )

@@ -296,6 +296,26 @@ def test_any_blank_and_any_float_type():
   np.testing.assert_allclose(half[0], full[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize('dtype', ['uint8', 'int8', 'uint32'])
+def test_any_integer_type(dtype):
+  # What 8 bits do not hold are the steps of a path, frames and labels.
+  rng = np.random.default_rng(0)
+  logits_btuv = rng.normal(size=(2, 100, 81, 3)).astype(np.float32)
+  rows = np.array([100, 0]), np.full((2, 80), 2), np.array([80, 3])
+  expected = transducer.transducer_loss(logits_btuv, *rows)
+  narrow = [x.astype(dtype) for x in rows]
+  found = transducer.transducer_loss(logits_btuv, *narrow)
+  np.testing.assert_array_equal(found, expected)
+  am_btv, lm_buv = logits_btuv[:, :, 0], logits_btuv[:, 0]
+  found, expected = (
+    transducer_pruned.pruned_transducer_loss(
+      *(lambda params, x, y: x + y, (), am_btv, lm_buv, am_btv, lm_buv), *rows
+    ).pruned_b
+    for rows in (narrow, rows)
+  )
+  np.testing.assert_array_equal(found, expected)
+
+
 def test_bad_arguments_are_named():
   logits_btuv, len_b, labels_bl, label_len_b = example()
   loss = transducer.transducer_loss
