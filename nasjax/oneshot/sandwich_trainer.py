@@ -32,9 +32,9 @@ def _train(training, buckets, late):
 
 
 @functools.lru_cache(maxsize=16)
-def _evaluate(training, buckets):
-  network = training.network()
-  return jax.jit(population.make_eval_pass(network, training.recipe, buckets))
+def _evaluate(network, recipe, buckets):
+  # Ways to train the same network share it.
+  return jax.jit(population.make_eval_pass(network, recipe, buckets))
 
 
 @functools.lru_cache(maxsize=16)
@@ -67,7 +67,7 @@ class SupernetTrainer:
     buckets = prepared.train_buckets
     self._train_early = _train(same, buckets, False)
     self._train_late = _train(same, buckets, True)
-    self._evaluate = _evaluate(same, prepared.buckets)
+    self._evaluate = _evaluate(training.network(), recipe, prepared.buckets)
     self._statistics = None
     if families.family(training.space).statistics:
       self._statistics = _statistics(same, buckets)
