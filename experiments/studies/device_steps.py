@@ -5,6 +5,7 @@ import os
 import threading
 import time
 
+from nasjax.programs import energy
 from nasjax.storage import disk
 
 # What they are, by their numbers in the engineers' guide.
@@ -25,7 +26,7 @@ _SECONDS = 5.0
 
 
 class Steps:
-  """Prints what steps say; keeps it, and their seconds in a file.
+  """Prints what steps say; keeps it, their seconds and joules in a file.
 
   A step that was killed has what it had taken some seconds before.
 
@@ -67,12 +68,16 @@ class Steps:
       if self._name is None:
         return
       now = _now()
-      before = self._took.get(self._name, (0.0, 0.0))
       self._took[self._name] = [
-        old + new - since for old, new, since in zip(before, now, self._since)
+        old + new - since
+        for old, new, since in zip(self._of(self._name), now, self._since)
       ]
       self._since = now
       disk.publish(self._path, json.dumps(self._took, indent=1).encode())
+
+  def _of(self, name):
+    # Files of older versions tell no joules.
+    return (*self._took.get(name, (0.0, 0.0)), 0.0)[:3]
 
   def say(self, line):
     """Prints a line, and keeps it."""
@@ -84,16 +89,19 @@ class Steps:
   def told(self):
     """Returns a dict for each step, for JSON."""
     self._keep()
-    found = []
+    found, known = [], energy.joules() is not None
     for name, (number, title) in STEPS.items():
-      seconds, cpu_seconds = self._took.get(name, (0.0, 0.0))
+      seconds, cpu_seconds, joules = self._of(name)
       found.append({
         'step': number, 'name': name, 'title': title, 'seconds': seconds,
-        'cpu_seconds': cpu_seconds, 'said': self._said[name],
+        'cpu_seconds': cpu_seconds, 'joules': joules if known else None,
+        'said': self._said[name],
       })  # fmt: skip
     return found
 
 
 def _now():
-  """Seconds of the wall, and of CPUs in this process and those it began."""
-  return time.perf_counter(), sum(os.times()[:4])
+  """Seconds of the wall, and of CPUs in this process and those it began; and
+  joules of all devices, 0 where they do not tell.
+  """
+  return time.perf_counter(), sum(os.times()[:4]), energy.joules() or 0.0

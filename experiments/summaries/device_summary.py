@@ -175,12 +175,13 @@ def page(record, drawn):
       'The ten steps',
       [
         report_page.table(
-          ('step', 'seconds', 'CPU seconds'),
+          ('step', 'seconds', 'CPU seconds', 'joules'),
           [
             (
               f'{step["step"]}. {step["title"]}',
               f'{step["seconds"]:.1f}',
               f'{step["cpu_seconds"]:.1f}',
+              _joules(step['joules']),
             )
             for step in record['steps']
           ],
@@ -195,6 +196,10 @@ def page(record, drawn):
   ]
   title = f'{record["space"]} on {record["corpus"]}, to a device'
   return report_page.page(title, sections)
+
+
+def _joules(value):
+  return '--' if value is None else f'{value:,.0f}'
 
 
 def write(record, out, path):

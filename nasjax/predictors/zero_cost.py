@@ -133,17 +133,16 @@ def _snip(subject, params, gates, batch, key):
 
 def _grasp(subject, params, gates, batch, key):
   del key
-
-  def gradient(params):
-    grads = jax.grad(subject.loss)(params, gates, batch)
-    return jax.tree.map(lambda g: g if g.ndim > 1 else jnp.zeros_like(g), grads)
-
-  still = lax.stop_gradient(gradient(params))
+  still = lax.stop_gradient(params)
 
   def along(params):
-    return _products(gradient(params), still).sum()
+    grads = jax.grad(subject.loss)(params, gates, batch)
+    return _products(grads, still).sum(), grads
 
-  return -_products(params, jax.grad(along)(params)).sum()
+  # The Hessian is symmetric, so that W H g is g H W, for which g needs not be
+  # there before.
+  turned, grads = jax.grad(along, has_aux=True)(params)
+  return -_products(turned, grads).sum()
 
 
 def _fisher(subject, params, gates, batch, key):
@@ -188,7 +187,8 @@ def conserved(subject, params, gates, batch, scale):
   """Returns the sum of |W dR/dW| of each weight, at positive weights.
 
   R is the sum of the outputs for an input of ones times `scale`. In a chain of
-  linear maps and ReLU without biases the sums are all R.
+  linear maps and ReLU without biases the sums are all R. The rows of a batch
+  are all the same then, so one is computed.
   """
   params = jax.tree_util.tree_map_with_path(
     lambda path, leaf: (
@@ -198,15 +198,16 @@ def conserved(subject, params, gates, batch, scale):
     ),
     params,
   )
-  x_btf = jnp.full(batch.x_btf.shape, scale, jnp.float64)
-  len_b = jnp.full(batch.len_b.shape, x_btf.shape[1], batch.len_b.dtype)
+  rows, *shape = batch.x_btf.shape
+  x_btf = jnp.full((1, *shape), scale, jnp.float64)
+  len_b = jnp.full(1, shape[0], batch.len_b.dtype)
 
   def total(params):
     outputs = subject.outputs(params, gates, x_btf, len_b)
     return jnp.sum(jax.tree.leaves(outputs)[0])
 
   pairs = zip(_weights(params), _weights(jax.grad(total)(params)))
-  return jnp.stack([jnp.sum(jnp.abs(w * g)) for w, g in pairs])
+  return rows * jnp.stack([jnp.sum(jnp.abs(w * g)) for w, g in pairs])
 
 
 def _synflow(subject, params, gates, batch, key):

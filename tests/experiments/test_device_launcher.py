@@ -14,7 +14,7 @@ pytest.importorskip('onnxruntime')
 pytest.importorskip('sklearn')
 
 sys.path.insert(0, 'experiments')
-from studies import device_latency, device_search, device_study
+from studies import device_latency, device_search, device_steps, device_study
 
 from nasjax.spaces import SPACES
 
@@ -129,6 +129,26 @@ def test_validation_chooses_and_the_first_is_to_beat():
   ]  # fmt: skip
   assert device_study.chosen(rows, 'manual') is rows[0]
   assert device_study.chosen(rows, 'found') is rows[3]
+
+
+def test_what_steps_take_adds_up_over_processes(tmp_path, monkeypatch):
+  now = [0.0, 0.0, 100.0]
+  monkeypatch.setattr(device_steps, '_now', lambda: tuple(now))
+  monkeypatch.setattr(device_steps.energy, 'joules', lambda: now[2])
+  path = tmp_path / 'steps.json'
+  path.write_text('{"profile": [5.0, 4.0]}')  # of a version without joules
+  for _ in range(2):
+    steps = device_steps.Steps(path)
+    now[:] = 1000.0, 1000.0, 1000.0  # counts for no step
+    steps.begin('profile')
+    now[:] = 1002.0, 1001.0, 1060.0
+    steps.begin('drift')
+  told = {step['name']: step for step in steps.told()}
+  names = 'seconds', 'cpu_seconds', 'joules'
+  assert [told['profile'][name] for name in names] == [9, 6, 120]
+  assert [told['drift'][name] for name in names] == [0, 0, 0]
+  monkeypatch.setattr(device_steps.energy, 'joules', lambda: None)
+  assert {step['joules'] for step in steps.told()} == {None}
 
 
 @pytest.mark.slow

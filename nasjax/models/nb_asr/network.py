@@ -18,8 +18,8 @@ class Network(nn.Module):
     ops: candidate operations of each node of every cell, as in `cell.Cell`.
     rate: dropout of the cells' operations and of the LSTM's input.
     conv_dropout: whether the cells' convolutions drop, too.
-    kernels: what `kernels.choose` returned; this module itself runs all but
-      'native' as 'xla'.
+    kernels: what `kernels.choose` returned, or 'twice', for native kernels that
+      can be differentiated twice; this module itself runs others as 'xla'.
     precision: of dense products, as in `ops.matmul`.
     mode: how several candidates are put together, of `mixed_op.MODES`.
     checkpoint: whether accelerators compute each cell again for its gradient

@@ -95,8 +95,8 @@ class Conv(nn.Module):
     width: channels in and out.
     groups: divides `width`.
     rate, site: of dropout.
-    kernels: 'native' for the CPU kernels of `nasjax.kernels`, 'xla' for what
-      runs anywhere and can be differentiated twice.
+    kernels: 'native' for the CPU kernels of `nasjax.kernels`, 'twice' for those
+      of them that can be differentiated twice, else for what runs anywhere.
     op: one of `CONVOLUTIONS`, or None to take the taps from `place_uk`.
   """
 
@@ -139,6 +139,11 @@ class Conv(nn.Module):
         0.0 if key is None else self.rate,
         CLIP,
       )
+    if self.kernels == 'twice':
+      y_btc = kernels_lib.conv(
+        x_btc, kernel_kijg, bias_c, self._taps(place_uk), len_b
+      )
+      return clip_dropout(y_btc, key, self.site, self.rate)
     if not self.op:
       kernel_kijg = jnp.einsum('uk,kijg->uijg', place_uk, kernel_kijg)
     y_btc = grouped_conv(
