@@ -36,6 +36,12 @@ from nasjax.training import portable
 
 # Of what is timed, in frames of 10 ms: one utterance of five seconds.
 FRAMES = 500
+# What the file beside a supernet has, and for each network.
+_STORE = (
+  *('name', 'way', 'seed', 'space', 'macro', 'recipe', 'corpus'),
+  'fingerprint',
+)
+_ROW = 'arch', 'names', 'params', 'validation'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +84,12 @@ def stores(run):
   for path in paths:
     try:
       store = json.loads(path.read_text())
-      found.append(store | {'store': list(store['store'])})
+      rows = list(store['store'])
+      for wanted, held in ((_STORE, [store]), (_ROW, rows)):
+        lacking = [n for n in wanted if any(n not in one for one in held)]
+        if lacking or not held:
+          raise ValueError(f'no {", ".join(lacking or wanted)}')
+      found.append(store | {'store': rows})
     except (ValueError, KeyError, TypeError) as e:
       told = ' '.join(str(e).split())
       raise ValueError(

@@ -145,9 +145,16 @@ def test_latency_is_a_bound_and_the_best_is_timed_first(study, monkeypatch):
 def test_a_damaged_file_is_named(study, tmp_path):
   place = tmp_path / 'supernets'
   place.mkdir()
-  (place / 'x.json').write_text('{"way": "D"}')
-  with pytest.raises(ValueError, match='x.json is damaged .*store'):
-    nasjax.best(tmp_path)
+  named = dict.fromkeys(deploying._STORE)
+  for told, said in (
+    ({'way': 'D'}, 'store'),
+    ({'store': []}, 'no name, way, .*, fingerprint'),
+    (named | {'store': []}, 'no arch, names'),
+    (named | {'store': [{'arch': [0], 'names': ''}]}, 'no params, validation'),
+  ):
+    (place / 'x.json').write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=f'x.json is damaged .*{said}'):
+      nasjax.best(tmp_path)
 
 
 def test_statistics_of_networks_lie_beside_their_supernet(tmp_path):
