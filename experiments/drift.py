@@ -168,7 +168,6 @@ def run():
   else:
     print('no drift')
   if FLAGS.json:
-
     record = {
       'log': str(log),
       'entries': len(archs),

@@ -149,12 +149,14 @@ def test_a_damaged_file_is_named(study, tmp_path):
   for told, said in (
     ({'way': 'D'}, 'store'),
     ({'store': []}, 'no name, way, .*, fingerprint'),
-    (named | {'store': []}, 'no arch, names'),
     (named | {'store': [{'arch': [0], 'names': ''}]}, 'no params, validation'),
   ):
     (place / 'x.json').write_text(json.dumps(told))
     with pytest.raises(ValueError, match=f'x.json is damaged .*{said}'):
       nasjax.best(tmp_path)
+  (place / 'x.json').write_text(json.dumps(named | {'store': []}))
+  with pytest.raises(ValueError, match='kept no network, .* diverged'):
+    nasjax.best(tmp_path)
 
 
 def test_statistics_of_networks_lie_beside_their_supernet(tmp_path):
