@@ -47,11 +47,11 @@ def entries(path):
     ValueError: naming the file and the line.
   """
   try:
-    text = path.read_text()
+    text = path.read_text('utf-8-sig')  # spreadsheets write a mark first
   except (OSError, UnicodeDecodeError) as e:
     raise ValueError(f'--log={path}: {e}') from None
   if path.suffix == '.csv':
-    rows = csv.DictReader(text.splitlines())
+    rows = csv.DictReader(text.splitlines(), skipinitialspace=True)
     lacking = {'arch', 'seconds'} - set(rows.fieldnames or ())
     if lacking:
       raise ValueError(
@@ -104,6 +104,10 @@ def _arch(space, value):
     raise ValueError('arch is missing; want the vector as JSON')
   try:
     return space.parse(json.loads(value) if isinstance(value, str) else value)
+  except json.JSONDecodeError:
+    raise ValueError(
+      f'arch {value!r} is no JSON; want a vector, in CSV between quotes'
+    ) from None
   except ValueError as e:
     raise ValueError(f'unknown arch {value!r}: {e}') from None
 
@@ -164,7 +168,6 @@ def run():
   else:
     print('no drift')
   if FLAGS.json:
-
     record = {
       'log': str(log),
       'entries': len(archs),

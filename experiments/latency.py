@@ -16,9 +16,7 @@ everything look slow.
 """
 
 import dataclasses
-import json
 import os
-import pathlib
 
 from absl import flags
 from common import (
@@ -68,9 +66,7 @@ flags.DEFINE_string(
 flags.DEFINE_integer(
   'cores', None, 'Use so many CPU cores; all if not given.', lower_bound=1
 )
-flags.DEFINE_enum(
-  'runtime', 'jax', ['jax', 'onnx'], 'What runs the networks.'
-)
+flags.DEFINE_enum('runtime', 'jax', ['jax', 'onnx'], 'What runs the networks.')
 flags.DEFINE_integer(
   'threads', None, 'Of --runtime=onnx; one a core if not given.', lower_bound=1
 )
@@ -330,10 +326,7 @@ def run():
   setting = table.Setting(device(), FLAGS.batch, FLAGS.frames, macro.name)
   found = measured(t, macro, setting) if t else profiled(space, macro, setting)
   if FLAGS.json:
-    from nasjax.storage import disk
-
-    text = json.dumps(found, indent=1, allow_nan=False)
-    disk.publish(pathlib.Path(FLAGS.json).expanduser(), text.encode())
+    command.publish_json(FLAGS.json, found, allow_nan=False)
 
 
 if __name__ == '__main__':

@@ -102,9 +102,10 @@ _FREE = (
 
 def run():
   """Trainings, searches, report; or what they would cost."""
-  from studies import todm_plans, todm_study
+  from studies import todm_plans, todm_sizes, todm_study
 
   training_flags.recipe(), training_flags.space()
+  todm_sizes.check(FLAGS.sizes)
   ways, alone = todm_study.ways(FLAGS.rows, FLAGS.ablation)
   if FLAGS.plan_for:
     todm_plans.plan_for(ways, alone, FLAGS.json)

@@ -36,6 +36,12 @@ from nasjax.training import portable
 
 # Of what is timed, in frames of 10 ms: one utterance of five seconds.
 FRAMES = 500
+# What the file beside a supernet has, and for each network.
+_STORE = (
+  *('name', 'way', 'seed', 'space', 'macro', 'recipe', 'corpus'),
+  'fingerprint',
+)
+_ROW = 'arch', 'names', 'params', 'validation'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +84,12 @@ def stores(run):
   for path in paths:
     try:
       store = json.loads(path.read_text())
-      found.append(store | {'store': list(store['store'])})
+      rows = list(store['store'])
+      for wanted, held in ((_STORE, [store]), (_ROW, rows)):
+        lacking = [n for n in wanted if any(n not in one for one in held)]
+        if lacking:
+          raise ValueError(f'no {", ".join(lacking)}')
+      found.append(store | {'store': rows})
     except (ValueError, KeyError, TypeError) as e:
       told = ' '.join(str(e).split())
       raise ValueError(
@@ -169,17 +180,23 @@ def best(
   for name, bound in bounds.items():
     if not (bound is None or isinstance(bound, numbers.Real) and bound > 0):
       raise ValueError(f'{name} is {bound!r}; want a number above 0, or None')
-  rows = [
-    (row, store)
-    for store in stores(run)
+  found = stores(run)
+  chosen = [
+    store
+    for store in found
     if way in (None, store['way']) and seed in (None, store['seed'])
-    for row in store['store']
   ]
-  if not rows:
-    known = sorted({f'{s["way"]}, seed {s["seed"]}' for s in stores(run)})
+  if not chosen:
+    known = sorted({f'{s["way"]}, seed {s["seed"]}' for s in found})
     raise ValueError(
       f'{run} has no supernet of way {way!r} and seed {seed!r}; there are '
       f'{"; ".join(known)}'
+    )
+  rows = [(row, store) for store in chosen for row in store['store']]
+  if not rows:
+    raise ValueError(
+      f'{run}: its search kept no network, for none has a finite error: the '
+      'training diverged; train with a lower --lr'
     )
   most = float('inf') if max_params is None else max_params
   fitting = [pair for pair in rows if pair[0]['params'] <= most]

@@ -80,7 +80,8 @@ class Transcript:
     logprobs_tv: log probabilities of blank and symbols in each output frame;
       None where the criterion knows of none.
     align: `Criterion.align`.
-    notes: lines on how the recording was heard.
+    notes: lines on how the recording was heard: that it was resampled, or by
+      what it was normalised.
   """
 
   text: str
@@ -227,7 +228,12 @@ class TrainedNetwork:
       )
     (x_tf,) = self.frontend.features([samples_n], [speaker])
     (heard,) = self._hear([x_tf], recipe, _padded(len(x_tf)))
-    return dataclasses.replace(heard, notes=self._notes(name, speaker))
+    notes = self._notes(name, speaker)
+    rate, wanted = recording.rate, features.SAMPLE_RATE
+    if rate != wanted:
+      told = f'{name}: {rate} samples a second, resampled to {wanted}'
+      notes = told, *notes
+    return dataclasses.replace(heard, notes=notes)
 
   def hear(self, split, batch=8, decoder=None, beam_width=None, frames=None):
     """Returns the `Transcript` of every utterance of a `data.corpus.Split`.

@@ -145,8 +145,17 @@ def test_latency_is_a_bound_and_the_best_is_timed_first(study, monkeypatch):
 def test_a_damaged_file_is_named(study, tmp_path):
   place = tmp_path / 'supernets'
   place.mkdir()
-  (place / 'x.json').write_text('{"way": "D"}')
-  with pytest.raises(ValueError, match='x.json is damaged .*store'):
+  named = dict.fromkeys(deploying._STORE)
+  for told, said in (
+    ({'way': 'D'}, 'store'),
+    ({'store': []}, 'no name, way, .*, fingerprint'),
+    (named | {'store': [{'arch': [0], 'names': ''}]}, 'no params, validation'),
+  ):
+    (place / 'x.json').write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=f'x.json is damaged .*{said}'):
+      nasjax.best(tmp_path)
+  (place / 'x.json').write_text(json.dumps(named | {'store': []}))
+  with pytest.raises(ValueError, match='kept no network, .* diverged'):
     nasjax.best(tmp_path)
 
 

@@ -103,6 +103,7 @@ def test_a_recording_is_heard_as_it_was_in_the_corpus(utterance, tmp_path):
   # Of another rate it is about as long.
   slow = network.transcribe(floats_n[::2], rate=8_000)
   assert abs(len(slow.alignment) - len(heard.alignment)) <= 1
+  assert slow.notes == ('samples: 8000 samples a second, resampled to 16000',)
 
 
 def test_alignments_go_through_the_labels():

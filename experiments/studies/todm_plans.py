@@ -1,10 +1,7 @@
 """Says what a study of elastic networks would cost, and trains nothing."""
 
-import json
-import pathlib
-
 from absl import flags
-from common import jobs, training_flags
+from common import command, jobs, training_flags
 from studies import todm_sizes
 
 FLAGS = flags.FLAGS
@@ -96,8 +93,6 @@ def _show_plan(rows, with_alone, how, path):
   from common import console
   from rich.table import Table
 
-  from nasjax.storage import disk
-
   rows = [r for r in rows if with_alone or not r.what.startswith('A1')]
   view = Table(title='what it would cost')
   for name in ('way', 'trainings', 'training', 'search', 'GB', 'together'):
@@ -123,5 +118,4 @@ def _show_plan(rows, with_alone, how, path):
       'how': how, 'seconds': total,
       'rows': [row._asdict() | {'total': row.total} for row in rows],
     }  # fmt: skip
-    text = json.dumps(found, indent=1).encode()
-    disk.publish(pathlib.Path(path).expanduser(), text)
+    command.publish_json(path, found)

@@ -14,6 +14,8 @@ import numpy as np
 from nasjax import cost
 from nasjax.models import families
 
+_NAMED = 'min', 'middle', 'max'
+
 
 class Size(NamedTuple):
   """A size, and the network that is trained alone at it.
@@ -78,6 +80,26 @@ def evenly(costs):
   return archs_nd[np.sort(first_n)]
 
 
+def check(words):
+  """Raises a ValueError where words are no sizes of any space."""
+  if not words:
+    raise ValueError('--sizes is empty; name at least one')
+  for word in words:
+    if word not in _NAMED and not _number(word) > 0:
+      raise ValueError(
+        f'--sizes: {word!r} is no size; give {", ".join(_NAMED)}, a share as '
+        '50%, or millions of parameters, as 41.1'
+      )
+
+
+def _number(word):
+  try:
+    number = float(word.removesuffix('%'))
+  except ValueError:
+    return math.nan
+  return number if math.isfinite(number) else math.nan
+
+
 def named(words, costs):
   """Returns the `Size`s that words name, the smallest first.
 
@@ -85,8 +107,7 @@ def named(words, costs):
     ValueError: a word is no size, or no network has it; it says which sizes
       there are. Or none is named, or two are of one network.
   """
-  if not words:
-    raise ValueError('--sizes is empty; name at least one')
+  check(words)
   archs_nd = evenly(costs)
   params_n = costs(archs_nd)
   found = {}
@@ -106,19 +127,10 @@ def named(words, costs):
 
 def _params(word, costs):
   least, most = costs.least, costs.most
-  if word in ('min', 'middle', 'max'):
-    return {'min': least, 'middle': (least + most) / 2, 'max': most}[word]
-  share = word.endswith('%')
-  try:
-    number = float(word.removesuffix('%'))
-  except ValueError:
-    number = math.nan
-  if not math.isfinite(number):
-    raise ValueError(
-      f'--sizes: {word!r} is no size; give min, middle, max, a share as 50%, '
-      'or millions of parameters, as 41.1'
-    )
-  wanted = number / 100 * most if share else number * 1e6
+  if word in _NAMED:
+    return dict(zip(_NAMED, (least, (least + most) / 2, most)))[word]
+  number = _number(word)
+  wanted = number / 100 * most if word.endswith('%') else number * 1e6
   # What is written with a few digits may be rounded.
   slack = 0.005 * most
   if not least - slack <= wanted <= most + slack:

@@ -20,7 +20,7 @@ class Graph:
     """Returns a parameter, float32 NumPy.
 
     Raises:
-      ExportError: there is none, or it has another shape.
+      ExportError: there is none, it has another shape, or is not finite.
     """
     found = self._params
     for name in path.split('/'):
@@ -33,7 +33,12 @@ class Graph:
         '`families.single` (a member of a population goes through '
         '`families.unpack`)'
       )
-    return np.asarray(found, np.float32)
+    found = np.asarray(found, np.float32)
+    if not np.isfinite(found).all():
+      raise ExportError(
+        f'parameter {path} is not finite; take a network that did not diverge'
+      )
+    return found
 
   def weight(self, name, value):
     """Keeps an array; returns its name. Equal names are equal arrays."""

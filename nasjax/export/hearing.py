@@ -16,8 +16,6 @@ import jax
 import numpy as np
 
 from nasjax import listening
-from nasjax.data import audio as audio_lib
-from nasjax.data import features
 from nasjax.export import text as text_lib
 from nasjax.export.text import ExportError
 from nasjax.losses import criterion
@@ -93,26 +91,12 @@ class ExportedNetwork(listening.TrainedNetwork):
     return f'{self.place}: {told["cell"]}{seed}, {told["precision"]}'
 
   def transcribe(self, audio, rate=None, **options):
-    """Returns the `Transcript` of a recording; see `TrainedNetwork`.
-
-    It notes a rate that is not the network's, and that samples were made anew.
-    """
+    """Returns the `Transcript` of a recording; see `TrainedNetwork`."""
     if options.get('speaker') is not None:
       raise ValueError(
         f'{self.place} knows no speakers; leave speaker={options["speaker"]!r}'
       )
-    heard = super().transcribe(audio, rate, **options)
-    found = rate
-    if rate is None:
-      head = audio_lib.header(pathlib.Path(audio).expanduser())
-      found = head and head[0]
-    if found in (None, features.SAMPLE_RATE):
-      return heard
-    name = audio if rate is None else 'samples'
-    note = (
-      f'{name}: {found} samples a second, resampled to {features.SAMPLE_RATE}'
-    )
-    return dataclasses.replace(heard, notes=(note, *heard.notes))
+    return super().transcribe(audio, rate, **options)
 
   def logits(self, x_btf, len_b):
     """Returns logits_btv and the frames of each, NumPy.
@@ -168,7 +152,7 @@ def load(path, threads=0):
       f'{path} takes samples, as other packages give them; take the file that '
       'takes features, which experiments/export.py writes beside it'
     )
-  if told['space'] not in SPACES:
+  if told['space'] not in list(SPACES):
     raise ExportError(
       f'{path} is of space {told["space"]!r}, unknown here; there are '
       f'{", ".join(SPACES)}; give --own=FILE.py for one of your own'
@@ -177,12 +161,17 @@ def load(path, threads=0):
   try:
     macro = families.macro(space, told['macro'])
     recipe = recipes.Recipe(**told['recipe'])
-  except (TypeError, ValueError) as e:
+    arch = space.parse(told['arch'])
+    if len(units.symbols) + 1 != macro.outputs:
+      raise ValueError(
+        f'{len(units.symbols)} symbols of {macro.outputs} outputs, one of '
+        'which is the blank'
+      )
+  except (AttributeError, TypeError, ValueError) as e:
     raise ExportError(
       f'{path}: its text of nasjax is damaged, or of another nasjax '
-      f'({told["nasjax"]}): {e}'
+      f'({told["nasjax"]}): {e}; write the file again by experiments/export.py'
     ) from None
-  arch = np.array(told['arch'], np.int8)
   return ExportedNetwork(
     *(None, None, None, space, arch, told['seed'], macro, recipe),
     *(told['epoch'], units, tuple(told['classes']), fitted),

@@ -65,11 +65,14 @@ def save(path, space, arch, macro, params, speech=None, calibration=None):
 
   Raises:
     UnsupportedError: no such network is written yet.
-    ExportError: a package is missing, a parameter, or its shape is another.
+    ExportError: a package is missing, a parameter, or its shape is another; or
+      the features to calibrate on are none of the network's.
   """
-  path = pathlib.Path(path)
+  path = pathlib.Path(path).expanduser()
   if not path.parent.is_dir():
     raise ExportError(f'{path}: no directory {path.parent}; make it')
+  if path.is_dir():
+    raise ExportError(f'{path} is a directory; name a file in it')
   made = model(space, arch, macro, params, speech)
   if calibration is not None:
     from nasjax.export import quantise

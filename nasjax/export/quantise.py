@@ -34,7 +34,8 @@ def static(model, calibration):
       training utterances, not of those that are scored.
 
   Raises:
-    ExportError: a package is missing, or there are no frames to calibrate on.
+    ExportError: a package is missing, or there are no frames to calibrate on,
+      or some of other features.
   """
   onnx = onnx_lib.library()
   hearing.runtime()
@@ -47,6 +48,14 @@ def static(model, calibration):
     )
   if not all(np.isfinite(x).all() for x in calibration):
     raise ExportError('features to calibrate on are not finite')
+  shape = model.graph.input[0].type.tensor_type.shape
+  width = shape.dim[-1].dim_value
+  for x in calibration:
+    if x.ndim != 2 or x.shape[1] != width:
+      raise ExportError(
+        f'features to calibrate on are of shape {x.shape}; want (frames, '
+        f'{width}), an utterance each'
+      )
 
   class Reader(quantization.CalibrationDataReader):
     def __init__(self):

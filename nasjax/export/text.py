@@ -34,6 +34,11 @@ KEY = 'nasjax'
 # Raise when a change of the code changes what stands in the text.
 FORMAT = 1
 BLANK = 0
+# What a file that hears must tell, beside features and alphabet.
+_NEEDED = (
+  *('nasjax', 'space', 'arch', 'cell', 'macro', 'recipe', 'seed', 'epoch'),
+  *('classes', 'precision'),
+)
 
 
 class ExportError(ValueError):
@@ -185,6 +190,8 @@ def read(text, path):
 
 
 def _read(told):
+  for name in _NEEDED:
+    told[name]  # a KeyError where it is missing
   fitted = units = None
   made = told['features']
   if made is not None:

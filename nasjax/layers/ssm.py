@@ -46,7 +46,7 @@ class S4D(nn.Module):
   """One causal state-space model a channel.
 
   Attributes:
-    states: real numbers of state a channel, twice the complex ones.
+    states: real numbers of state a channel, twice the complex ones: even.
     form: 'fft', all frames at once; 'scan', one after the other.
   """
 
@@ -70,6 +70,8 @@ class S4D(nn.Module):
       raise ValueError(f'form is {self.form!r}; it must be one of {FORMS}')
     if state is not None and self.form != 'scan':
       raise ValueError(f"form {self.form!r} keeps no state; take 'scan'")
+    if self.states < 2 or self.states % 2:
+      raise ValueError(f'states is {self.states}; it must be even, 2 or more')
     x_btc = modules.mask_frames(x_btc, len_b)
     shape = x_btc.shape[-1], self.states // 2
     normal = nn.initializers.normal(1.0)

@@ -60,6 +60,8 @@ def read(path):
   """
   try:
     told = json.loads(pathlib.Path(path).read_text())
+  except OSError as e:
+    raise ValueError(f'{path}: {e.strerror}; name a profile') from None
   except ValueError:
     raise ValueError(f'{path} is no JSON of latency.py') from None
   wanted = 'space', 'macro', 'device', 'batch', 'frames', 'cells'
@@ -71,13 +73,23 @@ def read(path):
       f'{path} lacks {", ".join(missing)}; want what latency.py --random_cells '
       '--json wrote'
     )
-  if told['space'] not in spaces.SPACES:
+  if told['space'] not in list(spaces.SPACES):
     raise ValueError(
       f'{path}: space {told["space"]!r}; there are {", ".join(spaces.SPACES)}'
     )
   space = spaces.SPACES[told['space']]
+  try:
+    macro = families.macro(space, told['macro'])
+    batch, frames, cells = (
+      int(told['batch']), int(told['frames']), list(told['cells']),
+    )  # fmt: skip
+  except (AttributeError, TypeError, ValueError) as e:
+    raise ValueError(
+      f'{path}: macro, batch, frames or cells are damaged ({e}); profile the '
+      'device again'
+    ) from None
   archs, seconds = [], []
-  for number, cell in enumerate(told['cells'], 1):
+  for number, cell in enumerate(cells, 1):
     try:
       archs.append(space.parse(cell['arch']))
       seconds.append(float(cell['seconds']))
@@ -89,10 +101,10 @@ def read(path):
       )
   return Profile(
     space,
-    families.macro(space, told['macro']),
+    macro,
     str(told['device']),
-    int(told['batch']),
-    int(told['frames']),
+    batch,
+    frames,
     np.array(archs, np.int8).reshape(-1, len(space.sizes)),
     np.array(seconds),
   )

@@ -44,9 +44,11 @@ def place(tmp_path_factory):
   for name, rows in (('steady', steady), ('moved', moved)):
     lines = [json.dumps(row) for row in rows]
     (place / f'{name}.jsonl').write_text('\n'.join(lines))
+  # As spreadsheets write it, and people: with a mark first, and with spaces.
   (place / 'moved.csv').write_text(
-    'arch,seconds,device\n'
-    + '\n'.join(f'"{row["arch"]}",{row["seconds"]},bench' for row in moved)
+    'arch, seconds, device\n'
+    + '\n'.join(f'"{row["arch"]}", {row["seconds"]}, bench' for row in moved),
+    'utf-8-sig',
   )
   return place
 
@@ -81,7 +83,7 @@ def test_bad_logs_are_lines_with_file_and_line(place, tmp_path):
   log = tmp_path / 'log.csv'
   log.write_text(
     f'arch,seconds,device\n"{arch}",-1,\n"{arch}",,\n"[9]",0.1,\n,0.1,\n'
-    f'"{arch}",0.1,phone\n"{arch}",0.1,bench\n'
+    f'"{arch}",0.1,phone\n"{arch}",0.1,bench\n{arch},0.1\n'
   )
   odd = tmp_path / 'log.txt'
   odd.write_text('')
@@ -109,13 +111,14 @@ def test_bad_logs_are_lines_with_file_and_line(place, tmp_path):
   status, _, errors = launcher.forked(profile, f'--log={log}', launcher='drift')
   assert status == 1
   told = errors.splitlines()
-  assert len(told) == 5
+  assert len(told) == 6
   for line, words in zip(
     told,
     (
       'log.csv, line 2: seconds is', 'log.csv, line 3: seconds is missing',
       "log.csv, line 4: unknown arch '[9]'", 'log.csv, line 5: arch is missing',
       "log.csv, line 6: device 'phone'",
+      "log.csv, line 8: arch '[[0' is no JSON; want a vector, in CSV between",
     ),
   ):  # fmt: skip
     assert words in line

@@ -52,6 +52,8 @@ def _command(out):
   [
     (['--rows=A1,Z'], "--rows: 'Z'; there are A1, A2, A3, B0, B1, C, D, E, F"),
     (['--rows='], '--rows is empty'),
+    (['--sizes=min,large'], "--sizes: 'large' is no size; give min, middle"),
+    (['--sizes='], '--sizes is empty'),
     (['--ablation=kl_bottom2'], "--ablation: 'kl_bottom2'; want a divergence"),
     (['--plan_for=h100'], 'is for planning; give --dry_run, too'),
     (['--plan_for=abacus', '--dry_run'], "no chip is called 'abacus'"),

@@ -147,6 +147,14 @@ def test_other_networks_and_parameters_are_refused(tmp_path):
     onnx.save(path, SPACE, arch, ODD.with_outputs(9), params)
   with pytest.raises(text.ExportError, match='no directory'):
     onnx.save(tmp_path / 'none' / 'a.onnx', SPACE, arch, ODD, params)
+  with pytest.raises(text.ExportError, match='is a directory; name a file'):
+    onnx.save(tmp_path, SPACE, arch, ODD, params)
+  diverged = jax.tree.map(lambda leaf: leaf * np.nan, params)
+  with pytest.raises(text.ExportError, match='is not finite; take a network'):
+    onnx.save(path, SPACE, arch, ODD, diverged)
+  for x in (np.ones((9, 5), np.float32), np.ones(12, np.float32)):
+    with pytest.raises(text.ExportError, match=r'want \(frames, 12\)'):
+      onnx.save(path, SPACE, arch, ODD, params, calibration=[x])
   assert not list(tmp_path.iterdir())
 
 
@@ -205,6 +213,14 @@ def test_files_without_our_text_are_refused(exported):
   ):
     with pytest.raises(text.ExportError, match=said):
       hearing.load(_without_text(exported, told))
+  whole = hearing.load(exported).about
+  for changes in (
+    *({'lack': name} for name in ('space', 'arch', 'recipe', 'classes')),
+    *({'space': []}, {'macro': None}, {'arch': [1]}, {'symbols': ['a']}),
+  ):
+    told = {k: v for k, v in whole.items() if k != changes.get('lack')}
+    with pytest.raises(text.ExportError, match='damaged|unknown here'):
+      hearing.load(_without_text(exported, json.dumps(told | changes)))
   broken = exported.with_name('broken.onnx')
   broken.write_bytes(exported.read_bytes()[:500])
   with pytest.raises(text.ExportError, match='cannot be run by ONNX Runtime'):

@@ -173,6 +173,7 @@ def test_dropout_needs_a_key():
     (ssm.MHSSM(heads=3, gate='sigmoid'), 'even number'),
     (ssm.MHSSM(gate='relu'), "gate is 'relu'"),
     (ssm.S4D(form='loop'), "form is 'loop'"),
+    (ssm.MHSSM(states=7), 'states is 7; it must be even'),
   ],
 )
 def test_bad_attributes_are_named(module, words):

@@ -111,6 +111,11 @@ def test_a_profile_is_read_as_it_was_written(tmp_path):
     ({'space': 'moon'}, "profile.json: space 'moon'"),
     ({'cells': [cell]}, 'profile.json, cell 1: seconds is -1'),
     ({'cells': [{'arch': [9]}]}, 'profile.json, cell 1'),
+    ({'space': ['nb_asr']}, 'profile.json: space '),
+    *(
+      (damaged, 'profile.json: macro, batch, frames or cells are damaged')
+      for damaged in ({'macro': 'tiny'}, {'cells': None}, {'batch': 'one'})
+    ),
   ):
     written(path, **changed)
     with pytest.raises(ValueError, match=words):
@@ -118,3 +123,5 @@ def test_a_profile_is_read_as_it_was_written(tmp_path):
   path.write_text('[]')
   with pytest.raises(ValueError, match='profile.json lacks space, macro'):
     latency.read(path)
+  with pytest.raises(ValueError, match='No such file or directory; name a'):
+    latency.read(tmp_path / 'none.json')

@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny_corpus
 
@@ -241,6 +242,21 @@ def test_members_of_a_population_are_each_as_if_alone():
   for n, (size, sign) in enumerate(((1, 1), (2, -1))):
     alone = jax.jit(step)([size * p for p in params], [sign * g for g in grads])
     chex.assert_trees_all_close([u[n] for u in mapped], alone, rtol=1e-5)
+
+
+def test_beside_another_optimiser_and_without_any_tensor():
+  params = {'a': np.ones(2), 'b': 3.0}  # of float64, and no array
+  scaled_pair = optimisers.scaled_adam(0.1)
+  alone, _ = scaled_pair.update(params, scaled_pair.init(params), params)
+  np.testing.assert_allclose(alone['a'], -0.01, rtol=1e-5)
+  np.testing.assert_allclose(alone['b'], -0.001, atol=1e-6)
+  for labels in ({'a': 'scaled', 'b': 'other'}, {'a': 'other', 'b': 'other'}):
+    pair = optax.multi_transform(
+      {'scaled': scaled_pair, 'other': optax.sgd(0.1)}, labels
+    )
+    both, _ = pair.update(params, pair.init(params), params)
+    expected = -0.01 if labels['a'] == 'scaled' else -0.1
+    np.testing.assert_allclose(both['a'], expected, rtol=1e-5)
 
 
 def test_bad_arguments_are_named():

@@ -90,7 +90,7 @@ def scaled_adam(
 
   def init(params):
     leaves = jax.tree.leaves(params)
-    zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
+    zeros = jax.tree.map(lambda p: jnp.zeros(jnp.shape(p)), params)
     return ScaledAdamState(
       jnp.zeros((), jnp.int32),
       zeros,
@@ -134,8 +134,11 @@ def scaled_adam(
     if params is None:
       raise ValueError('scaled_adam scales steps by the parameters: give them')
     leaves, structure = jax.tree.flatten(params)
-    leaves = [p.astype(jnp.float32) for p in leaves]
-    grads = [g.astype(jnp.float32) for g in structure.flatten_up_to(grads)]
+    dtypes = [jnp.result_type(p) for p in leaves]
+    leaves = [jnp.asarray(p, jnp.float32) for p in leaves]
+    grads = [
+      jnp.asarray(g, jnp.float32) for g in structure.flatten_up_to(grads)
+    ]
     t, period = state.count, size_update_period
     rate = jnp.asarray(lr(t) if callable(lr) else lr, jnp.float32)
     is_last = t % period == period - 1
@@ -149,10 +152,11 @@ def scaled_adam(
     fix = jnp.where(fix < 0.99, fix, 1.0)
     steps = [-rate * g / (jnp.sqrt(v / fix) + eps) for g, v in zip(grads, nu)]
 
-    rms_n = jnp.stack([jnp.sqrt(jnp.mean(jnp.square(p))) for p in leaves])
+    # An array, not a stack: where others train all tensors, there is none.
+    rms_n = jnp.array([jnp.sqrt(jnp.mean(jnp.square(p))) for p in leaves])
     rms_n = jnp.where((t == 0) | is_last, rms_n, state.rms_n)
     scale_grad_nk = state.scale_grad_nk.at[:, t % period].set(
-      jnp.stack([(p * g).sum() for p, g in zip(leaves, grads)])
+      jnp.array([(p * g).sum() for p, g in zip(leaves, grads)])
     )
     beta = beta2**period
     scale_nu_n = beta * state.scale_nu_n
@@ -177,9 +181,7 @@ def scaled_adam(
         m = beta1 * m + (1 - beta1) * step
         updates.append(m)
       mu.append(m)
-    updates = [
-      u.astype(p.dtype) for u, p in zip(updates, jax.tree.leaves(params))
-    ]
+    updates = [u.astype(dtype) for u, dtype in zip(updates, dtypes)]
     new = ScaledAdamState(
       optax.safe_increment(t),
       structure.unflatten(mu),
