@@ -148,9 +148,9 @@ def _edge(names, params, weight_k, x_btfc, len_b, key):
 
   x_btfc, seen, y_btfc = planes.mask(x_btfc, len_b), {}, 0.0
   for k, name in enumerate(names):
-    own_btfc, seen[name] = network.operated(
-      name, _macro().epsilon, 'float32', params.get(name, {}), x_btfc,
-      (len_b, key), weight_k[k],
+    (own_btfc,), (seen[name],) = network.operated(
+      name, _macro().epsilon, 'float32', [params.get(name, {})], x_btfc,
+      (len_b, key), [weight_k[k]],
     )  # fmt: skip
     y_btfc = y_btfc + own_btfc
   return planes.mask(y_btfc, len_b), seen

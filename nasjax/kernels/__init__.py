@@ -18,3 +18,4 @@ from nasjax.kernels.building import why_not as why_not
 from nasjax.kernels.conv import conv as conv
 from nasjax.kernels.conv import conv_clip_dropout as conv_clip_dropout
 from nasjax.kernels.norm import layer_norm as layer_norm
+from nasjax.kernels.once import once as once

@@ -23,7 +23,7 @@ _BY_PLATFORM = {'tpu': 'tpu', 'gpu': 'gpu', 'cuda': 'gpu', 'rocm': 'gpu'}
 _TARGETS = (
   *('nasjax_conv_forward', 'nasjax_conv_backward', 'nasjax_adam'),
   *('nasjax_norm_forward', 'nasjax_norm_backward'),
-  *('nasjax_crf_trigram', 'nasjax_crf_sparse'),
+  *('nasjax_crf_trigram', 'nasjax_crf_sparse', 'nasjax_once'),
 )
 _FLAGS = (
   *('-std=c++17', '-O3', '-march=native', '-fno-math-errno'),

@@ -4,14 +4,16 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import native
 import numpy as np
 import pytest
 import tiny_corpus
 
 from nasjax import cost, spaces
 from nasjax.benchmark import running
-from nasjax.layers import planes
+from nasjax.layers import mixed_op, planes
 from nasjax.models import common, counting, families, macros
+from nasjax.models.darts_asr import network as darts_asr
 
 SPACE = spaces.DARTS_ASR
 MACRO = macros.Graph(
@@ -256,3 +258,66 @@ def test_a_population_trains_as_each_alone_would():
   mean_pc = both.members.params['conv0']['mean']
   assert (mean_pc[0] != mean_pc[1]).all() and (mean_pc != 0).all()
   assert both.curves['train_loss'][0, 0] > 0
+
+
+def _by_hand(network, params, x_btf, len_b, gates):
+  """The planes of a mixture, an operation and an edge after the other."""
+  macro, stem = network.macro, params['stem_conv']
+  x_btf = planes.mask(x_btf[..., None], len_b)[..., 0]
+  x_btfc = planes.patches(x_btf, stem['kernel'], stem['bias'])
+  len_b, edge = macro.output_frames(len_b), 0
+  tensors = [planes.mask(x_btfc, len_b)]
+  while edge < len(network.ops):
+    sums = 0.0
+    for x_btfc in tensors:
+      names = network.ops[edge]
+      for k, name in enumerate(names):
+        own = params.get(f'edge{edge}_{name}', {})
+        y_btfc = darts_asr.affine(name, 'float32', own, x_btfc, (len_b, KEY))
+        if own:
+          y_btfc = darts_asr.activate(macro.epsilon, own, y_btfc, (len_b, KEY))
+        weight = gates[edge].weight_k[k] if len(names) > 1 else 1
+        sums += weight * y_btfc
+      edge += 1
+    tensors.append(planes.mask(sums, len_b))
+  return jnp.concatenate(tensors[1:], -1)
+
+
+@pytest.mark.parametrize(
+  'kernels', ['xla', pytest.param('native', marks=native.needed)]
+)
+def test_a_mixture_is_the_sum_of_its_edges(kernels, monkeypatch):
+  # Edges of one, of some and of all candidates.
+  ops = (spaces.darts_asr.OPS, ('conv3x3',), ('skip', 'conv3x3', 'max_pool3x3'))
+  network = darts_asr.Network(MACRO, ops, kernels=kernels)
+  rng = np.random.default_rng(5)
+  weights = [jnp.float32(rng.normal(size=len(names))) for names in ops]
+
+  def gates(weights):
+    none = jnp.int32(0)
+    return tuple(mixed_op.Edge(w_k, none, none) for w_k in weights)
+
+  params = common.initial_params(network, jax.random.key(0), gates(weights))
+  # The planes themselves, so that nothing is hidden by what follows.
+  monkeypatch.setattr(darts_asr, 'Trunk', lambda *_, **__: lambda x, *_: x)
+
+  def ours(params, weights):
+    (y_btfc, _), _ = network.apply(
+      {'params': params}, _features(), LEN_B, gates(weights), KEY,
+      mutable=['statistics'],
+    )  # fmt: skip
+    return y_btfc
+
+  def by_hand(params, weights):
+    return _by_hand(network, params, _features(), LEN_B, gates(weights))
+
+  def pulled(run):
+    y_btfc, pull = jax.vjp(run, params, weights)
+    dy_btfc = jnp.sin(jnp.arange(y_btfc.size).reshape(y_btfc.shape))
+    return y_btfc, *pull(dy_btfc)
+
+  found, want = (jax.jit(lambda f=f: pulled(f))() for f in (ours, by_hand))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+    found, want,
+  )  # fmt: skip

@@ -15,12 +15,14 @@ Where the paper is silent, and what is taken here:
 """
 
 import functools
+import itertools
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from nasjax import kernels as kernels_lib
 from nasjax.layers import mixed_op, planes
 from nasjax.models import macros
 from nasjax.models.darts_asr.trunk import Trunk
@@ -84,32 +86,50 @@ def tell(module, name, params, found, momentum, ran=True):
   module.sow('statistics', name, new, lambda _, last: last, lambda: None)
 
 
-def operated(name, epsilon, precision, params, x_btfc, context, weight=None):
-  """Runs one operation, perhaps times its weight.
+def operated(name, epsilon, precision, params_e, x_btfc, context, weight_e):
+  """Runs one operation on each of several edges out of the same tensor.
 
-  Batch normalisation and weight are one multiplication of each element.
+  A convolution computes the channels of all edges side by side, for which CPUs'
+  library is several times as fast as for few; a pool runs once. Batch
+  normalisation and weight are one multiplication of each element.
 
   Args:
     name: of the operation.
     epsilon: of batch normalisation.
     precision: of its products.
-    params: of `layer_params`; empty for an operation without any.
+    params_e: of each edge, as `layer_params`; empty for an operation without.
     x_btfc: zero past each utterance's end.
     context: valid frames, and a key where it trains or None.
-    weight: a number, or None.
+    weight_e: a number for each edge, or None for 1.
 
   Returns:
-    y_btfc, and mean_c and variance_c of the batch where it trains and has any.
+    y_btfc of each edge; and mean_c and variance_c of the batch of each, None
+    where nothing trains or the operation has none.
   """
-  z_btfc = affine(name, precision, params, x_btfc, context)
+  edges = len(params_e)
   if name not in CONVOLUTIONS:
-    return z_btfc if weight is None else weight * z_btfc, None
-  found = None if context[1] is None else statistics(z_btfc, context)
-  r_btfc = jax.nn.relu(z_btfc)
-  a_c, b_c = factors(epsilon, params, r_btfc, context)
-  if weight is not None:
-    a_c, b_c = weight * a_c, weight * b_c
-  return a_c[None, None, None] * r_btfc + b_c[None, None, None], found
+    z_btfc = affine(name, precision, {}, x_btfc, context)
+    outputs = [z_btfc if w is None else w * z_btfc for w in weight_e]
+    return outputs, [None] * edges
+  params = jax.tree.map(lambda *own: jnp.concatenate(own, -1), *params_e)
+  z_btfn = affine(name, precision, params, x_btfc, context)
+  found_e = [None] * edges
+  if context[1] is not None:
+    found = (jnp.split(own_n, edges) for own_n in statistics(z_btfn, context))
+    found_e = list(zip(*found, strict=True))
+  r_btfn = jax.nn.relu(z_btfn)
+  a_n, b_n = factors(epsilon, params, r_btfn, context)
+  weight_e = jnp.stack([jnp.float32(1 if w is None else w) for w in weight_e])
+  weight_n = jnp.repeat(weight_e, a_n.size // edges)
+  a_n, b_n = weight_n * a_n, weight_n * b_n
+  y_btfn = a_n[None, None, None] * r_btfn + b_n[None, None, None]
+  return jnp.split(y_btfn, edges, -1), found_e
+
+
+def _edges(count):
+  """Returns source and target of each edge: tensor j, and node i behind it."""
+  pairs = ((j, i) for i in itertools.count() for j in range(i + 1))
+  return list(itertools.islice(pairs, count))
 
 
 class Network(nn.Module):
@@ -124,7 +144,8 @@ class Network(nn.Module):
       One makes a plain network, several a supernet.
     rate: of dropout, between the layers of LSTMs.
     conv_dropout: not used: the front end drops nothing.
-    kernels: not used; XLA's convolutions run.
+    kernels: as `kernels.choose` says. XLA's convolutions run; 'native' has CPUs
+      compute each node once.
     precision: of all products, as in `custom_vjps.matmul`.
     mode: how several candidates are put together, of `mixed_op.MODES`.
   """
@@ -160,48 +181,64 @@ class Network(nn.Module):
     x_btf = planes.mask(x_btf[..., None], len_b)[..., 0]
     h_btfc = planes.patches(x_btf, stem['kernel'], stem['bias'], self.precision)
     len_b = macro.output_frames(len_b)
-    tensors, edge = [planes.mask(h_btfc, len_b)], 0
-    while edge < len(self.ops):
-      h_btfc = 0.0
-      for x_btfc in tuple(tensors):
-        h_btfc = h_btfc + self._edge(edge, x_btfc, (len_b, key), gates)
-        edge += 1
-      tensors.append(planes.mask(h_btfc, len_b))
+    params_e = [self._edge_params(e) for e in range(len(self.ops))]
+    edges, tensors = _edges(len(self.ops)), [self._node(h_btfc, len_b)]
+    sums = [0.0] * (1 + edges[-1][1])
+    # By the tensor that is read: what edges have in common is computed once.
+    for j in range(len(sums)):
+      own_e = [e for e, (source, _) in enumerate(edges) if source == j]
+      for e, y_btfc in self._out_of(
+        tensors[j], own_e, params_e, (len_b, key), gates
+      ):
+        sums[edges[e][1]] += y_btfc
+      tensors.append(self._node(sums[j], len_b))
     h_btfc = jnp.concatenate(tensors[1:], -1)
     trunk = Trunk(macro, self.rate, self.precision, name='trunk')
     return trunk(h_btfc, len_b, key, language_b), len_b
 
-  def _edge(self, e, x_btfc, context, gates):
-    names, width = self.ops[e], self.macro.width
-    params_k = [
+  def _node(self, x_btfc, len_b):
+    x_btfc = planes.mask(x_btfc, len_b)
+    if self.kernels in ('native', 'twice'):
+      return kernels_lib.once(x_btfc)
+    return x_btfc
+
+  def _edge_params(self, e):
+    """Returns the parameters of each candidate of an edge."""
+    width = self.macro.width
+    return [
       self.param(
         f'edge{e}_{name}', layer_params, CONVOLUTIONS[name][0], width, width
       )
       if name in CONVOLUTIONS
       else {}
-      for name in names
+      for name in self.ops[e]
     ]
-    if len(names) == 1:
-      return self._weighted(e, 0, params_k[0], x_btfc, context)
-    if self.is_initializing():
-      return x_btfc  # There is nothing to be found out by running it.
-    edge = gates[e]
-    if self.mode == 'mixed':
-      return sum(
-        self._weighted(e, k, params_k[k], x_btfc, context, edge.weight_k[k])
-        for k in range(len(names))
-      )
-    return self._switched(e, params_k, x_btfc, context, edge)
 
-  def _weighted(self, e, k, params, x_btfc, context, weight=None):
-    """One operation of an edge; its statistics are sown where it trains."""
-    name, macro = self.ops[e][k], self.macro
-    y_btfc, found = operated(
-      name, macro.epsilon, self.precision, params, x_btfc, context, weight
-    )
-    if found is not None:
-      tell(self, f'edge{e}_{name}', params, found, macro.momentum)
-    return y_btfc
+  def _out_of(self, x_btfc, own_e, params_e, context, gates):
+    """Yields pairs of an edge and what it makes of its tensor, to be summed."""
+    together = {}  # by operation: pairs of an edge and its candidate
+    for e in own_e:
+      names = self.ops[e]
+      if len(names) > 1 and self.is_initializing():
+        yield e, x_btfc  # There is nothing to be found out by running it.
+      elif len(names) > 1 and self.mode != 'mixed':
+        yield e, self._switched(e, params_e[e], x_btfc, context, gates[e])
+      else:
+        for k, name in enumerate(names):
+          together.setdefault(name, []).append((e, k))
+    macro = self.macro
+    for name, pairs in together.items():
+      outputs, found_e = operated(
+        name, macro.epsilon, self.precision,
+        [params_e[e][k] for e, k in pairs], x_btfc, context,
+        [gates[e].weight_k[k] if len(self.ops[e]) > 1 else None
+         for e, k in pairs],
+      )  # fmt: skip
+      for (e, k), y_btfc, found in zip(pairs, outputs, found_e, strict=True):
+        if found is not None:
+          own = params_e[e][k]
+          tell(self, f'edge{e}_{name}', own, found, macro.momentum)
+        yield e, y_btfc
 
   def _switched(self, e, params_k, x_btfc, context, edge):
     """Runs the candidates of an edge by a mode that runs one of them."""
