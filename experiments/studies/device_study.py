@@ -221,9 +221,7 @@ class Study:
     def costs(archs):
       return 1e3 * predictor.predict(archs)
 
-    return device_latency.limited(
-      self.asked, self.space, costs, self.manual_ms
-    )
+    return device_latency.limited(self.asked, self.space, costs, self.manual_ms)
 
   def _evolved(self, training, limit):
     steps = self.steps
