@@ -43,7 +43,7 @@ def stopwatch(space, macro, runs):
 
 
 class Measured:
-  """Networks that were timed, each once, in a file that `predictors` reads.
+  """Networks that were timed, in a file that `predictors` reads.
 
   Args:
     path: of the file.
@@ -74,15 +74,21 @@ class Measured:
 
   def time(self, arch):
     """Returns what is known of a network, a dict; measures what is not."""
+    known = self.visits(arch)
+    return known[0] if known else self.visit(arch)
+
+  def visits(self, arch):
+    """Returns what was measured of a network, a list of dicts."""
     nested = self._space.nested(arch)
-    for cell in self._cells:
-      if cell['arch'] == nested:
-        return cell
+    return [cell for cell in self._cells if cell['arch'] == nested]
+
+  def visit(self, arch):
+    """Measures a network, again if it was; returns what was found, a dict."""
     if self._watch is None:
       self._watch = stopwatch(self._space, self._macro, FLAGS.runs)
     median, low, high, *_ = self._watch.time(arch)
     cell = {
-      'arch': nested,
+      'arch': self._space.nested(arch),
       'names': self._space.names(arch),
       'seconds': median,
       'quartile_low': low,

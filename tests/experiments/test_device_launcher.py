@@ -176,6 +176,10 @@ def test_the_whole_way_killed_once(tmp_path):
   steps = [step['step'] for step in found['steps']]
   assert steps == ['1', '2', '3', '4, 5', '6', '7', '8', '9', '10']
   _check_networks(found)
+  visits = json.loads((out / 'manual.json').read_text())['cells']
+  assert len(visits) == 9
+  median = 1e3 * np.median([visit['seconds'] for visit in visits])
+  np.testing.assert_allclose(found['limit']['manual'], median)
   _check_files(found)
   page = (out / 'report.html').read_text()
   assert page.count('<img') == 2 and 'Manual against found' in page
