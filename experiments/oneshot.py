@@ -17,6 +17,7 @@ at any moment and started again, the same command goes on.
 """
 
 import dataclasses
+import math
 
 from absl import flags
 from common import command, corpus_flags, device_flags, training_flags
@@ -157,6 +158,9 @@ def minding(methods):
     return methods
   if FLAGS.latency_target is None:
     raise ValueError('--latency_profile wants --latency_target, in seconds')
+  for name in 'latency_target', 'latency_weight':
+    if not 0 < FLAGS[name].value < math.inf:
+      raise ValueError(f'--{name}={FLAGS[name].value}: want a number above 0')
   from studies import oneshot_study
 
   from nasjax.oneshot import expected

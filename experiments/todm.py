@@ -78,7 +78,9 @@ flags.DEFINE_float(
 flags.DEFINE_integer(
   'plan_utterances', 281_241, 'Utterances of these.', lower_bound=1
 )
-flags.DEFINE_float('plan_labels', 35.0, 'Labels of each, the mean.')
+flags.DEFINE_float(
+  'plan_labels', 35.0, 'Labels of each, the mean.', lower_bound=0.0
+)
 flags.DEFINE_integer(
   'plan_judged', 2_703, 'Utterances of validation.', lower_bound=1
 )

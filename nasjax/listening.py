@@ -392,6 +392,11 @@ def _networks(run):
     f'{run} keeps no network: there is nothing in its checkpoints/; name the '
     'directory that --out named, or train there'
     + (', or name one of its searches' if _places(run / 'searches') else '')
+    + (
+      ', or take a network of its supernets by nasjax.best'
+      if _places(run / 'supernets')
+      else ''
+    )
   )
 
 

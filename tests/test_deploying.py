@@ -98,6 +98,8 @@ def test_it_hears_and_is_not_written_twice(study):
   network = nasjax.load_network(found)
   (heard,) = network.hear([tiny_corpus.corpus().test.x_tf(0)])
   assert set(heard.symbols) <= set(tiny_corpus.SYMBOLS)
+  with pytest.raises(ValueError, match='of its supernets by nasjax.best'):
+    nasjax.load_network(out)
   # Nothing half written is left.
   assert not list((out / 'networks').glob('.*'))
 

@@ -191,6 +191,7 @@ _MISTAKES = {
   '--search_seeds=': '--search_seeds is empty',
   '--warm_up_epochs=x': '--warm_up_epochs=x',
   '--schedule=st_nas': 'give --loss_norm=none',
+  '--latency_profile=x --latency_target=-1': '--latency_target=-1.0: want a',
   '--ops=': 'no operation',
   '--ops=conv5': 'two operations to choose from',
   '--macro=st_nas': '--macro=st_nas is no network of --space=nb_asr',
@@ -202,8 +203,8 @@ def answers(tmp_path_factory):
   """By mistake: status, output, errors."""
   place = tmp_path_factory.mktemp('mistakes')
   tries = [
-    (f'--out={place / str(n)}', f'--data_dir={place / str(n)}', flag)
-    for n, flag in enumerate(_MISTAKES)
+    (f'--out={place / str(n)}', f'--data_dir={place / str(n)}', *given.split())
+    for n, given in enumerate(_MISTAKES)
   ]
   found = tiny_run.tried(tries, 'oneshot')
   # A fork ends as a process of its own does.
