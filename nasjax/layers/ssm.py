@@ -19,6 +19,9 @@ import jax.numpy as jnp
 from nasjax.layers import dropout as drop
 from nasjax.layers import elastic, modules
 
+# Names of what says how a state turns and decays: as large as it is for no
+# reason of scale, and trained at a rate of 1e-3 at most (Gu et al. 2022, S4D).
+DYNAMICS = 'log_step', 'log_decay', 'frequency'
 FORMS = ('fft', 'scan')
 GATES = ('none', 'sigmoid', 'gelu')
 # Range of the sampling steps at the beginning, uniform in their logs.

@@ -22,6 +22,7 @@ import pathlib
 
 import numpy as np
 
+from nasjax.layers import ssm
 from nasjax.losses import criterion
 from nasjax.models import counting, families
 from nasjax.oneshot import selection
@@ -338,6 +339,8 @@ class Training:
       del options['paths']  # Names are older than it.
     if self.options.distil is not None:
       options['distil'] = self.options.distil._asdict()
+    if self.options.late:
+      options['plain'] = list(ssm.DYNAMICS)  # what ScaledAdam does not scale
     return {
       'space': self.space.name,
       'macro': dataclasses.asdict(self.macro),

@@ -286,3 +286,29 @@ def test_eden_comes_up_and_down():
   np.testing.assert_allclose(
     scaled.eden(250, 0), 0.045 * 0.75 * (1 + 1 / 900) ** -0.25, rtol=1e-6
   )
+
+
+def test_what_is_no_scale_is_not_scaled():
+  rng = np.random.default_rng(0)
+  params = {
+    'layer': {'frequency': np.pi * np.arange(32.0), 'kernel': np.ones((4, 4))}
+  }
+  params = jax.tree.map(jnp.float32, params)
+
+  def moved(**options):
+    pair = optimisers.scaled_adam(0.045, clipping_scale=None, **options)
+    new, state = params, pair.init(params)
+    for _ in range(12):
+      grads = jax.tree.map(
+        lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), params
+      )
+      updates, state = pair.update(grads, state, new)
+      new = optax.apply_updates(new, updates)
+    return jax.tree.map(jnp.subtract, new, params)['layer']
+
+  # Larger than any tensor may be, it would be shrunk.
+  assert abs(moved()['frequency']).max() > 30
+  own = moved(plain=('frequency',))
+  assert 1e-4 < abs(own['frequency']).max() < 12 * 1e-3
+  assert abs(own['kernel']).max() > 0.02
+  assert abs(moved(plain=('frequency', 'kernel'))['kernel']).max() < 12 * 1e-3

@@ -10,6 +10,7 @@ else:
 import jax
 import optax
 
+from nasjax.layers import ssm
 from nasjax.training.optimisers import adam, one_pass
 from nasjax.training.optimisers.scaled import scaled_adam as scaled_adam
 
@@ -25,7 +26,9 @@ def _sgd(recipe, kernels, lr):
 OPTIMISERS = {
   'adam': adam.make,
   # It clips by itself, behind the recipe's clip.
-  'scaled_adam': lambda recipe, kernels, lr: scaled_adam(lr),
+  'scaled_adam': lambda recipe, kernels, lr: scaled_adam(
+    lr, plain=ssm.DYNAMICS
+  ),
   'sgd': _sgd,
 }
 

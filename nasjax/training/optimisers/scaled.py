@@ -56,6 +56,8 @@ def scaled_adam(
   size_update_period=4,
   clipping_scale=2.0,
   clipping_update_period=100,
+  plain=(),
+  plain_lr=1e-3,
 ):
   """Returns ScaledAdam as an optax pair; its `update` needs the parameters.
 
@@ -72,6 +74,9 @@ def scaled_adam(
       norms, each tensor's weighed by its size; None for no clipping.
     clipping_update_period: steps that the median is of, and after which it is
       found anew; before, after 10, 20 and 40 steps, at twice the median.
+    plain: names (last of a path) of tensors whose size is no scale: they take
+      Adam's step as it is, and none for their size.
+    plain_lr: their rate, where `lr` is not lower.
 
   Returns:
     `optax.GradientTransformation`. No weight decay, and no correction of the
@@ -102,14 +107,20 @@ def scaled_adam(
       jnp.float32(jnp.inf),
     )
 
-  def clipped(grads, leaves, state):
+  def is_plain(params):
+    paths, _ = jax.tree_util.tree_flatten_with_path(params)
+    return [
+      getattr((path or [None])[-1], 'key', None) in plain for path, _ in paths
+    ]
+
+  def clipped(grads, leaves, state, plain_n):
     """Returns gradients, norms and the threshold."""
     t, k = state.count, clipping_update_period
     if clipping_scale is None:
       return grads, state.norms_k, state.threshold
     squares = [
-      jnp.square(g * (scalar_lr_scale if p.size == 1 else r)).sum()
-      for g, p, r in zip(grads, leaves, state.rms_n)
+      jnp.square(g * (scalar_lr_scale if p.size == 1 or own else r)).sum()
+      for g, p, r, own in zip(grads, leaves, state.rms_n, plain_n)
     ]
     norm = jnp.sqrt(sum(squares))
     # The first gradient is not looked at: no size is known then.
@@ -142,7 +153,8 @@ def scaled_adam(
     t, period = state.count, size_update_period
     rate = jnp.asarray(lr(t) if callable(lr) else lr, jnp.float32)
     is_last = t % period == period - 1
-    grads, norms_k, threshold = clipped(grads, leaves, state)
+    plain_n = is_plain(params)
+    grads, norms_k, threshold = clipped(grads, leaves, state, plain_n)
 
     nu = [
       beta2 * v + (1 - beta2) * jnp.square(g)
@@ -176,6 +188,10 @@ def scaled_adam(
       if p.size == 1:
         m = beta1 * m + (1 - beta1) * scalar_lr_scale * step
         updates.append(jnp.clip(p + m, -scalar_max, scalar_max) - p)
+      elif plain_n[n]:
+        share = jnp.minimum(1.0, plain_lr / jnp.maximum(rate, 1e-30))
+        m = beta1 * m + (1 - beta1) * share * step
+        updates.append(m)
       else:
         step = step * jnp.maximum(rms_n[n], param_min_rms) + grow_n[n] * p
         m = beta1 * m + (1 - beta1) * step
