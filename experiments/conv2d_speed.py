@@ -59,6 +59,7 @@ flags.DEFINE_bool(
   'without.',
 )
 _PARTS = 'operations', 'mixture', 'race'
+_STEPS = 4
 
 
 def _macro():
@@ -71,11 +72,11 @@ def _macro():
 
 
 def timed(functions):
-  """Returns seconds and processor seconds of each, its least of the rounds.
+  """Returns seconds and processor seconds of a step of each, its least.
 
   Args:
-    functions: dict of functions that are done when they return; the first call
-      of each does not count.
+    functions: dict of functions that make `_STEPS` steps, which are done when
+      they return; the first call of each does not count.
   """
   for function in functions.values():
     function()
@@ -86,7 +87,10 @@ def timed(functions):
       function()
       spent = time.perf_counter() - wall, time.process_time() - processor
       found[name] = tuple(map(min, found[name], spent))
-  return found
+  return {
+    name: tuple(seconds / _STEPS for seconds in spent)
+    for name, spent in found.items()
+  }
 
 
 def _options():
@@ -101,13 +105,40 @@ def _options():
   return {'xla_gpu_autotune_level': 0, 'xla_gpu_enable_triton_gemm': False}
 
 
-def _compiled(function, *arguments):
-  """Returns the compiled program and a call of it that waits for its end."""
-  import jax
+def _looped(run, weights, planes):
+  """Compiles some steps in a loop, as training has them.
 
-  program = jax.jit(function, compiler_options=_options())
-  program = program.lower(*arguments).compile()
-  return program, lambda: jax.block_until_ready(program(*arguments))
+  XLA compiles a loop otherwise than what stands alone: for CPUs it was 20 times
+  as slow once. In a loop nothing may be computed ahead, or left out: a step
+  begins with the gradient that the last one found for its plane.
+
+  Args:
+    run: (weights, x_btfc) -> y_btfc, and what else it finds.
+    weights: moved by their gradients.
+    planes: x_btfc and dy_btfc, the gradient by y_btfc.
+
+  Returns:
+    the program, and a call of it that waits for its end.
+  """
+  import jax
+  import jax.numpy as jnp
+
+  def step(carry, _):
+    weights, x_btfc, dy_btfc, *_ = carry
+    y_btfc, pull, seen = jax.vjp(run, weights, x_btfc, has_aux=True)
+    slopes, dx_btfc = pull(dy_btfc)
+    weights = jax.tree.map(lambda w, d: w - 1e-3 * d, weights, slopes)
+    return (weights, dx_btfc, dy_btfc, y_btfc, seen), None
+
+  def steps(weights, x_btfc, dy_btfc):
+    found = jax.eval_shape(run, weights, x_btfc)
+    first = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), found)
+    start = weights, x_btfc, dy_btfc, *first
+    return jax.lax.scan(step, start, length=_STEPS)[0]
+
+  program = jax.jit(steps, compiler_options=_options())
+  program = program.lower(weights, *planes).compile()
+  return program, lambda: jax.block_until_ready(program(weights, *planes))
 
 
 def _plane():
@@ -141,56 +172,42 @@ def _params(names):
   }
 
 
-def _edge(names, params, weight_k, x_btfc, len_b, key):
+def _edge(names, weights, x_btfc, len_b, key):
   """What an edge of the mixture makes of its input, as the network does."""
-  from nasjax.layers import planes
+  from nasjax import kernels
   from nasjax.models.darts_asr import network
 
-  x_btfc, seen, y_btfc = planes.mask(x_btfc, len_b), {}, 0.0
+  kind, (params, weight_k) = kernels.choose(), weights
+  x_btfc, seen, y_btfc = network.node(x_btfc, len_b, kind), {}, 0.0
   for k, name in enumerate(names):
     (own_btfc,), (seen[name],) = network.operated(
       name, _macro().epsilon, 'float32', [params.get(name, {})], x_btfc,
       (len_b, key), [weight_k[k]],
     )  # fmt: skip
     y_btfc = y_btfc + own_btfc
-  return planes.mask(y_btfc, len_b), seen
+  return network.node(y_btfc, len_b, kind), seen
 
 
 def _stepped(names):
   """Returns value and gradient of an edge of these candidates, compiled."""
-  import jax
   import jax.numpy as jnp
 
-  x_btfc, dy_btfc, len_b, key = _plane()
-  weight_k = jnp.full(len(names), 1 / len(names))
-
-  def step(params, weight_k, x_btfc, dy_btfc, len_b, key):
-    y_btfc, pull, seen = jax.vjp(
-      lambda *own: _edge(names, *own, len_b, key), params, weight_k, x_btfc,
-      has_aux=True,
-    )  # fmt: skip
-    return y_btfc, pull(dy_btfc), seen
-
-  return _compiled(step, _params(names), weight_k, x_btfc, dy_btfc, len_b, key)
+  *planes, len_b, key = _plane()
+  weights = _params(names), jnp.full(len(names), 1 / len(names))
+  return _looped(lambda *own: _edge(names, *own, len_b, key), weights, planes)
 
 
 def _plain(name):
   """Returns value and gradient of a convolution alone, compiled."""
-  import jax
-
   from nasjax.layers import planes
   from nasjax.spaces.darts_asr import CONVOLUTIONS
 
-  x_btfc, dy_btfc, _, _ = _plane()
-  kernel_hwcn = _params([name])[name]['kernel']
+  dilation, (*own, _, _) = CONVOLUTIONS[name][1], _plane()
 
-  def step(x_btfc, kernel_hwcn, dy_btfc):
-    y_btfc, pull = jax.vjp(
-      lambda x, k: planes.conv(x, k, CONVOLUTIONS[name][1]), x_btfc, kernel_hwcn
-    )
-    return y_btfc, pull(dy_btfc)
+  def run(kernel_hwcn, x_btfc):
+    return planes.conv(x_btfc, kernel_hwcn, dilation), ()
 
-  return _compiled(step, x_btfc, kernel_hwcn, dy_btfc)
+  return _looped(run, _params([name])[name]['kernel'], own)
 
 
 def _flops(names):
@@ -252,17 +269,21 @@ def operations(with_mixture):
 
 
 def _ours(ops, x_btf, labels_bl, lr):
-  """Returns first parameters, and a function that makes a step of training."""
+  """Returns first parameters, and a function that makes steps of training.
+
+  That one returns the loss of the first of them.
+  """
   import jax
   import jax.numpy as jnp
   import optax
 
+  from nasjax import kernels
   from nasjax.layers.mixed_op import Edge
   from nasjax.losses import ctc
   from nasjax.models import families
   from nasjax.models.darts_asr import network as network_lib
 
-  network = network_lib.Network(_macro(), ops)
+  network = network_lib.Network(_macro(), ops, kernels=kernels.choose())
   x_btf, labels_bl = jnp.asarray(x_btf), jnp.asarray(labels_bl)
   batch, frames = x_btf.shape[:2]
   len_b = jnp.full(batch, frames)
@@ -288,7 +309,7 @@ def _ours(ops, x_btf, labels_bl, lr):
     optax.add_decayed_weights(1e-3), optax.adam(1e-4, b1=0.5)
   )
 
-  def step(state):
+  def step(state, _):
     params, alpha_ek, *opts = state
     (loss, seen), (dparams, dalpha) = jax.value_and_grad(
       objective, (0, 1), has_aux=True
@@ -309,13 +330,16 @@ def _ours(ops, x_btf, labels_bl, lr):
     return params, alpha_ek, *opts
 
   state = jax.jit(begun)(0)
-  program = jax.jit(step, donate_argnums=(0,), compiler_options=_options())
+  program = jax.jit(
+    lambda state: jax.lax.scan(step, state, length=_STEPS),
+    donate_argnums=(0,), compiler_options=_options(),
+  )  # fmt: skip
   params = jax.tree.map(np.array, state[0])
   held = [state]
 
   def run():
-    held[0], loss = program(held[0])
-    return float(loss)
+    held[0], loss_s = program(held[0])
+    return float(loss_s[0])
 
   return params, run
 
@@ -342,7 +366,7 @@ def race():
         _macro(), ops, params, x_btf, labels_bl, 1e-3
       )
       found['torch_loss'] = theirs()
-      calls['torch'] = theirs
+      calls['torch'] = lambda: [theirs() for _ in range(_STEPS)]
   for name, (wall, processor) in timed(calls).items():
     found[f'{name}_seconds'] = wall
     found[f'{name}_processor'] = processor

@@ -68,7 +68,7 @@ flags.DEFINE_float(
   'device_gmacs',
   None,
   'For --dry_run: 1e9 multiply-accumulates a second of the device that would '
-  'train; measured on this one if not given.',
+  'train, and need not be here. If not given, epochs are timed on this one.',
   lower_bound=1e-9,
 )
 flags.DEFINE_string('out', 'results/multilingual', 'Where all results go.')

@@ -5,11 +5,9 @@ choice is a supernet of one candidate an edge. So front ends alone differ.
 """
 
 import dataclasses
-import functools
 import threading
 from typing import NamedTuple
 
-import numpy as np
 from absl import flags
 from common import corpus_flags
 from studies import multilingual_corpora, multilingual_hearing
@@ -406,30 +404,3 @@ def multiply_accumulates(model, macro, frames):
   least = min(each)
   candidates = sum(macs - least for macs in each)
   return least + candidates / (most if model == DISCRETE else 1)
-
-
-@functools.cache
-def throughput(seconds=1.0):
-  """Measures multiply-accumulates a second of a convolution of 3 by 3.
-
-  32 channels, a plane of 83 by 200, on one CPU device or accelerator.
-  """
-  import time
-
-  import jax
-
-  x = np.ones((4, 200, 83, 32), np.float32)
-  kernel = np.ones((3, 3, 32, 32), np.float32)
-  run_once = jax.jit(
-    lambda x, k: jax.lax.conv_general_dilated(
-      x, k, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
-    )
-  )
-  x, kernel = jax.device_put(x), jax.device_put(kernel)
-  run_once(x, kernel).block_until_ready()
-  began, times = time.perf_counter(), 0
-  while time.perf_counter() - began < seconds:
-    run_once(x, kernel).block_until_ready()
-    times += 1
-  gone = time.perf_counter() - began
-  return times * 9 * 32 * 32 * x.shape[0] * 200 * 83 / gone

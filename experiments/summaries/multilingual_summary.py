@@ -9,7 +9,11 @@ from absl import flags
 from common import corpus_flags
 from common.console import CONSOLE
 from rich.table import Table
-from studies import multilingual_corpora, multilingual_study
+from studies import (
+  multilingual_corpora,
+  multilingual_projection,
+  multilingual_study,
+)
 from summaries import report_page, search_curves
 
 from nasjax import analysis, plots, spaces
@@ -24,6 +28,7 @@ TITLES = {
   'darts_asr': 'DARTS-ASR (full)',
   'conv3x3': 'DARTS-ASR (only conv3x3)',
   'darts_asr_discretised': 'DARTS-ASR (discretised, retrained)',
+  'darts_asr_pruned': 'DARTS-ASR (pruned)',
 }
 REFERENCE = 'vgg_small'
 RATES = ('greedy', 'rescored')
@@ -507,7 +512,9 @@ def write(study, out, path):
 
 
 def plan(path):
-  """Prints what the flags would train and what it would cost, measured here.
+  """Prints what the flags would train and what it would cost.
+
+  Timed on the device at hand; with --device_gmacs by formula.
 
   Args:
     path: where the numbers go; None for nowhere.
@@ -516,50 +523,34 @@ def plan(path):
 
   first, second = multilingual_study.tasks()
   sources, targets = multilingual_corpora.codes()
-  epochs = training_flags.recipe().epochs
   spoken = multilingual_corpora.specs()
-  features = corpus_flags.frontend().width
-  # 0.55 s a word and 0.3 s of silence, measured on the languages spoken.
-  words = np.mean([int(n) for n in FLAGS.sentence_words])
-  frames = int(100 * (0.3 + 0.55 * words))
+  epochs = training_flags.recipe().epochs
   given = FLAGS.device_gmacs
-  rate = 1e9 * given if given else multilingual_study.throughput()
+  make = _timed if given is None else _by_formula
+  models = make(first + second, sources, epochs)
   found = {
     'utterances': FLAGS.utterances,
-    'frames': frames,
     'epochs': epochs,
-    'macs_per_second': rate,
-    'models': {},
+    'macs_per_second': None if given is None else 1e9 * given,
+    'models': models,
     'trainings': len(first) + len(second),
-    'hours': 0.0,
+    'hours': sum(own['hours'] for own in models.values()),
   }
-  table = Table(title='what would be trained')
-  for head in ('network', 'trainings', 'GMAC an utterance', 'PMAC', 'hours'):
-    table.add_column(head, justify='left' if head == 'network' else 'right')
-  for model in dict.fromkeys(task.model for task in first + second):
-    own = [task for task in first + second if task.model == model]
-    macro = multilingual_study.macro_of(model, [40], features)
-    each = multilingual_study.multiply_accumulates(model, macro, frames)
-    heard = sum(
-      len(sources) if task.setting == 'sources' else 1 for task in own
-    )
-    # A backward pass costs two forward passes; validation a fifth of one.
-    total = 3.2 * each * heard * 0.7 * FLAGS.utterances * epochs
-    hours = total / rate / 3600
-    found['models'][model] = {
-      'trainings': len(own), 'macs': each, 'total_macs': total, 'hours': hours,
-    }  # fmt: skip
-    found['hours'] += hours
-    table.add_row(
-      TITLES[model], str(len(own)), f'{each / 1e9:.2f}', f'{total / 1e15:.3g}',
-      f'{hours:.2f}',
-    )  # fmt: skip
+  heads = [head.replace('_', ' ') for head in next(iter(models.values()))]
+  table = Table('network', title='what would be trained')
+  for head in heads:
+    table.add_column(head, justify='right')
+  for name, own in models.items():
+    table.add_row(TITLES[name], *(_short(number) for number in own.values()))
   CONSOLE.print(table)
+  how = (
+    'measured here on drawn features; what is heard by 5-grams is not counted'
+    if given is None
+    else f'that makes {given:.1f} GMAC/s, compilation not counted'
+  )
   CONSOLE.print(
-    f'{found["hours"]:.2f} hours of one device that makes {rate / 1e9:.1f} '
-    + ('GMAC/s' if given else 'GMAC/s, measured here with a convolution of 3x3')
-    + f'; at most {epochs} epochs of {FLAGS.utterances} utterances of {frames} '
-    'frames, compilation not counted'
+    f'{found["hours"]:.2f} hours of one device {how}; at most {epochs} epochs '
+    f'of {FLAGS.utterances} utterances a language'
   )
   if len(spoken) < len(sources) + len(targets):
     CONSOLE.print('manifests are counted as if they were spoken')
@@ -567,3 +558,45 @@ def plan(path):
     disk.publish(
       pathlib.Path(path).expanduser(), json.dumps(found, indent=1).encode()
     )
+
+
+def _short(number):
+  return str(number) if isinstance(number, int) else f'{number:.3g}'
+
+
+def _timed(tasks, sources, epochs):
+  """Returns the figures of each kind of network, measured."""
+  del epochs
+  costs = multilingual_projection.measured(tasks, sources)
+  return {
+    kind: {
+      'trainings': cost.trainings,
+      'utterances': cost.utterances,
+      'seconds_an_utterance': cost.utterance,
+      'programs': cost.programs,
+      'seconds_to_compile_one': cost.compile,
+      'hours': cost.seconds / 3600,
+    }
+    for kind, cost in costs.items()
+  }
+
+
+def _by_formula(tasks, sources, epochs):
+  """Returns the figures of each kind of network on a device told by a flag."""
+  words = np.mean([int(n) for n in FLAGS.sentence_words])
+  frames = multilingual_projection.frames(words)
+  features, found = corpus_flags.frontend().width, {}
+  for model in dict.fromkeys(task.model for task in tasks):
+    own = [task for task in tasks if task.model == model]
+    macro = multilingual_study.macro_of(model, [40], features)
+    each = multilingual_study.multiply_accumulates(model, macro, frames)
+    heard = sum(
+      multilingual_projection.utterances(task, sources, epochs) for task in own
+    )
+    # A backward pass costs two forward passes; validation a fifth of one.
+    total = 3.2 * each * heard
+    found[model] = {
+      'trainings': len(own), 'macs': each, 'total_macs': total,
+      'hours': total / (1e9 * FLAGS.device_gmacs) / 3600,
+    }  # fmt: skip
+  return found

@@ -185,6 +185,32 @@ def test_the_plan_projects_a_cost(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_plan_times_each_kind_of_network(tmp_path):
+  flags = (
+    '--flagfile=experiments/flags/multilingual_small.flags', '--size=tiny',
+    '--models=vgg_small', '--batch=2', '--batch_long=2',
+    '--sentence_words=1,1', '--dry_run', '--cpu_devices=1',
+    '--compilation_cache=', f'--json={tmp_path / "plan.json"}',
+    f'--out={tmp_path / "none"}',
+  )  # fmt: skip
+  status, output, errors = tiny_run.forked(*flags, launcher='multilingual')
+  assert status == 0, errors
+  assert 'measured here on drawn features' in output
+  plan = json.loads((tmp_path / 'plan.json').read_text())
+  (own,) = plan['models'].values()
+  # Three seeds, 12 epochs of 160 utterances a language: three sources, two
+  # targets alone and adapted, in one program for each corpus.
+  assert own['utterances'] == 3 * 12 * 160 * (3 + 2 + 2)
+  assert own['programs'] == 3
+  assert min(own['seconds_an_utterance'], own['seconds_to_compile_one']) > 0
+  seconds = (
+    own['utterances'] * own['seconds_an_utterance']
+    + own['programs'] * own['seconds_to_compile_one']
+  )
+  assert plan['hours'] == pytest.approx(seconds / 3600)
+
+
+@pytest.mark.slow
 def test_a_study_and_again(tmp_path):
   flags = (
     '--size=tiny', '--models=vgg_small', '--seeds=1',

@@ -86,6 +86,14 @@ def tell(module, name, params, found, momentum, ran=True):
   module.sow('statistics', name, new, lambda _, last: last, lambda: None)
 
 
+def node(x_btfc, len_b, kernels):
+  """Returns a node's tensor: its sum, zero past the end, computed once."""
+  x_btfc = planes.mask(x_btfc, len_b)
+  if kernels in ('native', 'twice'):
+    return kernels_lib.once(x_btfc)
+  return x_btfc
+
+
 def operated(name, epsilon, precision, params_e, x_btfc, context, weight_e):
   """Runs one operation on each of several edges out of the same tensor.
 
@@ -182,7 +190,7 @@ class Network(nn.Module):
     h_btfc = planes.patches(x_btf, stem['kernel'], stem['bias'], self.precision)
     len_b = macro.output_frames(len_b)
     params_e = [self._edge_params(e) for e in range(len(self.ops))]
-    edges, tensors = _edges(len(self.ops)), [self._node(h_btfc, len_b)]
+    edges, tensors = _edges(len(self.ops)), [node(h_btfc, len_b, self.kernels)]
     sums = [0.0] * (1 + edges[-1][1])
     # By the tensor that is read: what edges have in common is computed once.
     for j in range(len(sums)):
@@ -191,16 +199,10 @@ class Network(nn.Module):
         tensors[j], own_e, params_e, (len_b, key), gates
       ):
         sums[edges[e][1]] += y_btfc
-      tensors.append(self._node(sums[j], len_b))
+      tensors.append(node(sums[j], len_b, self.kernels))
     h_btfc = jnp.concatenate(tensors[1:], -1)
     trunk = Trunk(macro, self.rate, self.precision, name='trunk')
     return trunk(h_btfc, len_b, key, language_b), len_b
-
-  def _node(self, x_btfc, len_b):
-    x_btfc = planes.mask(x_btfc, len_b)
-    if self.kernels in ('native', 'twice'):
-      return kernels_lib.once(x_btfc)
-    return x_btfc
 
   def _edge_params(self, e):
     """Returns the parameters of each candidate of an edge."""
