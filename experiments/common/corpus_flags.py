@@ -86,6 +86,12 @@ flags.DEFINE_bool(
   False,
   'Accept a manifest with one speaker in several splits.',
 )
+flags.DEFINE_bool(
+  'allow_infeasible',
+  False,
+  'Accept transcripts that are longer than CTC could align, as those of a '
+  'transducer (--loss=transducer) may be.',
+)
 flags.DEFINE_string(
   'alphabet_path',
   None,
@@ -197,6 +203,7 @@ _BOTH = (
   *_TEXTS,
   'alphabet_path',
   'allow_shared_speakers',
+  'allow_infeasible',
   'drop',
   'min_seconds',
   'max_seconds',

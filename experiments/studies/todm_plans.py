@@ -80,6 +80,8 @@ def plan(chosen, with_alone, path):
       job.space, job.macro, recipe, options, own.seeds[0]
     )
 
+  for way in chosen:  # what is wrong with one is said at once
+    make(way)
   rows = todm_projection.timed(own, prepared, make)
   device = prepared.mesh.devices.flat[0].device_kind
   how = (

@@ -53,7 +53,8 @@ REMEDIES = {
   'unknown_phone': 'correct the transcript, or extend the alphabet',
   'unknown_word': 'extend the lexicon: --lexicon=ONE,MORE; or '
   '--unknown_words=spell or leave_out',
-  'ctc_infeasible': 'correct the transcript or the audio, or drop this rule',
+  'ctc_infeasible': 'correct the transcript or the audio, or drop this rule; '
+  'for a transducer, set allow_infeasible',
   'duplicate_id': 'give every utterance its own id',
   'duplicate_audio': 'take one of the lines out',
   'too_short': 'lower --min_seconds to keep it',
@@ -544,13 +545,16 @@ class Heard(NamedTuple):
 
 
 def inspect(
-  utterance: Utterance, tolerance: float = audio.DURATION_TOLERANCE
+  utterance: Utterance,
+  tolerance: float = audio.DURATION_TOLERANCE,
+  allow_infeasible: bool = False,
 ) -> Heard:
   """Reads the audio of an utterance.
 
   Args:
     utterance: as its line says.
     tolerance: seconds by which the declared duration may be wrong.
+    allow_infeasible: as in `infeasible`.
   """
   start, seconds = utterance.start, utterance.seconds
   try:
@@ -572,7 +576,7 @@ def inspect(
     mismatch = audio.flac_mismatch(recording, utterance.audio)
     faults += [mismatch] if mismatch else []
   samples = audio.resampled_length(len(recording.samples_n), recording.rate)
-  faults += infeasible(utterance, samples)
+  faults += infeasible(utterance, samples, allow_infeasible)
   digest = recording.digest()
   return Heard(
     digest,
@@ -586,10 +590,16 @@ def inspect(
   )
 
 
-def infeasible(utterance: Utterance, samples: int) -> list[audio.Fault]:
-  """Finds whether speech of so many samples is too short for its targets."""
+def infeasible(
+  utterance: Utterance, samples: int, allow_infeasible: bool = False
+) -> list[audio.Fault]:
+  """Finds whether speech of so many samples is too short for its targets.
+
+  A transducer says any number of them in a frame: where that is allowed, one
+  frame is enough.
+  """
   frames, needed = ctc_frames(samples), ctc_length(utterance.tokens)
-  if needed <= frames:
+  if needed <= frames or (allow_infeasible and frames):
     return []
   seconds = samples / features.SAMPLE_RATE
   return [

@@ -90,6 +90,8 @@ class Options:
     text_case: of `text.normalised`, which every text goes through then; None
       leaves texts as they are. Words and sub-words need it: 'upper' if None.
     digits: of the same.
+    allow_infeasible: whether targets may be more than CTC could align, as a
+      transducer's may.
   """
 
   targets: str = 'phones'
@@ -105,6 +107,7 @@ class Options:
   piece_model: str = dataclasses.field(default='unigram', repr=False)
   text_case: str | None = dataclasses.field(default=None, repr=False)
   digits: str = dataclasses.field(default='refuse', repr=False)
+  allow_infeasible: bool = dataclasses.field(default=False, repr=False)
 
   def __post_init__(self):
     if self.targets not in TARGETS:
@@ -277,7 +280,10 @@ def examined(paths, path, utterances, problems, options: Options) -> Examined:
   problems = problems + more
   audible = [u for u in utterances if u.audio.name]
   inspected = audio.map_parallel(
-    lambda u: checks.inspect(u, options.duration_tolerance), audible
+    lambda u: checks.inspect(
+      u, options.duration_tolerance, options.allow_infeasible
+    ),
+    audible,
   )
   heard = {u.line: found for u, found in zip(audible, inspected)}
   problems += [
@@ -311,7 +317,9 @@ def examined(paths, path, utterances, problems, options: Options) -> Examined:
         checks.problem(path, u.line, *fault)
         for u in own
         if (found := heard.get(u.line)) and found.samples
-        for fault in checks.infeasible(u, found.samples)
+        for fault in checks.infeasible(
+          u, found.samples, options.allow_infeasible
+        )
       ]
       splits[name], short, more = _drop(own, short, options.drop)
       problems, dropped = problems + short, dropped + more

@@ -49,7 +49,9 @@ class _Trellis(NamedTuple):
 
 def required_frames(labels_bu, label_len_b):
   """Fewest frames that can carry each transcript: labels plus repeats."""
-  labels_bu, label_len_b = jnp.asarray(labels_bu), jnp.asarray(label_len_b)
+  # Of 8 bits there are lengths, but no sums of them.
+  labels_bu = jnp.asarray(labels_bu)
+  label_len_b = jnp.asarray(label_len_b, jnp.int32)
   used_bu = jnp.arange(labels_bu.shape[1])[None, :] < label_len_b[:, None]
   repeat_bu = (labels_bu[:, 1:] == labels_bu[:, :-1]) & used_bu[:, 1:]
   return label_len_b + repeat_bu.sum(axis=1, dtype=label_len_b.dtype)
@@ -79,8 +81,10 @@ def ctc_loss(logits_btv, logit_len_b, labels_bu, label_len_b, blank=0):
   Raises:
     ValueError: if the shapes disagree or the blank is outside the vocabulary.
   """
-  logits_btv, labels_bu = jnp.asarray(logits_btv), jnp.asarray(labels_bu)
-  logit_len_b, label_len_b = jnp.asarray(logit_len_b), jnp.asarray(label_len_b)
+  logits_btv = jnp.asarray(logits_btv)
+  logit_len_b, labels_bu, label_len_b = (
+    jnp.asarray(x, jnp.int32) for x in (logit_len_b, labels_bu, label_len_b)
+  )
   _check_shapes(logits_btv, logit_len_b, labels_bu, label_len_b, blank)
   feasible_b = logit_len_b >= required_frames(labels_bu, label_len_b)
   # An infeasible utterance is computed as one of no frames and no labels,

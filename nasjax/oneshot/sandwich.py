@@ -227,7 +227,8 @@ class Training:
     if distil is not None and (distil.symbols or 2) >= outputs:
       raise ValueError(
         f'distil: {distil.symbols or 2} of {outputs} outputs leave no rest; '
-        'give a smaller count'
+        'give a smaller count, as --ablation=kl_top2 does, or rows that do not '
+        'distil, as --rows=B1,C'
       )
     if self.recipe.consistency:
       raise ValueError(

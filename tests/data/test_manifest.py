@@ -234,6 +234,29 @@ def test_one_utterance_cannot_be_split(tmp_path, rows):
   ]
 
 
+def test_a_transducer_s_transcripts_may_be_longer_than_frames(tmp_path, rows):
+  rows[1]['phones'] = ['G'] * 60
+  path = write(tmp_path, rows)
+  assert found(manifest.check(path)) == [(2, 'ctc_infeasible')]
+  assert manifest.check(path, allow_infeasible=True) == []
+  builder = manifest.builder(
+    path, data_dir=tmp_path / 'tfds', allow_infeasible=True
+  )
+  told = read_back(builder, 'train')
+  assert max(len(row['tokens']) for row in told.values()) == 60
+  # Another corpus by name; whoever asks for nothing of it finds his own again.
+  assert 'infeasible' in manifest.Options(allow_infeasible=True).told()
+  assert 'infeasible' not in manifest.Options().told()
+  # Without any frame there is nothing to say anything in.
+  short = tmp_path / rows[1]['audio_filepath']
+  soundfile.write(short, noise(300 / 16_000), 16_000)
+  rows[1]['duration'] = 300 / 16_000
+  path = write(tmp_path, rows)
+  assert (2, 'ctc_infeasible') in found(
+    manifest.check(path, allow_infeasible=True)
+  )
+
+
 def test_speakers_may_be_shared_if_allowed(tmp_path, rows):
   for row in rows:
     row['speaker'] = 'one'

@@ -357,6 +357,19 @@ def test_no_labels_at_all_and_no_frames_at_all():
   assert feasible_b.all() and (nll_b == 0).all()
 
 
+def test_lengths_of_any_integer_type():
+  # 200 labels, all repeats of one, take 399 frames: 8 bits do not hold those.
+  rng = np.random.default_rng(0)
+  logits_btv = rng.normal(size=(2, 400, 3)).astype(np.float32)
+  labels_bu = np.full((2, 200), 2)
+  expected = ctc.ctc_loss(logits_btv, [400, 200], labels_bu, [200, 100])
+  assert expected[1].all() and np.isfinite(expected[0]).all()
+  found = ctc.ctc_loss(
+    logits_btv, [400, 200], labels_bu.astype(np.uint8), np.uint8([200, 100])
+  )
+  np.testing.assert_array_equal(found, expected)
+
+
 def test_required_frames_counts_repeats_within_the_transcript():
   labels_bu = np.array([[1, 1, 1, 2], [1, 2, 1, 1], [3, 3, 3, 3]])
   np.testing.assert_array_equal(
