@@ -443,10 +443,11 @@ def draw(numbers):
         name = row['language'] or '+'.join(numbers['sources'])
         own.setdefault(name, []).append(row['probabilities'])
     if own:
+      seeds = len(numbers['seeds'])
       figures[f'graphs_{setting}'] = plots.dense(
         spaces.DARTS_ASR,
         {name: np.mean(p, axis=0) for name, p in own.items()},
-        f'Graphs found ({setting}), mean of {len(numbers["seeds"])} seeds',
+        f'Graphs found ({setting})' + f', mean of {seeds} seeds' * (seeds > 1),
       )
   return figures
 
