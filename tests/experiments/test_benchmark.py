@@ -8,10 +8,12 @@ import signal
 import subprocess
 
 import matplotlib.image
+import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import tiny_run as launcher
 
+import nasjax
 from nasjax import table
 from nasjax.models import families
 from nasjax.table import schema
@@ -359,3 +361,31 @@ def test_flags_offer_every_macro():
   _, output, _ = launcher.finish('--help')
   listed = '|'.join(families.MACROS)
   assert f'--macro:<{listed}>' in ''.join(output.split())
+
+
+@pytest.mark.slow
+def test_dense_graphs_become_a_table(tmp_path):
+  status, output, errors = launcher.forked(
+    f'--out={tmp_path / "out"}', f'--data_dir={tmp_path / "data"}',
+    '--space=darts_asr', '--macro=darts_asr_tiny', '--random_cells=2',
+    '--seeds=1,2', '--cpu_devices=1', '--synth_utterances=100',
+    '--synth_grammar=digits', '--synth_words=1,2', '--recipe_name=dense',
+    '--epochs=1', '--batch=8', '--batch_long=8', '--buckets=1',
+    '--curriculum=', '--decoder=greedy', '--l2=0', '--dropout=0',
+    '--compilation_cache=',
+  )  # fmt: skip
+  assert status == 0, errors
+  checked = table.verify(tmp_path / 'out')
+  assert not checked.problems and not checked.leftovers
+  found = table.open(tmp_path / 'out')
+  assert len(found) == 4 and set(found.column('status')) == {'ok'}
+  arch = found.row_archs[0].tolist()
+  network = nasjax.load_network(tmp_path / 'out', arch, seed=1)
+  assert network.arch.tolist() == arch
+  # Running statistics have come along.
+  moved = [own['mean'] for own in network.params.values() if 'mean' in own]
+  assert moved and all(mean_c.any() for mean_c in moved)
+  # A second of noise: whatever it is taken for.
+  noise = np.random.default_rng(0).normal(0, 0.1, 16000)
+  heard = network.transcribe(noise.astype(np.float32), 16000)
+  assert np.isfinite(heard.logprobs_tv).all()
