@@ -73,9 +73,10 @@ flags.declare_key_flag('compilation_cache')
 
 def _check():
   """Refuses flags that contradict; returns the path of the file."""
-  for name in ('run', 'model'):
+  wanted = {'run': 'the directory of a run', 'model': 'a file NAME.onnx'}
+  for name, what in wanted.items():
     if not FLAGS[name].value:
-      raise ValueError(f'--{name} is empty; give one')
+      raise ValueError(f'--{name} is empty; name {what}')
   path = pathlib.Path(FLAGS.model).expanduser()
   if path.suffix != '.onnx':
     raise ValueError(f'--model={FLAGS.model} does not end in .onnx')

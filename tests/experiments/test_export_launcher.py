@@ -98,7 +98,7 @@ def test_mistakes_are_one_line(tmp_path):
     ('transcribe', [str(broken)], 'no recording'),
     ('transcribe', [f'--model={broken}', run, 'a.wav'], '--run is for a run'),
     ('transcribe', ['--model=b.onnx', 'a.wav'], 'no file b.onnx'),
-    ('export', [run], '--model is empty'),
+    ('export', [run], '--model is empty; name a file NAME.onnx'),
     ('export', [run, '--model=a.tflite'], 'does not end in .onnx'),
     ('export', [run, '--model=none/a.onnx'], 'no directory none'),
     ('export', [run, '--model=a.onnx', '--fine_tune_epochs=2,x'], "'x' is no"),
