@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from absl import flags
-from common import corpus_flags, device_flags, training_flags
+from common import corpus_flags, device_flags
 from studies import multilingual_study
 
 FLAGS = flags.FLAGS
@@ -72,6 +72,8 @@ def measured(tasks, sources):
     tasks: all `multilingual_study.Task`s.
     sources: codes of the source languages.
   """
+  from common import training_flags
+
   device_flags.configure(1)
   recipe = training_flags.recipe()
   prepared = _prepared(recipe)
