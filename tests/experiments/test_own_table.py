@@ -16,9 +16,9 @@ from nasjax import table
 ROOT = pathlib.Path(__file__).parents[2]
 PATH = ROOT / 'experiments' / 'tables' / 'synthetic_timit'
 # Other kernels round in another order: 0.0012 apart, and in the loss of the
-# first epochs 0.0001. Other processors, too, and training makes more of it: on
-# one of AMD's family 26 seed 1234 was off by 0.025 in an epoch, and by 0.0064 in
-# its loss; of which seeds differ by 0.04.
+# first epochs 0.0001. So do other processors, and training makes more of it: on
+# one of AMD's family 26 seed 1234 was off by 0.025 in an epoch, and by 0.0064
+# in its loss; of which seeds differ by 0.04.
 WITHIN, OF_LOSS = 0.03, 0.01
 
 
