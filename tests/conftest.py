@@ -37,9 +37,9 @@ gc.set_threshold(50_000)
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
-jax.config.update('jax_compilation_cache_dir', os.environ['NASJAX_TEST_CACHE'])
 # Keeping all costs no more than keeping what took 0.3 s; a second run on a
 # directory that is kept takes 0.6 of the time of the first.
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
@@ -81,6 +81,11 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
+  # Not before: all processes compile what files need to be collected at one
+  # moment, and JAX would read what another has half written.
+  place = os.environ['NASJAX_TEST_CACHE']
+  jax.config.update('jax_compilation_cache_dir', place)
+  compilation_cache.reset_cache()
   gc.collect()
   gc.freeze()
 
