@@ -72,6 +72,32 @@ class Deployed(os.PathLike):
     return str(self.place)
 
 
+def read(path, *more):
+  """Returns what a search kept, a dict, as its file has it.
+
+  Args:
+    path: of the file.
+    *more: fields that it must have, beside those that `best` reads.
+
+  Raises:
+    ValueError: it is damaged.
+  """
+  try:
+    found = json.loads(path.read_text())
+    rows = list(found['store'])
+    for wanted, held in (((*_STORE, *more), [found]), (_ROW, rows)):
+      lacking = [n for n in wanted if any(n not in one for one in held)]
+      if lacking:
+        raise ValueError(f'no {", ".join(lacking)}')
+  except (ValueError, KeyError, TypeError) as e:
+    told = ' '.join(str(e).split())
+    raise ValueError(
+      f'{path} is damaged ({told}); remove it and give the command of the '
+      'study again'
+    ) from None
+  return found | {'store': rows}
+
+
 def stores(run):
   """Returns what searches of a run kept, a dict each, as their files have it.
 
@@ -79,23 +105,7 @@ def stores(run):
     ValueError: there is none, or one is damaged.
   """
   run = pathlib.Path(run).expanduser()
-  paths = sorted((run / 'supernets').glob('*.json'))
-  found = []
-  for path in paths:
-    try:
-      store = json.loads(path.read_text())
-      rows = list(store['store'])
-      for wanted, held in ((_STORE, [store]), (_ROW, rows)):
-        lacking = [n for n in wanted if any(n not in one for one in held)]
-        if lacking:
-          raise ValueError(f'no {", ".join(lacking)}')
-      found.append(store | {'store': rows})
-    except (ValueError, KeyError, TypeError) as e:
-      told = ' '.join(str(e).split())
-      raise ValueError(
-        f'{path} is damaged ({told}); remove it and give the command of the '
-        'study again'
-      ) from None
+  found = [read(path) for path in sorted((run / 'supernets').glob('*.json'))]
   if not found:
     raise ValueError(
       f'{run} has no supernet that was searched (supernets/*.json); name the '

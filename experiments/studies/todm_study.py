@@ -262,17 +262,14 @@ class Study:
     path = self.out / 'supernets' / f'{name}.json'
     if not path.exists():
       return None
-    try:
-      record = json.loads(path.read_text())
-      sizes = [row['size'] for row in record['at_sizes']]
-      same = record['metric'], record['int8'], record['name']
-    except (ValueError, KeyError, TypeError) as e:
-      told = ' '.join(str(e).split())
-      raise ValueError(
-        f'{path} is damaged ({told}); remove it and give the same command again'
-      ) from None
-    named = {size.name for size in self.sizes}
-    if same != (self.metric, FLAGS.int8, name) or not named.issuperset(sizes):
+    from nasjax import deploying
+
+    record = deploying.read(path, 'at_sizes', 'metric', 'int8')
+    same = record['metric'], record['int8'], record['name']
+    sizes = {row['size'] for row in record['at_sizes']}
+    if same != (self.metric, FLAGS.int8, name) or not sizes <= {
+      size.name for size in self.sizes
+    }:
       return None
     return record | {'prepared_corpus': str(self.work.builder.data_dir)}
 

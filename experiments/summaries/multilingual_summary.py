@@ -1,12 +1,10 @@
 """What a multilingual study says, in words, numbers and figures."""
 
-import json
-import pathlib
 
 import numpy as np
 import scipy.special
 from absl import flags
-from common import corpus_flags
+from common import command, corpus_flags
 from common.console import CONSOLE
 from rich.table import Table
 from studies import (
@@ -495,10 +493,8 @@ def write(study, out, path):
   """Prints and draws everything; numbers go to `path` if there is one."""
   numbers = record(study)
   show(numbers)
-  text = json.dumps(numbers, ensure_ascii=False, indent=1).encode()
-  disk.publish(out / 'report.json', text)
-  if path:
-    disk.publish(pathlib.Path(path).expanduser(), text)
+  for place in filter(None, (out / 'report.json', path)):
+    command.publish_json(place, numbers)
   folder = out / 'figures'
   folder.mkdir(exist_ok=True)
   figures = draw(numbers)
@@ -556,9 +552,7 @@ def plan(path):
   if len(spoken) < len(sources) + len(targets):
     CONSOLE.print('manifests are counted as if they were spoken')
   if path:
-    disk.publish(
-      pathlib.Path(path).expanduser(), json.dumps(found, indent=1).encode()
-    )
+    command.publish_json(path, found)
 
 
 def _short(number):

@@ -163,7 +163,7 @@ class _Programs(NamedTuple):
 
 
 # Not all that a study needs: a process may map 65,530 pieces of memory (Linux),
-# of which the programs of a dense supernet take 10,000; a study of 50 aborted.
+# of which the programs of a dense supernet take 10,000; a study of 45 aborted.
 @functools.lru_cache(maxsize=4)
 def _programs(supernet, method, weights, buckets, train_buckets):
   """Returns the jitted programs that searches of one kind share."""
