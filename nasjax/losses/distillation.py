@@ -124,9 +124,11 @@ def top_symbols(teacher_logits, count):
     bool [.., v].
 
   Raises:
-    ValueError: if no symbol is left for the rest.
+    ValueError: if no symbol is told apart, or none is left for the rest.
   """
   logits = jax.lax.stop_gradient(jnp.asarray(teacher_logits))
+  if count < 1:
+    raise ValueError(f'count is {count}; it must be 1 symbol or more')
   if count >= logits.shape[-1]:
     raise ValueError(f'{count} of {logits.shape[-1]} symbols leave no rest')
 
