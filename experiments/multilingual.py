@@ -15,6 +15,8 @@ Languages are spoken by eSpeak NG, or read from --manifests=CODE=PATH. Killed at
 any moment and started again, the same command goes on.
 """
 
+import math
+
 from absl import flags
 from common import command, corpus_flags, device_flags, training_flags
 
@@ -93,11 +95,34 @@ _FREE = (
 )  # fmt: skip
 
 
+def _check_training():
+  """Refuses flags of training that are out of range, or not listened to."""
+  rates = 'sgd_lr', 'momentum', 'weight_decay', 'alpha_lr'
+  for name in (*rates, 'device_gmacs'):
+    value = FLAGS[name].value
+    if value is not None and not math.isfinite(value):
+      raise ValueError(f'--{name}={value}: want a finite number')
+  if FLAGS.momentum >= 1:
+    raise ValueError(f'--momentum={FLAGS.momentum}: want a number below 1')
+  if FLAGS.lr is not None:
+    raise ValueError(f'--lr={FLAGS.lr}: rates begin with --sgd_lr; give that')
+  if FLAGS.l2:
+    raise ValueError(f'--l2={FLAGS.l2}: give --weight_decay instead')
+  if FLAGS.loss not in (None, 'ctc'):
+    raise ValueError(f'--loss={FLAGS.loss}: all networks train with CTC')
+  if FLAGS.precision == 'int8':
+    raise ValueError(
+      '--precision=int8: supernets are not trained for eight bits; take '
+      'float32 or bfloat16'
+    )
+
+
 def check():
   """Refuses flags that lead nowhere; imports little."""
   from studies import multilingual_corpora, multilingual_study
 
   training_flags.recipe()
+  _check_training()
   multilingual_study.tasks()
   multilingual_corpora.specs()
   if FLAGS.targets not in ('characters', 'phones'):

@@ -109,6 +109,7 @@ def run():
   training_flags.recipe(), training_flags.space()
   todm_sizes.check(FLAGS.sizes)
   ways, alone = todm_study.ways(FLAGS.rows, FLAGS.ablation)
+  todm_study.check_search()
   if FLAGS.plan_for:
     todm_plans.plan_for(ways, alone, FLAGS.json)
     return

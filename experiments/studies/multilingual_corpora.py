@@ -109,38 +109,45 @@ def _pair(flag):
 
 
 def prepare() -> Corpora:
-  """Speaks, prepares and loads all corpora."""
+  """Reads or speaks, prepares and loads all corpora."""
   from common import console
 
   from nasjax.data import corpus, joined, manifest
 
   data_dir = command.directory('data_dir')
-  paths = manifests()
+  options = {
+    'targets': FLAGS.targets,
+    'text_case': FLAGS.text_case,
+    'digits': FLAGS.digits or 'refuse',
+    'drop': tuple(FLAGS.drop),
+    'seed': FLAGS.split_seed,
+    'min_seconds': FLAGS.min_seconds,
+    'max_seconds': FLAGS.max_seconds,
+    'duration_tolerance': FLAGS.duration_tolerance,
+    'allow_shared_speakers': FLAGS.allow_shared_speakers,
+  }
+  manifest.Options(**options)
+  builders = {}
+
+  def prepared(code, path):
+    builders[code] = manifest.builder(path, data_dir=data_dir, **options)
+    corpus.prepare(builders[code])
+
+  # What is read may have faults, which are told before others are spoken.
+  for code, path in manifests().items():
+    prepared(code, path)
   for code, spec in specs().items():
     from nasjax.data.synthetic import languages
 
     with console.counter(f'speaking {code}') as tick:
-      paths[code] = languages.written(
+      path = languages.written(
         data_dir / 'languages', spec, tick, workers=os.cpu_count() or 1
       )
+    prepared(code, path)
   sources, targets = codes()
   loaded = {}
   for code in (*sources, *targets):
-    builder = manifest.builder(
-      paths[code],
-      data_dir=data_dir,
-      targets=FLAGS.targets,
-      text_case=FLAGS.text_case,
-      digits=FLAGS.digits or 'refuse',
-      drop=tuple(FLAGS.drop),
-      seed=FLAGS.split_seed,
-      min_seconds=FLAGS.min_seconds,
-      max_seconds=FLAGS.max_seconds,
-      duration_tolerance=FLAGS.duration_tolerance,
-      allow_shared_speakers=FLAGS.allow_shared_speakers,
-    )
-    corpus.prepare(builder)
-    for part in corpus_flags.left_out(builder):
+    for part in corpus_flags.left_out(builders[code]):
       print(
         f'{code}: left out of {part["split"]}: {part["utterances"]} '
         f'utterances, {part["rule"]}',
@@ -148,7 +155,7 @@ def prepare() -> Corpora:
       )
     with console.counter(f'computing features of {code}') as tick:
       loaded[code] = corpus.load(
-        builder, frontend=corpus_flags.frontend(), progress=tick
+        builders[code], frontend=corpus_flags.frontend(), progress=tick
       )
   return Corpora(
     joined.joined({code: loaded[code] for code in sources}),

@@ -142,6 +142,11 @@ def tasks():
 
   _, targets = multilingual_corpora.codes()
   own_models, seeds = models(), training_flags.seeds()
+  if len(set(seeds)) < len(seeds):
+    raise ValueError(
+      f'--seeds={",".join(map(str, seeds))}: want each once; what is trained '
+      'twice alike tells no spread'
+    )
   first = [
     Task('sources', model, '', seed) for model in own_models for seed in seeds
   ]

@@ -1,5 +1,7 @@
 """Says what a study of elastic networks would cost, and trains nothing."""
 
+import math
+
 from absl import flags
 from common import command, jobs, training_flags
 from studies import todm_sizes
@@ -24,14 +26,35 @@ def _plan(chosen, space, macro, recipe, judged):
   )
 
 
+def _checked(chosen, space, macro, recipe):
+  """Returns what makes a way's training; None is the largest alone.
+
+  Raises:
+    ValueError: one of those chosen does not go with the recipe.
+  """
+  from nasjax.oneshot import sandwich
+
+  def make(way):
+    options = sandwich.Options(students=0) if way is None else way.options
+    seed = training_flags.seeds()[0]
+    return sandwich.Training(space, macro, recipe, options, seed)
+
+  for way in chosen:
+    make(way)
+  return make
+
+
 def plan_for(chosen, with_alone, path):
   """Prints what the study would cost on a chip that is not there, by formula.
 
   Raises:
-    ValueError: there is no such chip, or --dry_run is missing.
+    ValueError: there is no such chip, or no formula for the space; --dry_run is
+      missing, or a way does not go with the recipe.
   """
   from studies import todm_projection
 
+  from nasjax.models import families
+  from nasjax.models.todm import family
   from nasjax.programs import chips
 
   if not FLAGS.dry_run:
@@ -42,8 +65,17 @@ def plan_for(chosen, with_alone, path):
     raise ValueError(
       f'--plan_share={FLAGS.plan_share}: want a share above 0, at most 1'
     )
+  for name in 'plan_hours', 'plan_labels':
+    if not math.isfinite(FLAGS[name].value):
+      raise ValueError(f'--{name}={FLAGS[name].value}: want a finite number')
   chip = chips.chip(FLAGS.plan_for)
   recipe, space = training_flags.recipe(), training_flags.space()
+  if families.elastic(space) is not family.ELASTIC:
+    raise ValueError(
+      f'--plan_for={FLAGS.plan_for} knows by formula what encoders of TODM '
+      f'cost, not those of --space={space.name}; leave it out: --dry_run times '
+      'them on a corpus'
+    )
   macro = training_flags.macro()
   if FLAGS.pieces:
     macro = macro.with_outputs(FLAGS.pieces + 1)
@@ -51,6 +83,7 @@ def plan_for(chosen, with_alone, path):
     FLAGS.plan_hours, FLAGS.plan_utterances, FLAGS.plan_labels, recipe.epochs
   )
   plan = _plan(chosen, space, macro, recipe, FLAGS.plan_judged)
+  _checked(chosen, space, macro, recipe)
   rows = todm_projection.by_formula(plan, speech, chip, FLAGS.plan_share)
   how = (
     f'by formula: {speech.hours:g} hours, {speech.epochs} epochs, '
@@ -64,8 +97,6 @@ def plan_for(chosen, with_alone, path):
 
 def plan(chosen, with_alone, path):
   """Prints what the study would cost here, by a few steps of each way."""
-  from nasjax.oneshot import sandwich
-
   recipe = training_flags.recipe()
   work = jobs.prepare(recipe, 1)
   from studies import todm_projection
@@ -74,14 +105,7 @@ def plan(chosen, with_alone, path):
   judged = len(work.corpus.validation.ids)
   own = _plan(chosen, job.space, job.macro, recipe, judged)
 
-  def make(way):
-    options = sandwich.Options(students=0) if way is None else way.options
-    return sandwich.Training(
-      job.space, job.macro, recipe, options, own.seeds[0]
-    )
-
-  for way in chosen:  # what is wrong with one is said at once
-    make(way)
+  make = _checked(chosen, job.space, job.macro, recipe)
   rows = todm_projection.timed(own, prepared, make)
   device = prepared.mesh.devices.flat[0].device_kind
   how = (

@@ -15,6 +15,7 @@ import numpy as np
 from nasjax import cost
 from nasjax.data import batching
 from nasjax.losses import criterion
+from nasjax.models import families
 from nasjax.models.todm import cost as todm_cost
 from nasjax.models.todm import family as todm_family
 from nasjax.spaces import todm as todm_spaces
@@ -54,7 +55,7 @@ def flops(space, arch, macro, frames, labels):
   A multiply-accumulate is two; the joiner is that of one pass forward, which
   distillation adds to.
   """
-  built = todm_family.encoder(macro, todm_spaces.widths(space, arch))
+  built = todm_family.encoder(macro, todm_family.hidden_of(space, arch))
   frames = macro.output_frames(frames)
   body = todm_cost.encoder_macs(built, macro.features, frames)
   joiner = 0
@@ -65,7 +66,7 @@ def flops(space, arch, macro, frames, labels):
   return 2.0 * body, 2.0 * joiner
 
 
-def training(space, macro, speech, supernet, distilled):
+def training(space, macro, speech, supernet, distilled, paths=False):
   """Returns the FLOPs of a whole training, padding and decoding left out.
 
   Args:
@@ -73,6 +74,7 @@ def training(space, macro, speech, supernet, distilled):
     speech: `Speech`.
     supernet: whether it is a sandwich of four, or the largest network alone.
     distilled: whether students are held against the largest one's scores.
+    paths: whether a step is of one drawn network, instead of the largest.
   """
 
   def one(arch):
@@ -81,10 +83,11 @@ def training(space, macro, speech, supernet, distilled):
   largest, smallest = (
     one(pick(space)) for pick in (todm_spaces.largest, todm_spaces.smallest)
   )
-  total = _TRAINED * largest[0] + _JOINED * largest[1]
+  # What is drawn is as large as the mean of the two.
+  drawn = (largest[0] + smallest[0]) / 2
+  total = _TRAINED * (drawn if paths else largest[0]) + _JOINED * largest[1]
   if supernet:
-    # The two that are drawn are as large as the mean of the two others.
-    body = smallest[0] + (largest[0] + smallest[0])
+    body = smallest[0] + 2 * drawn
     total += QUARTER * (_TRAINED * body + _JOINED * STUDENTS * largest[1])
     if distilled:
       # Teachers' scores are computed with those of students, twice.
@@ -171,8 +174,9 @@ def by_formula(study, speech, chip, share):
   for way in study.ways:
     options = way.options
     total = training(
-      space, macro, speech, options.students > 0, options.distil is not None
-    )
+      space, macro, speech, options.students > 0, options.distil is not None,
+      options.paths,
+    )  # fmt: skip
     rows.append(
       Row(
         way.label, len(study.seeds), seconds(total, chip, share),
@@ -213,7 +217,7 @@ def timed(study, prepared, make):
   largest = _timed(make(None), prepared)
   rows = []
   macs = functools.partial(cost.macs, study.space, macro=study.macro)
-  most = macs(todm_spaces.largest(study.space))
+  most = macs(families.elastic(study.space).largest(study.space))
   epochs = study.recipe.epochs
   for size in study.sizes:
     # Others by their multiply-accumulates.

@@ -71,6 +71,17 @@ def ways(rows, ablation):
   return found, ALONE in rows
 
 
+def check_search():
+  """Raises a ValueError where flags make no search."""
+  if not 0 < FLAGS.mutation_rate <= 1:
+    raise ValueError(
+      f'--mutation_rate={FLAGS.mutation_rate}: want a probability above 0, at '
+      'most 1'
+    )
+  if not FLAGS.mutants + FLAGS.crossings:
+    raise ValueError('--mutants=0, --crossings=0: want at least one child')
+
+
 def alike(chosen):
   """Returns lists of ways, those of one list being the same training."""
   found = {}
@@ -535,7 +546,7 @@ def run(chosen, with_alone, out, record):
   study = Study(work, recipe, seeds, out)
   for way in chosen:  # what is wrong with one is said at once
     training = study.training(way, seeds[0])
-    if training.options.students:
+    if training.options.others:
       evolution(training, study.costs, study.sizes)
   from common import console
 

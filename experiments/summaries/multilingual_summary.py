@@ -278,10 +278,10 @@ def _sentence(verdict):
       f'{100 * verdict["visible"]:.2g} points would have been'
     )
   better = 'better' if verdict['lies'] == 'below' else 'worse'
-  return (
-    f'DARTS-ASR is {better} than VGG-Small by {interval} '
-    f'({verdict["relative"]:+.1%} relative; the paper has -10 %)'
-  )
+  relative = ''
+  if verdict['relative'] is not None:
+    relative = f' ({verdict["relative"]:+.1%} relative; the paper has -10 %)'
+  return f'DARTS-ASR is {better} than VGG-Small by {interval}{relative}'
 
 
 def _points(difference):

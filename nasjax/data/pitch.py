@@ -95,7 +95,8 @@ def _correlations(wave_n, frames):
   x_tk = view_tk[::hop][:frames]
   x_tk = x_tk - x_tk[:, :window].mean(1, keepdims=True)
   lagged_tmk = np.lib.stride_tricks.sliding_window_view(x_tk, window, axis=1)
-  lagged_tmk = lagged_tmk[:, measured]
+  # A view: a copy of an hour's would take 20 GB.
+  lagged_tmk = lagged_tmk[:, measured[0] :]
   inner_tm = np.einsum('tk,tmk->tm', x_tk[:, :window], lagged_tmk)
   energy_tm = np.einsum('tmk,tmk->tm', lagged_tmk, lagged_tmk)
   own_t1 = np.square(x_tk[:, :window]).sum(1, keepdims=True)

@@ -1,6 +1,8 @@
 """Transcripts in one form, by a rule that is stated here.
 
-1. Unicode's composed form (NFC); typographic apostrophes become '.
+1. Unicode's composed form (NFC), at the end, too; typographic apostrophes
+   become '; what nobody sees (joiners and non-joiners, marks of direction, soft
+   hyphens) goes, so that no word falls apart, but for a space without width.
 2. Digits, and the signs & % @ + =, are read aloud by everybody in their own
    way, so they are refused; or spelled in English (`digits='spell'`). 1984 is
    'one thousand nine hundred eighty four', 1,250.5 has commas and a point,
@@ -71,12 +73,18 @@ def normalised(text: str, case: str = 'upper', digits: str = 'refuse') -> str:
     kind = unicodedata.category(sign)
     if kind[0] in 'NS' or sign in _SPOKEN:
       raise TextError(f'{sign!r} in {_around(text, sign)!r} is no letter')
+  text = ''.join(c for c in text if not _is_unseen(c))
   if case != 'keep':
     text = text.upper() if case == 'upper' else text.lower()
+    text = unicodedata.normalize('NFC', text)
   # Letters come with the marks that stand on them.
   text = ''.join(c if c == "'" or _is_letter(c) else ' ' for c in text)
   words = (word for word in text.split() if word.strip("'"))
   return ' '.join(words)
+
+
+def _is_unseen(character: str) -> bool:
+  return unicodedata.category(character) == 'Cf' and character != '\u200b'
 
 
 def _is_letter(character: str) -> bool:

@@ -105,6 +105,7 @@ def greedy(model, enc_btd, len_b, blank=0, max_labels=None, max_per_frame=10):
   def step(now):
     enc_bd = enc_btd[rows_b, jnp.minimum(now.frame_b, enc_btd.shape[1] - 1)]
     logits_bv = model.join(enc_bd, now.pred_bd)
+    _check_blank(blank, logits_bv)
     active_b = goes_on(now)
     broken_b = now.broken_b | (active_b & jnp.isnan(logits_bv).any(axis=1))
     symbol_b = jnp.argmax(logits_bv, axis=1).astype(jnp.int32)
@@ -223,6 +224,7 @@ def _step(model, enc_btd, len_b, blank, beam):
   alive_bw = beam.score_bw > _DEAD
   enc_bwd = enc_btd[rows_b1, jnp.clip(frame_bw, 0, enc_btd.shape[1] - 1)]
   logits_wv = model.join(enc_bwd.reshape(batch * width, -1), beam.pred_wd)
+  _check_blank(blank, logits_wv)
   logprobs_bwv = jax.nn.log_softmax(logits_wv.astype(jnp.float32))
   logprobs_bwv = logprobs_bwv.reshape(batch, width, -1)
   nan_bw = jnp.isnan(logprobs_bwv).any(axis=2) & alive_bw
@@ -335,6 +337,14 @@ def _checked(enc_btd, len_b, max_labels):
     raise ValueError(f'max_labels is {max_labels}; it must be 0 or more')
   columns = enc_btd.shape[1] if max_labels is None else max_labels
   return enc_btd, len_b, columns
+
+
+def _check_blank(blank, logits_bv):
+  symbols = logits_bv.shape[1]
+  if not 0 <= blank < symbols:
+    raise ValueError(
+      f'blank is {blank}; it must be a symbol from 0 to {symbols - 1}'
+    )
 
 
 def _rows_where(mask_b, new, old):

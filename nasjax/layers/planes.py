@@ -14,9 +14,6 @@ from jax import lax
 
 from nasjax.layers.custom_vjps import matmul
 
-# Of what is not there, where the largest is looked for: finite, so that what
-# has no gradient does not make NaN of it.
-_LOW = -1e30
 _NHWC = 'NHWC', 'HWIO', 'NHWC'
 
 
@@ -126,11 +123,19 @@ def patches(x_btf, kernel_hwcn, bias_n, precision='float32'):
   return y_brn.reshape(batch, shape[1], shape[3], -1) + bias_n[None, None, None]
 
 
+def _lowest(x_btfc):
+  """Returns what is not there, where the largest is looked for.
+
+  Finite, so that what has no gradient does not make NaN of it.
+  """
+  return jnp.finfo(x_btfc.dtype).min
+
+
 def _neighbours(x_btfc, axis, join, outside):
   """Joins each element of an axis with both of its neighbours."""
   pad = [(0, 0, 0)] * 4
   pad[axis] = 1, 1, 0
-  padded = lax.pad(x_btfc, jnp.float32(outside), pad)
+  padded = lax.pad(x_btfc, jnp.asarray(outside, x_btfc.dtype), pad)
   size = x_btfc.shape[axis]
   before, itself, after = (
     lax.slice_in_dim(padded, k, k + size, axis=axis) for k in range(3)
@@ -151,16 +156,16 @@ def avg_pool(x_btfc, len_b):
   )  # fmt: skip
   around_f = 1 + (place_f > 0) + (place_f < height - 1)
   count_btf = around_bt[:, :, None] * around_f[None, None]
-  return y_btfc / count_btf[..., None]
+  return y_btfc / count_btf[..., None].astype(y_btfc.dtype)
 
 
 @jax.checkpoint
 def max_pool(x_btfc, len_b):
   """Largest of the 3 by 3 elements around each; zero past the end."""
-  valid = _valid(x_btfc, len_b)
-  y_btfc = jnp.where(valid, x_btfc, _LOW)
+  valid, low = _valid(x_btfc, len_b), _lowest(x_btfc)
+  y_btfc = jnp.where(valid, x_btfc, low)
   for axis in 1, 2:
-    y_btfc = _neighbours(y_btfc, axis, jnp.maximum, _LOW)
+    y_btfc = _neighbours(y_btfc, axis, jnp.maximum, low)
   return jnp.where(valid, y_btfc, 0)
 
 
@@ -171,26 +176,27 @@ def halved(x_btfc, len_b):
   Returns:
     y_btfc, both axes ceil(size / 2) long, and the valid frames, ceil(len / 2).
   """
-  x_btfc = jnp.where(_valid(x_btfc, len_b), x_btfc, _LOW)
+  low = _lowest(x_btfc)
+  x_btfc = jnp.where(_valid(x_btfc, len_b), x_btfc, low)
   for axis in 1, 2:
     pad = [(0, 0, 0)] * 4
     pad[axis] = 0, x_btfc.shape[axis] % 2, 0
-    x_btfc = lax.pad(x_btfc, jnp.float32(_LOW), pad)
+    x_btfc = lax.pad(x_btfc, low, pad)
     x_btfc = jnp.maximum(
       *(
         lax.slice_in_dim(x_btfc, k, None, stride=2, axis=axis) for k in range(2)
       )
     )
-  len_b = -(-len_b // 2)
+  len_b = len_b // 2 + len_b % 2  # of integers without a sign, too
   return mask(x_btfc, len_b), len_b
 
 
 def moments(x_btfc, len_b):
   """Returns mean_c and variance_c (biased) over the valid elements.
 
-  In two passes, for accuracy; zeros where nothing is valid.
+  In two passes and float32, for accuracy; zeros where nothing is valid.
   """
-  valid = _valid(x_btfc, len_b)
+  valid, x_btfc = _valid(x_btfc, len_b), x_btfc.astype(jnp.float32)
   count = jnp.maximum(jnp.sum(jnp.minimum(len_b, x_btfc.shape[1])), 1)
   count = (count * x_btfc.shape[2]).astype(jnp.float32)
   mean_c = jnp.sum(jnp.where(valid, x_btfc, 0), (0, 1, 2)) / count

@@ -230,6 +230,8 @@ class MHSSM(nn.Module):
     if heads == 1:
       inputs = [x_btc]
     else:
+      # In front of the product: its gradient sums over all frames.
+      x_btc = modules.mask_frames(x_btc, len_b)
       mixed_btc = modules.Dense(width, name='into')(x_btc)
       inputs = jnp.split(mixed_btc, heads, axis=-1)
     outputs, states = [], []

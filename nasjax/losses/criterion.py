@@ -107,6 +107,8 @@ class Distillation(NamedTuple):
       raise ValueError(
         f"select is {self.select!r}; it must be 'top' or 'label_blank'"
       )
+    if self.select == 'top' and self.count < 1:
+      raise ValueError(f'count is {self.count}; it must be 1 symbol or more')
     return self.count if self.select == 'top' else None
 
 

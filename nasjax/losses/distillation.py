@@ -9,6 +9,7 @@ probable ones (TODM), or the next label and the blank (Panchapagesan et al.
 The teacher is what it is: no gradient goes there.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -94,8 +95,13 @@ def alpha_divergence(
     are.
 
   Raises:
-    ValueError: if the clip is not above 0; as `kl_divergence`.
+    ValueError: if the clip is not above 0, or an alpha is not finite; as
+      `kl_divergence`.
   """
+  if not math.isfinite(alpha_min) or not math.isfinite(alpha_max):
+    raise ValueError(
+      f'alpha_min is {alpha_min} and alpha_max {alpha_max}; want finite numbers'
+    )
   if not clip > 0:
     raise ValueError(f'clip is {clip}; a weight needs more than 0')
   both = teacher_logits, student_logits
@@ -118,9 +124,11 @@ def top_symbols(teacher_logits, count):
     bool [.., v].
 
   Raises:
-    ValueError: if no symbol is left for the rest.
+    ValueError: if no symbol is told apart, or none is left for the rest.
   """
   logits = jax.lax.stop_gradient(jnp.asarray(teacher_logits))
+  if count < 1:
+    raise ValueError(f'count is {count}; it must be 1 symbol or more')
   if count >= logits.shape[-1]:
     raise ValueError(f'{count} of {logits.shape[-1]} symbols leave no rest')
 

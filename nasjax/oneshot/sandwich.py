@@ -249,7 +249,7 @@ class Training:
       raise ValueError(
         f'recipe {self.recipe.name}: patience={self.recipe.patience} and '
         f'curriculum={self.recipe.curriculum} are of single networks; a '
-        'supernet wants 0 and none'
+        'supernet wants 0 and none, --patience=0 --curriculum='
       )
 
   @property

@@ -211,16 +211,19 @@ def drawable(text):
 
   Ordering and joining letters is matplotlib's work (from 3.11 on, by libraqm).
   A word with a letter that none of the fonts has (of Tamil, unless a font of it
-  is installed) becomes the numbers of its letters, U+0BA4 U+0BAE.
+  is installed) becomes the numbers of its letters, U+0BA4 U+0BAE. A mark that
+  begins a word stands on a dotted circle.
   """
   words = unicodedata.normalize('NFC', text).split(' ')
   known = _characters(tuple(rcParams['font.family']))
-  return ' '.join(
-    word
-    if all(ord(c) in known for c in word)
-    else ' '.join(f'U+{ord(c):04X}' for c in word)
-    for word in words
-  )
+  return ' '.join(_shown(word, known) for word in words)
+
+
+def _shown(word, known):
+  if not all(ord(c) in known for c in word):
+    return ' '.join(f'U+{ord(c):04X}' for c in word)
+  is_mark = bool(word) and unicodedata.category(word[0])[0] == 'M'
+  return '\u25cc' * is_mark + word
 
 
 @functools.cache

@@ -82,12 +82,13 @@ def posteriors(
     vmax=1,
     extent=(0, len(p_tv) * frame_seconds, len(rows), 0),
   )
-  ax.set_yticks(np.arange(len(rows)) + 0.5, [symbols[v] for v in rows])
+  names = [drawing.drawable(symbols[v]) for v in rows]
+  ax.set_yticks(np.arange(len(rows)) + 0.5, names)
   ax.tick_params(axis='y', labelsize=8, length=0)
   ax.hlines(range(1, len(rows)), *ax.get_xlim(), color=drawing.GRID, lw=0.5)
-  lines = [f'heard:  {" ".join(transcript)}']
+  lines = [f'heard:  {" ".join(map(drawing.drawable, transcript))}']
   if reference is not None:
-    lines.append(f'spoken: {" ".join(reference)}')
+    lines.append(f'spoken: {" ".join(map(drawing.drawable, reference))}')
   ax.set_xlabel('seconds')
   note = '\n'.join(drawing.shortened(line, 104) for line in lines)
   fig.supxlabel(

@@ -15,6 +15,14 @@ from nasjax.data import text
     ('cafe\u0301', 'CAF\u00c9'),
     ('\u6211\u4eec\u3002\u597d', '\u6211\u4eec \u597d'),
     ('\u0939\u093f\u0902\u0926\u0940', '\u0939\u093f\u0902\u0926\u0940'),
+    # A word of Persian and one of Bengali, with what keeps letters apart; one
+    # of Arabic behind a mark of direction; and a space without width.
+    ('\u0645\u06cc\u200c\u0631\u0648\u0645', '\u0645\u06cc\u0631\u0648\u0645'),
+    ('\u09b0\u200d\u09cd\u09af\u09be', '\u09b0\u09cd\u09af\u09be'),
+    ('\u200f\u2067\u0628\u0627\u0628\u2069', '\u0628\u0627\u0628'),
+    ('co\u00adop a\u200bb', 'COOP A B'),
+    # In upper case three letters, two of which are composed.
+    ('\u0390', '\u03aa\u0301'),
     ('...', ''),
   ],
 )

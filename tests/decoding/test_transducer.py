@@ -285,3 +285,6 @@ def test_bad_arguments_are_named():
     transducer.greedy(*inputs, max_per_frame=0)
   with pytest.raises(ValueError, match='shapes of encoder output'):
     transducer.greedy(inputs[0], enc_btd, len_b[:2])
+  for search in transducer.greedy, transducer.beam_search:
+    with pytest.raises(ValueError, match='blank is -1; it must be .* 0 to 3'):
+      search(*inputs, blank=-1)

@@ -21,6 +21,14 @@ _MISTAKES = {
   '--targets=words': '--targets=words: want characters or phones',
   '--frontend=st_nas': '--frontend=st_nas normalises by speaker',
   '--data_devices=2': '--data_devices: batches are normalised',
+  '--sgd_lr=nan': '--sgd_lr=nan: want a finite number',
+  '--device_gmacs=inf': '--device_gmacs=inf: want a finite number',
+  '--momentum=1': '--momentum=1.0: want a number below 1',
+  '--seeds=1,2,1': '--seeds=1,2,1: want each once',
+  '--lr=0.1': '--lr=0.1: rates begin with --sgd_lr',
+  '--l2=1e-4': '--l2=0.0001: give --weight_decay',
+  '--loss=ctc_crf': '--loss=ctc_crf: all networks train with CTC',
+  '--precision=int8': '--precision=int8: supernets are not trained',
 }
 
 
@@ -147,6 +155,17 @@ def test_what_is_said_follows(numbers):
     'one seed has no interval'
     in (multilingual_summary.said(tables)['1, greedy'])
   )
+
+
+def test_a_reference_without_errors_has_no_relative_difference():
+  rows = _rows({('alone', m, ''): 0.4 for m in ('vgg_small', 'darts_asr')})
+  for row in rows[:6]:
+    for rates in row['test'].values():
+      rates.update(greedy=0.0, rescored=0.0)
+  tables = {n: multilingual_summary.compared(rows, n) for n in '123'}
+  said = multilingual_summary.said(tables)['1, greedy']
+  assert said.startswith('DARTS-ASR is worse than VGG-Small by +4')
+  assert 'relative' not in said
 
 
 def test_scripts_in_screen_and_page(numbers, capsys):

@@ -59,6 +59,23 @@ def _command(out):
     (['--plan_for=abacus', '--dry_run'], "no chip is called 'abacus'"),
     (['--sizes=5', '--plan_for=h100', '--dry_run'], 'there are 0.'),
     (['--loss=ctc', '--plan_for=h100', '--dry_run'], 'is a transducer'),
+    (['--mutation_rate=0'], '--mutation_rate=0.0: want a probability above 0'),
+    (['--rows=paths', '--mutants=0', '--crossings=0'], '--mutants=0, --cross'),
+    (
+      ['--plan_hours=inf', '--plan_for=h100', '--dry_run'],
+      '--plan_hours=inf: want a finite number',
+    ),
+    (
+      [
+        *('--rows=A1', '--ablation=kl_top99', '--curriculum='),
+        *('--plan_for=h100', '--dry_run'),
+      ],
+      'distil: 99 of 49 outputs leave no rest',
+    ),
+    (
+      ['--space=st_nas', '--loss=ctc', '--plan_for=h100', '--dry_run'],
+      'not those of --space=st_nas; leave it out: --dry_run times them',
+    ),
   ],
 )
 def test_bad_flags_are_one_line(flags, told, tmp_path):

@@ -84,6 +84,16 @@ def test_flops_are_twice_the_macs_with_a_joiner_a_node():
   assert body == 2 * (want + 36 * predictor)
 
 
+def test_low_ranks_take_fewer_flops():
+  space, macro = spaces.TODM_LOW_RANK, macros.TODM_SMALL
+  low, high = ([2] * 6 + [rank, 0] for rank in (0, 2))
+  found, count = [], []
+  for arch in low, high:
+    found.append(todm_projection.flops(space, arch, macro, 1200, 35)[0])
+    count.append(cost.macs(space, arch, macro, 1200))
+  assert found[1] - found[0] == 2 * (count[1] - count[0]) > 0
+
+
 def test_a_sandwich_costs_less_than_one_and_three_quarters():
   speech = todm_projection.Speech(960, 281_241, 35, 180)
   assert speech.frames == 1229
@@ -93,5 +103,7 @@ def test_a_sandwich_costs_less_than_one_and_three_quarters():
   distilled = todm_projection.training(*arguments, True, True)
   assert alone < sandwich < 1.75 * alone < 2.25 * alone
   assert sandwich < distilled
+  paths = todm_projection.training(*arguments, False, False, paths=True)
+  assert paths < alone
   chip = chips.chip('h100')
   assert todm_projection.seconds(alone, chip, 0.5) == alone / 494.7e12

@@ -79,3 +79,23 @@ def test_patches_are_a_convolution_of_its_own_stride():
   )  # fmt: skip
   want = want + bias_n[None, None, None]
   np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])
+def test_pools_and_moments_of_half_precision(dtype):
+  rng = np.random.default_rng(4)
+  # A sum of them all is past float16's largest number.
+  x_btfc = jnp.asarray(rng.normal(300, 9, (2, 15, 20, 1)), dtype)
+  len_b = jnp.array([15, 6], jnp.uint8)
+  masked = planes.mask(x_btfc, len_b)
+  whole = masked.astype(jnp.float32)
+  for run in planes.avg_pool, planes.max_pool, planes.halved, planes.moments:
+    found, want = (jax.tree.leaves(run(x, len_b)) for x in (masked, whole))
+    for own, other in zip(found, want, strict=True):
+      # What is past the end means nothing; a step of bfloat16 is 2 from 256 on.
+      valid = np.s_[:, :3] if own.ndim == 4 else ...
+      np.testing.assert_allclose(
+        np.asarray(own, np.float32)[valid], other[valid], atol=12
+      )
+  _, half_b = planes.halved(masked, len_b)
+  assert half_b.tolist() == [8, 3]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nasjax.layers import ssm
+from nasjax.layers import modules, ssm
 
 CHANNELS = 6
 
@@ -97,6 +97,22 @@ def test_padding_changes_nothing_and_the_recurrence_is_the_convolution(name):
     np.testing.assert_array_equal(again_btc[valid], y_btc[valid])
     np.testing.assert_allclose(recurrent_btc[valid], y_btc[valid], atol=1e-5)
   assert np.std(y_btc[0]) > 0.01
+
+
+def test_padding_reaches_no_gradient():
+  module = MODULES['gated']
+  x_btc, len_b = speech()
+  params = init(module, x_btc, len_b)
+
+  @jax.jit
+  @jax.grad
+  def grad(params, x_btc):
+    y_btc = module.apply(params, x_btc, len_b)
+    return modules.mask_frames(y_btc, len_b).sum()
+
+  whole = grad(params, x_btc)
+  x_btc[np.arange(30)[None] >= len_b[:, None]] = np.nan
+  jax.tree.map(np.testing.assert_array_equal, grad(params, x_btc), whole)
 
 
 @pytest.mark.slow

@@ -137,6 +137,15 @@ def test_only_the_student_learns_and_the_clip_bounds_its_gradient():
     distillation.alpha_divergence(teacher, student, clip=0)
 
 
+def test_numbers_that_train_nothing_are_named():
+  logits_bv = np.ones((2, 3), np.float32)
+  for name, value in ('clip', 0), ('alpha_min', np.nan), ('alpha_max', np.inf):
+    with pytest.raises(ValueError, match=f'{name} (is )?{value}'):
+      distillation.alpha_divergence(logits_bv, logits_bv, **{name: value})
+  with pytest.raises(ValueError, match='count is 0; it must be 1 symbol'):
+    distillation.top_symbols(logits_bv, 0)
+
+
 def test_what_both_rule_out_changes_nothing():
   teacher, student = drawn()
 

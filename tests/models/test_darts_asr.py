@@ -74,8 +74,9 @@ def test_padding_reaches_no_valid_frame(name):
   )
   logits_btv, len_b = apply(junk_btf, LEN_B)
   assert len_b.tolist() == network.macro.output_frames(LEN_B).tolist()
-  own, _ = apply(x_btf[1:2, :8], LEN_B[1:2])
+  own, alone_b = apply(x_btf[1:2, :8], LEN_B[1:2].astype(jnp.uint8))
   valid = int(len_b[1])
+  assert alone_b.tolist() == [valid]
   np.testing.assert_allclose(
     logits_btv[1, :valid], own[0, :valid], rtol=1e-5, atol=1e-5
   )

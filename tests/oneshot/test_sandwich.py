@@ -322,6 +322,7 @@ def test_weights_are_rounded_to_eight_bits_each_channel_by_itself():
     ({'late': 1.0}, 'late=1.0'),
     ({'distil': criterion.Distillation('mse')}, "differ is 'mse'"),
     ({'distil': criterion.Distillation(select='all')}, "select is 'all'"),
+    ({'distil': criterion.Distillation(count=0)}, 'count is 0; it must be 1'),
     ({'students': 0, 'distil': criterion.Distillation()}, 'without effect'),
     ({'fixed': ('width9',)}, "'width9' is no decision"),
     ({'distil': criterion.Distillation()}, '10 of 6 outputs leave no rest'),

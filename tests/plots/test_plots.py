@@ -216,6 +216,12 @@ def test_posteriors_show_what_was_heard(tmp_path):
   plots.save(plots.posteriors(silent, symbols, []), tmp_path / 'silent.png')
   with pytest.raises(ValueError, match='5 probabilities'):
     plots.posteriors(p_tv, symbols[1:], [])
+  # A mark stands on a circle; what no font has is told by its number.
+  symbols = ['_', 'a', 'b', '\u0628', '\u064e']
+  fig = plots.posteriors(p_tv, symbols, ['\u064e', '\u0bbe'])
+  (ax,) = fig.axes
+  assert ax.get_yticklabels()[0].get_text() == '\u25cc\u064e'
+  assert fig.get_supxlabel() == 'heard:  \u25cc\u064e U+0BBE'
 
 
 def test_save_is_whole_or_nothing(tmp_path):

@@ -183,6 +183,8 @@ class Network(nn.Module):
     """
     macro = self.macro
     chex.assert_shape(x_btf, (None, None, macro.features))
+    # Integers without a sign have no ceil(len / stride) as it is taken below.
+    len_b = jnp.asarray(len_b, jnp.int32)
     chex.assert_shape(len_b, x_btf.shape[:1])
     side = macro.stride
     stem = self.param('stem_conv', conv_params, side, side, 1, macro.width)

@@ -10,6 +10,7 @@ connections alone differs.
 
 import chex
 import flax.linen as nn
+import jax.numpy as jnp
 
 from nasjax.layers import planes
 from nasjax.models import macros
@@ -50,6 +51,8 @@ class Network(nn.Module):
     del gates
     macro = self.macro
     chex.assert_shape(x_btf, (None, None, macro.features))
+    # Integers without a sign have no ceil(len / stride) as it is taken below.
+    len_b = jnp.asarray(len_b, jnp.int32)
     chex.assert_shape(len_b, x_btf.shape[:1])
     if len(self.ops) != 1 or len(self.ops[0]) != 1:
       raise ValueError(

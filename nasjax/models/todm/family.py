@@ -217,7 +217,8 @@ def _all_ops(space):
   )
 
 
-def _all_hidden(space, arch):
+def hidden_of(space, arch):
+  """Returns the widths of an architecture's layers, as `encoder` takes them."""
   return tuple(map(_hidden, _ops(space, arch)))
 
 
@@ -230,7 +231,7 @@ def _blocks(space, macro):
 
 
 def _params(space, arch, macro):
-  built = encoder(macro, _all_hidden(space, arch))
+  built = encoder(macro, hidden_of(space, arch))
   total = cost.encoder_params(built, macro.features)
   if macro.transduces:
     total += cost.predictor_params(predictor(macro))
@@ -253,7 +254,7 @@ def transducer_macs(encoder, predictor, macro, frames):
 
 
 def _macs(space, arch, macro, frames):
-  built = encoder(macro, _all_hidden(space, arch))
+  built = encoder(macro, hidden_of(space, arch))
   said = predictor(macro) if macro.transduces else None
   return transducer_macs(built, said, macro, frames)
 
@@ -294,7 +295,7 @@ def _extract(space, arch, macro, params):
   _, kept = network.alone(
     encoder(macro, hidden, least=least, exits=exits),
     params['encoder'],
-    _all_hidden(space, arch),
+    hidden_of(space, arch),
   )
   return params | {'encoder': kept}
 
