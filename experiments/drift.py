@@ -50,7 +50,8 @@ def entries(path):
     text = path.read_text('utf-8-sig')  # spreadsheets write a mark first
   except (OSError, UnicodeDecodeError) as e:
     raise ValueError(f'--log={path}: {e}') from None
-  if path.suffix == '.csv':
+  suffix = path.suffix.lower()
+  if suffix == '.csv':
     rows = csv.DictReader(text.splitlines(), skipinitialspace=True)
     lacking = {'arch', 'seconds'} - set(rows.fieldnames or ())
     if lacking:
@@ -58,10 +59,14 @@ def entries(path):
         f'{path}, line 1: no column {" and ".join(sorted(lacking))}; want arch '
         'and seconds'
       )
-    for row in rows:
-      yield rows.line_num, row
+    try:
+      for row in rows:
+        yield rows.line_num, row
+    except csv.Error as e:
+      line = rows.line_num + 1
+      raise ValueError(f'{path}, line {line}: {e}; want short cells') from None
     return
-  if path.suffix != '.jsonl':
+  if suffix != '.jsonl':
     raise ValueError(f'--log={path}: want .csv or .jsonl')
   for number, line in enumerate(text.splitlines(), 1):
     if line.strip():
@@ -144,8 +149,18 @@ def run():
     raise ValueError(
       f'{log} has {len(archs)} entries; want more than --first={first}'
     )
-  predictor = latency.fit(FLAGS.predictor, profile)
-  ratio_n = np.log(np.array(seconds) / predictor.predict(archs))
+  if FLAGS.predictor not in latency.PREDICTORS:
+    raise ValueError(
+      f'--predictor={FLAGS.predictor}: there are '
+      f'{", ".join(latency.PREDICTORS)}'
+    )
+  predicted_n = latency.fit(FLAGS.predictor, profile).predict(archs)
+  if not (predicted_n > 0).all():
+    raise ValueError(
+      f'--predictor={FLAGS.predictor} predicts {predicted_n.min():.3g} s for a '
+      'network of the log; give another, or profile more networks'
+    )
+  ratio_n = np.log(np.array(seconds) / predicted_n)
   chart = drift.chart(ratio_n[:first], len(archs) - first, FLAGS.false_alarms)
   found = drift.drift(ratio_n[first:], chart)
   print(

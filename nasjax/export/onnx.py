@@ -51,7 +51,7 @@ def save(path, space, arch, macro, params, speech=None, calibration=None):
   Args:
     path: of the file.
     space: search space.
-    arch: one architecture of it.
+    arch: one architecture of it, in any form that `space.parse` takes.
     macro: its macro network.
     params: of `families.single`, what `families.unpack` returns.
     speech: `text.Speech`, what the file shall know of features and alphabet;
@@ -113,7 +113,7 @@ def model(space, arch, macro, params, speech=None):
   """Returns the `onnx.ModelProto` that `save` writes in float32."""
   onnx = library()
   families.check(space, macro)
-  write = writer(space)
+  write, arch = writer(space), space.parse(arch)
   graph = graph_lib.Graph(onnx, params)
   write(graph, space, arch, macro, families.family(space).ops(space, arch))
   told = text_lib.written(space, arch, macro, speech)

@@ -515,6 +515,7 @@ def _run(proxy, programs, space, archs_pd, batch, key, size):
   with wide:
     # One key draws the weights, its fold what else is random.
     data_p = jax.random.key_data(keys_p) ^ np.uint32(1)
-    own_p = params_p, gates_p, jax.random.wrap_key_data(data_p)
+    kind = jax.random.key_impl(keys_p)
+    own_p = params_p, gates_p, jax.random.wrap_key_data(data_p, impl=kind)
     value_p = np.asarray(scored(own_p, batch))
   return [proxy.finish(value, batch) for value in value_p[: len(archs_pd)]]

@@ -91,6 +91,8 @@ def test_bad_logs_are_lines_with_file_and_line(place, tmp_path):
   lines.write_text('{"arch"')
   none = tmp_path / 'none.csv'
   none.write_text('arch,time\n')
+  long = tmp_path / 'long.CSV'
+  long.write_text(f'arch,seconds\n"{"1" * 140_000}",1\n')
   profile = f'--profile={place / "profile.json"}'
   mistakes = {
     (): '--profile is empty',
@@ -98,6 +100,10 @@ def test_bad_logs_are_lines_with_file_and_line(place, tmp_path):
     (profile, f'--log={odd}'): 'want .csv or .jsonl',
     (profile, f'--log={lines}'): 'log.jsonl, line 1',
     (profile, f'--log={none}'): 'none.csv, line 1: no column seconds',
+    (profile, f'--log={long}'): 'long.CSV, line 2: field larger than',
+    (
+      profile, f'--log={place / "moved.csv"}', '--predictor=trees'
+    ): '--predictor=trees: there are operations',
     (
       profile,
       f'--log={place / "moved.csv"}',

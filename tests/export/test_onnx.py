@@ -125,7 +125,7 @@ def test_standard_operators_alone(tmp_path):
   (told,) = (p.value for p in model.metadata_props if p.key == text.KEY)
   assert json.loads(told)['symbols'] is None
   path = tmp_path / 'mute.onnx'
-  onnx.save(path, SPACE, arch, ODD, params)
+  onnx.save(path, SPACE, CELLS[0], ODD, params)  # as people write it
   with pytest.raises(text.ExportError, match='tells no features'):
     hearing.load(path)
 

@@ -101,6 +101,14 @@ def test_snip_and_its_kin_of_a_linear_model_by_hand():
     assert score(name, LINEAR, made) == pytest.approx(value, rel=1e-5), name
 
 
+def test_keys_of_any_kind_draw_weights():
+  made = batch()
+  keys = 0, np.int64(0), jax.random.key(0), jax.random.PRNGKey(0)
+  assert len({float(score('zen', LINEAR, made, key=key)) for key in keys}) == 1
+  other = jax.random.key(0, impl='rbg')
+  assert np.isfinite(score('zen', LINEAR, made, key=other))
+
+
 def test_grasp_against_a_hessian_of_five_parameters():
   made, macro = batch(2, rows=6), MACROS['five']
   params = params_of([0, 1, 1], macro, key=3)
