@@ -24,9 +24,10 @@ flags.DEFINE_string(
   'latency_predictor', 'operations', 'Of nasjax/predictors/latency.py.'
 )
 flags.DEFINE_float('limit', None, 'Networks must not cost more.')
-flags.DEFINE_string(
+flags.DEFINE_enum(
   'penalty',
   'one_sided',
+  ['one_sided', 'two_sided', 'product', 'hard'],  # of search.constraints
   'How searchers are told: hard (what costs more has failed; evolution never '
   'trains it), one_sided, two_sided or product.',
 )
@@ -84,6 +85,10 @@ def costs(space, macro, archs, rows=None):
     return None
   from nasjax.search import constraints
 
+  if not 0 < FLAGS.penalty_weight < np.inf:
+    raise ValueError(
+      f'--penalty_weight={FLAGS.penalty_weight}: want a number above 0'
+    )
   of_archs = _of_archs(space, macro, rows)
   if FLAGS.limit is None:
     return Costs(space, of_archs, None)
@@ -123,7 +128,13 @@ def _of_archs(space, macro, rows):
         f'--profile={FLAGS.profile} is of {profile.macro.name} of '
         f'{profile.space.name}, the search of {name} of {space.name}'
       )
-    return latency.fit(FLAGS.latency_predictor, profile).predict
+    name = FLAGS.latency_predictor
+    if name not in latency.PREDICTORS:
+      raise ValueError(
+        f'--latency_predictor={name}: there are '
+        f'{", ".join(latency.PREDICTORS)}'
+      )
+    return latency.fit(name, profile).predict
   if rows is None or not rows.latencies:
     raise ValueError(
       '--cost=latency: nothing was measured; give --profile, or fill the table '

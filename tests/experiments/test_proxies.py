@@ -126,7 +126,10 @@ def test_what_searches_refuse(rows, tmp_path):
     ('--searchers=nsga2',): 'nsga2 minimises a cost, too; give --cost',
     ('--cost=params', '--limit=3'): '--limit=3: no architecture has at most 3 '
     'parameters; the smallest that there is has',
-    ('--cost=params', '--limit=1e9', '--penalty=x'): "penalty 'x' is unknown",
+    ('--penalty=x',): '--penalty=x: value should be one of',
+    ('--cost=params', '--limit=1e9', '--penalty_weight=-1'): (
+      '--penalty_weight=-1.0: want a number above 0'
+    ),
     ('--warm_start=snip',): '--warm_start wants --proxy_scores',
     (
       '--warm_start=snip',
