@@ -49,6 +49,7 @@ def run(work, others=False):
       sys.exit(f'{name}: unexpected {rest[1]!r}; flags begin with --')
     try:
       _expand_home()
+      _check_json()
     except ValueError as e:
       sys.exit(f'{name}: {e}')
     return rest
@@ -233,6 +234,19 @@ def _at_home(flag, path):
       'directory of that name'
     )
   return path
+
+
+def _check_json():
+  """Refuses a --json that no file can be, before hours of work are lost."""
+  value = FLAGS['json'].value if 'json' in FLAGS else None
+  if not isinstance(value, str) or not value:
+    return
+  path = pathlib.Path(value)
+  if path.is_dir():
+    raise ValueError(f'--json={value} is a directory; name a file in it')
+  for parent in path.parents:
+    if parent.is_file():
+      raise ValueError(f'--json={value}: {parent} is a file, not a directory')
 
 
 def _fullest():

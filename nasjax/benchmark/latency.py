@@ -71,7 +71,7 @@ class Stopwatch:
       ('runs', runs, RUNS),
       ('warmup', warmup, 1),
     ):
-      if isinstance(value, bool) or not isinstance(value, int):
+      if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise ValueError(f'{name} is {value!r}; want a whole number')
       if value < least:
         raise ValueError(f'{name} is {value}; want at least {least}')

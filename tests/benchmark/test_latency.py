@@ -70,7 +70,7 @@ def test_programs_are_shared_only_where_that_costs_nothing(monkeypatch):
   'changes, named',
   [
     ({'batch': 0}, 'batch is 0'),
-    ({'frames': 0}, 'frames is 0'),
+    ({'frames': np.int64(0)}, 'frames is 0; want at least 1'),
     ({'runs': 49}, 'runs is 49; want at least 50'),
     ({'warmup': 0}, 'warmup is 0'),
     ({'batch': 1.0}, 'batch is 1.0'),

@@ -103,6 +103,17 @@ def test_a_home_of_nobody_is_no_directory(tmp_path):
   )
 
 
+def test_json_that_cannot_be_a_file_is_told_before_any_work(tmp_path):
+  (tmp_path / 'a').write_text('')
+  for path, told in (
+    (tmp_path, 'is a directory; name a file in it'),
+    (tmp_path / 'a' / 'b.json', 'a is a file, not a directory'),
+  ):
+    done = _launch(tmp_path, 'print(1)', f'--json={path}')
+    assert done.returncode == 1 and not done.stdout
+    assert f'--json={path}' in done.stderr and told in done.stderr
+
+
 def test_text_of_users_is_no_markup(tmp_path):
   # On a terminal that knows no more than ASCII.
   body = """
