@@ -224,18 +224,23 @@ def fit(name, profile, seed=0):
     Predictor.
 
   Raises:
-    ValueError: the name is unknown; a time is not above 0; scikit-learn is not
-      there.
+    ValueError: the name is unknown; a time is missing, infinite, or not above
+      0; scikit-learn is not there.
   """
   if name not in PREDICTORS:
     raise ValueError(
       f'predictor {name!r} is unknown; there are {", ".join(PREDICTORS)}'
     )
   seconds_n = np.asarray(profile.seconds_n, np.float64)
-  if len(seconds_n) < 2 or not (seconds_n > 0).all():
+  if len(seconds_n) != len(profile.archs_nd):
     raise ValueError(
-      f'{len(seconds_n)} networks, {np.sum(~(seconds_n > 0))} of them without '
-      'a time above 0; want two networks or more'
+      f'{len(profile.archs_nd)} networks, times of {len(seconds_n)}'
+    )
+  good_n = (seconds_n > 0) & np.isfinite(seconds_n)
+  if len(seconds_n) < 2 or not good_n.all():
+    raise ValueError(
+      f'{len(seconds_n)} networks, {np.sum(~good_n)} of them without a finite '
+      'time above 0; want two networks or more'
     )
   return Predictor(
     name,
@@ -464,13 +469,18 @@ def held_out(name, profile, folds=5, seed=0):
   Args:
     name: of `PREDICTORS`.
     profile: `Profile`, of at least two networks a fold.
-    folds: parts.
+    folds: parts, two or more.
     seed: of the parts, and of the predictors.
 
   Returns:
     seconds_n, float64.
+
+  Raises:
+    ValueError: fewer than two folds, or too few networks for them.
   """
   n = len(profile.seconds_n)
+  if folds < 2:
+    raise ValueError(f'folds is {folds}; want 2 or more')
   if n < 2 * folds:
     raise ValueError(f'{n} networks for {folds} folds; want two a fold')
   order = np.random.default_rng(seed).permutation(n)

@@ -78,8 +78,15 @@ def test_unknown_operations_and_devices_are_refused():
     ValueError, match="'trees' is unknown; there are operations"
   ):
     latency.fit('trees', profile)
-  with pytest.raises(ValueError, match='1 of them without'):
-    latency.fit('macs', profile._replace(seconds_n=np.r_[0.0, 1.0]))
+  two = profile.take(np.arange(2))
+  for wrong in 0.0, np.nan, np.inf:
+    with pytest.raises(ValueError, match='1 of them without'):
+      latency.fit('macs', two._replace(seconds_n=np.r_[wrong, 1.0]))
+  with pytest.raises(ValueError, match='80 networks, times of 2'):
+    latency.fit('operations', profile._replace(seconds_n=np.ones(2)))
+  for folds, words in (1, 'folds is 1; want 2'), (41, 'want two a fold'):
+    with pytest.raises(ValueError, match=words):
+      latency.held_out('operations', profile, folds)
 
 
 def written(path, **changed):
