@@ -178,7 +178,7 @@ def limit(sizes, cost_of, most):
   vector_ad = landscape.vectors_of(tuple(tuple(range(s)) for s in sizes))
   cost_a = np.asarray(cost_of(vector_ad), np.float64)
   least = int(np.argmin(cost_a))
-  if cost_a[least] > most:
+  if not cost_a[least] <= most:  # a limit that is no number, too
     raise ValueError(
       f'no vector has a cost of at most {most:g}; the lowest is '
       f'{cost_a[least]:g}, of {vector_ad[least].tolist()}'

@@ -67,6 +67,8 @@ def test_a_limit_that_nothing_meets_names_the_smallest(scape):
     )
   with pytest.raises(ValueError, match='the lowest is 1'):
     constraints.limit(scape.sizes, cost_of(scape), 0.5)
+  with pytest.raises(ValueError, match='at most nan; the lowest is'):
+    constraints.limit(scape.sizes, cost_of(scape), np.nan)
 
 
 def test_evolution_never_trains_what_costs_too_much(scape):
