@@ -411,8 +411,9 @@ def _front(run):
   params = np.array([row['params'] for row in run['store']])
   errors = np.array([row['validation'] for row in run['store']])
   at = analysis.pareto_front(params, errors)
-  label = f'{run["label"]}, seed {run["seed"]}'
-  return plots.todm.Sizes(label, params[at], errors[at], np.zeros(at.sum()))
+  return plots.todm.Sizes(
+    run['label'], params[at], errors[at], np.zeros(at.sum())
+  )
 
 
 def _way(label, runs):

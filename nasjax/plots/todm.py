@@ -34,13 +34,14 @@ def sizes(ways, ylabel, title=''):
   """Draws error rates against size, a line a supernet.
 
   Args:
-    ways: `Sizes`, any number.
+    ways: `Sizes`, any number; those of one label, as seeds of a way, are drawn
+      alike.
     ylabel: what the error rates are.
     title: of the figure.
   """
   fig, ax = drawing.axes(7.6, 4.8)
-  reach = []
-  for n, way in enumerate(ways):
+  reach, labels = [], list(dict.fromkeys(way.label for way in ways))
+  for way in ways:
     params_n = np.asarray(way.params_n, np.float64) / 1e6
     percent_n = 100 * np.asarray(way.error_n, np.float64)
     half_n = 100 * np.nan_to_num(np.asarray(way.half_n, np.float64))
@@ -51,7 +52,7 @@ def sizes(ways, ylabel, title=''):
       half_n[order] if half_n.any() else None,
       color=drawing.BASELINE
       if way.alone
-      else drawing.COLOURS[n % len(drawing.COLOURS)],
+      else drawing.COLOURS[labels.index(way.label) % len(drawing.COLOURS)],
       marker='s' if way.alone else 'o',
       ms=6 if way.alone else 4,
       ls='none' if way.alone else '-',

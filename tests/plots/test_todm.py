@@ -28,6 +28,18 @@ def test_sizes_are_lines_by_size_and_alone_points(tmp_path):
   assert ax.get_ylim()[0] < 17 and ax.get_ylim()[1] > 30
 
 
+def test_seeds_of_a_way_share_colour_and_name(tmp_path):
+  ways = [
+    todm.Sizes(way, [1e6, 2e6], [0.3, 0.2], [0, 0]) for way in ('D', 'E', 'D')
+  ]
+  fig = todm.sizes(ways, 'validation WER')
+  (ax,) = drawn(fig, tmp_path)
+  first, other, again = (lines[0].get_color() for lines in ax.containers)
+  assert first == again != other
+  (legend,) = fig.legends
+  assert [text.get_text() for text in legend.get_texts()] == ['D', 'E']
+
+
 def test_widths_are_sorted_by_size_and_absent_layers_white(tmp_path):
   fig = todm.widths(
     [[128, 64, 64], [64, 64, 0]], [3e6, 1e6], (64, 128), 'a title'
