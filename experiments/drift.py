@@ -17,6 +17,7 @@ import sys
 
 from absl import flags
 from common import command
+from studies import latency_predictors
 
 FLAGS = flags.FLAGS
 
@@ -149,11 +150,7 @@ def run():
     raise ValueError(
       f'{log} has {len(archs)} entries; want more than --first={first}'
     )
-  if FLAGS.predictor not in latency.PREDICTORS:
-    raise ValueError(
-      f'--predictor={FLAGS.predictor}: there are '
-      f'{", ".join(latency.PREDICTORS)}'
-    )
+  latency_predictors.check('predictor', FLAGS.predictor)
   predicted_n = latency.fit(FLAGS.predictor, profile).predict(archs)
   if not (predicted_n > 0).all():
     raise ValueError(

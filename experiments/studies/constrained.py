@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from absl import flags
+from studies import latency_predictors
 
 FLAGS = flags.FLAGS
 
@@ -129,11 +130,7 @@ def _of_archs(space, macro, rows):
         f'{profile.space.name}, the search of {name} of {space.name}'
       )
     name = FLAGS.latency_predictor
-    if name not in latency.PREDICTORS:
-      raise ValueError(
-        f'--latency_predictor={name}: there are '
-        f'{", ".join(latency.PREDICTORS)}'
-      )
+    latency_predictors.check('latency_predictor', name)
     return latency.fit(name, profile).predict
   if rows is None or not rows.latencies:
     raise ValueError(

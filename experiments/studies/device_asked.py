@@ -92,11 +92,7 @@ def predictors():
 
   if FLAGS.predictor == 'best':
     return PREDICTORS
-  if FLAGS.predictor not in latency_predictors.NAMES:
-    raise ValueError(
-      f'--predictor={FLAGS.predictor}: there are best, '
-      f'{", ".join(latency_predictors.NAMES)}'
-    )
+  latency_predictors.check('predictor', FLAGS.predictor, 'best')
   return (FLAGS.predictor,)
 
 

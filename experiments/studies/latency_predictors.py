@@ -6,6 +6,13 @@ NAMES = ('operations', 'macs', 'boosting', 'forest', 'gcn')
 WITHIN = (0.01, 0.05, 0.1)
 
 
+def check(flag, name, *others):
+  """Raises a ValueError if a flag names no predictor, nor one of others."""
+  known = *others, *NAMES
+  if name not in known:
+    raise ValueError(f'--{flag}={name}: there are {", ".join(known)}')
+
+
 def judged(names, profile, folds, say):
   """Predicts each network of a profile by the others.
 

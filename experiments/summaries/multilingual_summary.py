@@ -1,6 +1,5 @@
 """What a multilingual study says, in words, numbers and figures."""
 
-
 import numpy as np
 import scipy.special
 from absl import flags
