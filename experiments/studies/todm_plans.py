@@ -83,8 +83,8 @@ def plan_for(chosen, with_alone, path):
     FLAGS.plan_hours, FLAGS.plan_utterances, FLAGS.plan_labels, recipe.epochs
   )
   plan = _plan(chosen, space, macro, recipe, FLAGS.plan_judged)
-  _checked(chosen, space, macro, recipe)
-  rows = todm_projection.by_formula(plan, speech, chip, FLAGS.plan_share)
+  make = _checked(chosen, space, macro, recipe)
+  rows = todm_projection.by_formula(plan, speech, chip, FLAGS.plan_share, make)
   how = (
     f'by formula: {speech.hours:g} hours, {speech.epochs} epochs, '
     f'{macro.outputs:,} outputs, at {FLAGS.plan_share:.0%} of the published '

@@ -18,14 +18,15 @@ from nasjax.losses import criterion
 from nasjax.models import families
 from nasjax.models.todm import cost as todm_cost
 from nasjax.models.todm import family as todm_family
+from nasjax.oneshot.sandwich_steps import SHARE
 from nasjax.spaces import todm as todm_spaces
 from nasjax.training import population
 
 # What backward passes cost, forward passes being 1: of products twice as much,
 # and joiners are computed again, chunk by chunk.
 _TRAINED, _JOINED = 3, 4
-# Students see a quarter of the batch each.
-STUDENTS, QUARTER = 3, 0.25
+# Networks by which the mean of those that are drawn is known.
+DRAWN = 300
 
 
 class Speech(NamedTuple):
@@ -66,33 +67,46 @@ def flops(space, arch, macro, frames, labels):
   return 2.0 * body, 2.0 * joiner
 
 
-def training(space, macro, speech, supernet, distilled, paths=False):
+def training(made, speech):
   """Returns the FLOPs of a whole training, padding and decoding left out.
 
   Args:
-    space, macro: of the networks.
+    made: `sandwich.Training`.
     speech: `Speech`.
-    supernet: whether it is a sandwich of four, or the largest network alone.
-    distilled: whether students are held against the largest one's scores.
-    paths: whether a step is of one drawn network, instead of the largest.
   """
+  space, macro, options = made.space, made.macro, made.options
 
   def one(arch):
     return flops(space, arch, macro, speech.frames, speech.labels)
 
-  largest, smallest = (
-    one(pick(space)) for pick in (todm_spaces.largest, todm_spaces.smallest)
-  )
-  # What is drawn is as large as the mean of the two.
-  drawn = (largest[0] + smallest[0]) / 2
-  total = _TRAINED * (drawn if paths else largest[0]) + _JOINED * largest[1]
-  if supernet:
-    body = smallest[0] + 2 * drawn
-    total += QUARTER * (_TRAINED * body + _JOINED * STUDENTS * largest[1])
-    if distilled:
+  largest, joiner = one(made.largest)
+  if options.others:
+    drawn_nd = made.drawn(np.random.default_rng(0), DRAWN)
+    drawn = np.mean([one(arch)[0] for arch in drawn_nd])
+  if options.paths:
+    total = _TRAINED * drawn + _JOINED * joiner
+  else:
+    total = _TRAINED * largest + _JOINED * joiner
+    total += len(made.exits) * _head(made, speech, joiner)
+  if options.students:
+    others = options.students - 1
+    body = one(made.smallest)[0] + others * drawn
+    total += (_TRAINED * body + _JOINED * options.students * joiner) / SHARE
+    if options.distil is not None:
       # Teachers' scores are computed with those of students, twice.
-      total += QUARTER * STUDENTS * 2 * largest[1]
+      total += options.students * 2 * joiner / SHARE
   return total * speech.utterances * speech.epochs
+
+
+def _head(made, speech, joiner):
+  """Returns the FLOPs of an utterance of an output behind an inner layer."""
+  macro, frames = made.macro, made.macro.output_frames(speech.frames)
+  if not macro.transduces:
+    return _TRAINED * 2.0 * frames * macro.width * macro.outputs
+  projection = _TRAINED * 2.0 * frames * macro.width * macro.joined
+  if made.options.heads == 'own':
+    return projection + _JOINED * joiner
+  return projection + _TRAINED * 2.0 * frames * macro.joined * macro.outputs
 
 
 def seconds(total, chip, share):
@@ -142,7 +156,7 @@ class Row(NamedTuple):
     return self.trainings * (self.seconds + self.search) + self.compile
 
 
-def by_formula(study, speech, chip, share):
+def by_formula(study, speech, chip, share, make):
   """Returns the `Row`s of a study on a chip that need not be there.
 
   Args:
@@ -150,11 +164,12 @@ def by_formula(study, speech, chip, share):
     speech: `Speech`.
     chip: `chips.Chip`.
     share: of its peak that training reaches; forward passes alone, too.
+    make: as in `timed`.
   """
   space, macro = study.space, study.macro
   spoken = speech.frames, round(speech.labels)
   need = memory(space, macro, study.recipe, *spoken)
-  alone = training(space, macro, speech, False, False)
+  alone = training(make(None), speech)
   largest = flops(space, todm_spaces.largest(space), macro, *spoken)
   rows = []
   for size in study.sizes:
@@ -172,15 +187,11 @@ def by_formula(study, speech, chip, share):
   one = largest[0] + largest[1] / (speech.labels + 1)
   search = seconds(study.evaluated * study.judged * one, chip, share)
   for way in study.ways:
-    options = way.options
-    total = training(
-      space, macro, speech, options.students > 0, options.distil is not None,
-      options.paths,
-    )  # fmt: skip
+    total = training(make(way), speech)
     rows.append(
       Row(
         way.label, len(study.seeds), seconds(total, chip, share),
-        search if options.others else 0.0, need,
+        search if way.options.others else 0.0, need,
       )
     )  # fmt: skip
   return rows

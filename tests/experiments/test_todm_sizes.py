@@ -7,8 +7,10 @@ import pytest
 
 from nasjax import cost, spaces
 from nasjax.models import macros
+from nasjax.oneshot import sandwich
 from nasjax.programs import chips
 from nasjax.spaces import todm
+from nasjax.training import recipes
 
 sys.path.insert(0, 'experiments')
 from studies import todm_projection, todm_sizes
@@ -94,16 +96,58 @@ def test_low_ranks_take_fewer_flops():
   assert found[1] - found[0] == 2 * (count[1] - count[0]) > 0
 
 
+SPEECH = todm_projection.Speech(960, 281_241, 35, 180)
+
+
+def _training(name=None):
+  """Returns a row's training at the paper's size; None is A1's largest."""
+  options = sandwich.ROWS[name] if name else sandwich.Options(students=0)
+  recipe = recipes.Recipe('plan', 180, curriculum=(), loss='transducer')
+  return sandwich.Training(spaces.TODM, macros.TODM, recipe, options)
+
+
 def test_a_sandwich_costs_less_than_one_and_three_quarters():
-  speech = todm_projection.Speech(960, 281_241, 35, 180)
-  assert speech.frames == 1229
-  arguments = spaces.TODM, macros.TODM, speech
-  alone = todm_projection.training(*arguments, False, False)
-  sandwich = todm_projection.training(*arguments, True, False)
-  distilled = todm_projection.training(*arguments, True, True)
-  assert alone < sandwich < 1.75 * alone < 2.25 * alone
-  assert sandwich < distilled
-  paths = todm_projection.training(*arguments, False, False, paths=True)
+  assert SPEECH.frames == 1229
+  alone, plain, widths, distilled, paths = (
+    todm_projection.training(_training(name), SPEECH)
+    for name in (None, 'B1', 'B0', 'D', 'paths')
+  )
+  assert alone < plain < 1.75 * alone < 2.25 * alone
+  assert plain < distilled
+  # Where no layer is left out, students are larger.
+  assert plain < widths
   assert paths < alone
   chip = chips.chip('h100')
   assert todm_projection.seconds(alone, chip, 0.5) == alone / 494.7e12
+
+
+def test_heads_cost_what_they_compute():
+  macro, utterances = macros.TODM, SPEECH.utterances * SPEECH.epochs
+  alone, frames_alone, transducers = (
+    todm_projection.training(_training(name), SPEECH)
+    for name in (None, 'A2', 'A3')
+  )
+  frames = macro.output_frames(SPEECH.frames)
+  _, joiner = todm_projection.flops(
+    spaces.TODM, todm.largest(spaces.TODM), macro, SPEECH.frames, SPEECH.labels
+  )
+  # Behind 9 and 13 of the 16 layers; backward passes cost twice the forward
+  # one, and joiners are computed again.
+  project = 3 * 2 * frames * 512 * 1024
+  read = 3 * 2 * frames * 1024 * macro.outputs
+  want = 2 * (project + read) * utterances, 2 * (project + 4 * joiner) * (
+    utterances
+  )
+  found = frames_alone - alone, transducers - alone
+  np.testing.assert_allclose(found, want, rtol=1e-6)
+
+
+def test_distillation_costs_both_joiners_once_more():
+  plain, distilled = (
+    todm_projection.training(_training(name), SPEECH) for name in ('C', 'D')
+  )
+  _, joiner = todm_projection.flops(
+    spaces.TODM, todm.largest(spaces.TODM), macros.TODM, SPEECH.frames, 35
+  )
+  want = 1.5 * joiner * SPEECH.utterances * SPEECH.epochs
+  np.testing.assert_allclose(distilled - plain, want, rtol=1e-6)
