@@ -10,6 +10,7 @@ import queue
 import threading
 
 from nasjax.benchmark import attempts, running
+from nasjax.programs import memory
 
 
 class _Stopped(BaseException):
@@ -149,6 +150,8 @@ def run(
           watch.begin(shard)
           if shard.name not in looked_at:  # its holder may have been killed
             at_once.update(attempts.learnt(out, [shard], devices, say))
+        if last not in (None, shard.signature):  # other programs from here on
+          memory.give_back()
         last = shard.signature
         try:
           done = running.run_shard(
@@ -222,6 +225,7 @@ def share(function, tasks, places):
       raise
     finally:
       free.put(place)
+      memory.give_back()
 
   with concurrent.futures.ThreadPoolExecutor(len(places)) as pool:
     futures = [pool.submit(one, task) for task in tasks]

@@ -23,7 +23,9 @@ _SCALARS = (
 _HEARD = 8
 
 
-@functools.lru_cache(maxsize=16)
+# A program of a small supernet holds a gigabyte of the host's memory: those of
+# the last training are kept, for its other seeds.
+@functools.lru_cache(maxsize=2)
 def _train(training, buckets, late):
   # The seed is not in the program: all seeds of a training share it.
   return jax.jit(
@@ -31,13 +33,13 @@ def _train(training, buckets, late):
   )
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=4)
 def _evaluate(network, recipe, buckets):
   # Ways to train the same network share it.
   return jax.jit(population.make_eval_pass(network, recipe, buckets))
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=2)
 def _statistics(training, buckets):
   return jax.jit(sandwich_steps.make_statistics(training, buckets))
 

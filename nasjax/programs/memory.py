@@ -1,7 +1,9 @@
 """How much memory there is, how much a program needs, and when it ran out."""
 
 import contextlib
+import ctypes
 import errno
+import gc
 import os
 import pathlib
 import re
@@ -44,6 +46,21 @@ def exhausted(error):
   return isinstance(error, RuntimeError) and any(
     words in text for words in ('RESOURCE_EXHAUSTED', 'Out of memory')
   )
+
+
+def give_back():
+  """Gives memory that nothing uses any more back to the system.
+
+  Compilers take gigabytes in small pieces, which the allocator of the GNU C
+  library keeps as they are: the next program then takes more. Programs that
+  nothing refers to are taken apart first. Elsewhere than with that library
+  nothing is given back.
+  """
+  gc.collect()
+  try:
+    ctypes.CDLL(None).malloc_trim(0)
+  except (AttributeError, OSError, TypeError):
+    return
 
 
 def program_bytes(compiled):

@@ -1,5 +1,6 @@
 """Memory: what there is, what a program takes, what says that it ran out."""
 
+import platform
 import resource
 import subprocess
 import sys
@@ -135,3 +136,40 @@ def test_accelerators_are_asked():
   for silent in (None, {}):
     with pytest.raises(ValueError, match='a GPU does not tell'):
       memory.free(_mesh(half, silent))
+
+
+_PIECES = """
+import ctypes, pathlib
+from nasjax.programs import memory
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+
+
+def megabytes():
+  return int(pathlib.Path('/proc/self/statm').read_text().split()[1]) * 4 / 1024
+
+
+pieces = []
+for _ in range(50_000):
+  pieces.append(libc.malloc(4000))
+  ctypes.memset(pieces[-1], 1, 4000)
+taken = megabytes()
+# The last piece is still in use, which is why all below it stays.
+for piece in pieces[:-1]:
+  libc.free(piece)
+freed = megabytes()
+memory.give_back()
+print(taken - freed, taken - megabytes())
+"""
+
+
+@pytest.mark.skipif(
+  'glibc' not in platform.libc_ver()[0], reason='another C library'
+)
+def test_what_lies_free_in_small_pieces_is_given_back():
+  told = subprocess.run(
+    [sys.executable, '-c', _PIECES], capture_output=True, text=True, check=True
+  )
+  kept, given = map(float, told.stdout.split())
+  assert kept < 20 and given > 150
