@@ -101,15 +101,17 @@ def _relative(label, test_s, alone_s):
 def costs(record):
   """Returns what the sizes cost: one training of each way, or one each.
 
-  In seconds of one device, and joules where devices tell. Told in trainings of
-  the largest network alone, too.
+  In seconds of one device, and joules where devices tell; medians over seeds,
+  for seconds are of the clock, and a seed that other work held up, or for which
+  a program was compiled, is not what a training takes. Told in trainings of the
+  largest network alone, too.
   """
   alone = {}
   for network in record['alone']:
     alone.setdefault(network['size'], []).append(network)
   sizes = {
     size: {
-      'seconds': _mean(own, 'seconds'), 'joules': _mean(own, 'joules')
+      'seconds': _median(own, 'seconds'), 'joules': _median(own, 'joules')
     }
     for size, own in alone.items()
   }  # fmt: skip
@@ -118,13 +120,13 @@ def costs(record):
   largest = largest and sizes[largest['size']]['seconds']
   found = {'alone': sizes, 'largest_alone_seconds': largest, 'supernets': {}}
   for label, runs in by_label(record).items():
-    training, search = _mean(runs, 'seconds'), _mean(runs, 'search_seconds')
+    training, search = _median(runs, 'seconds'), _median(runs, 'search_seconds')
     own = {
       'training_seconds': training,
       'search_seconds': search,
-      'training_joules': _mean(runs, 'joules'),
-      'search_joules': _mean(runs, 'search_joules'),
-      'batches': _mean(runs, 'batches'),
+      'training_joules': _median(runs, 'joules'),
+      'search_joules': _median(runs, 'search_joules'),
+      'batches': _median(runs, 'batches'),
       'trainings': None,
       'with_search': None,
       'met': None,
@@ -141,9 +143,9 @@ def costs(record):
   return found
 
 
-def _mean(runs, name):
+def _median(runs, name):
   known = [run[name] for run in runs if run.get(name) is not None]
-  return float(np.mean(known)) if known else None
+  return float(np.median(known)) if known else None
 
 
 def tables(record):
@@ -287,6 +289,11 @@ def said(record):
     lines.append(
       "weights of the supernets' networks were rounded to 8 bits, those of "
       f'{ALONE} were not'
+    )
+  if any(c['trainings'] for c in record['costs']['supernets'].values()):
+    lines.append(
+      'costs are medians over seeds, by the clock: other work on the machine '
+      'counts; --dry_run times steps of all ways one after the other'
     )
   if len(record['seeds']) < 2:
     lines.append('one seed: nothing tells what is chance')

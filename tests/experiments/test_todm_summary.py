@@ -84,6 +84,12 @@ def test_costs_are_told_in_trainings_of_the_largest(found):
   assert own['sizes_from'] == 2
   assert not found['costs']['supernets']['D']['met']
   assert found['costs']['alone']['min'] == {'seconds': 60.0, 'joules': None}
+  # A seed that was held up says nothing.
+  held_up = record()
+  held_up['supernets'].insert(2, supernet('B1', 2, (0.41, 0.2), 9_000.0))
+  held_up = todm_summary.completed(held_up)
+  assert held_up['costs']['supernets']['B1']['trainings'] == 1.4
+  assert any('by the clock' in line for line in held_up['said'])
   # That of the largest, not the longest: a first program is compiled once.
   slow = record(int8=True)
   for row in slow['alone'][:2]:
