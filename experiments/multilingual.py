@@ -15,7 +15,6 @@ Languages are spoken by eSpeak NG, or read from --manifests=CODE=PATH. Killed at
 any moment and started again, the same command goes on.
 """
 
-import math
 
 from absl import flags
 from common import command, corpus_flags, device_flags, training_flags
@@ -97,11 +96,6 @@ _FREE = (
 
 def _check_training():
   """Refuses flags of training that are out of range, or not listened to."""
-  rates = 'sgd_lr', 'momentum', 'weight_decay', 'alpha_lr'
-  for name in (*rates, 'device_gmacs'):
-    value = FLAGS[name].value
-    if value is not None and not math.isfinite(value):
-      raise ValueError(f'--{name}={value}: want a finite number')
   if FLAGS.momentum >= 1:
     raise ValueError(f'--momentum={FLAGS.momentum}: want a number below 1')
   if FLAGS.lr is not None:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -50,6 +51,7 @@ def run(work, others=False):
     try:
       _expand_home()
       _check_json()
+      _check_numbers()
     except ValueError as e:
       sys.exit(f'{name}: {e}')
     return rest
@@ -204,6 +206,18 @@ def _unforeseen(error):
     f'{told}; finished work is kept, the same command goes on from there; '
     'NASJAX_TRACEBACK=1 shows where it failed'
   )
+
+
+def _check_numbers():
+  """Refuses nan and the infinities: bounds of flags let them through.
+
+  Raises:
+    ValueError: naming the flag.
+  """
+  for name in FLAGS:
+    value = FLAGS[name].value
+    if isinstance(value, float) and not math.isfinite(value):
+      raise ValueError(f'--{name}={value}: want a finite number')
 
 
 # Flags that name files and directories; `cells` and `corpus_path` may be lists.

@@ -186,6 +186,8 @@ def test_other_flags_are_refused_and_named(whole):
 
 
 _MISTAKES = {
+  '--alpha_lr=nan': '--alpha_lr=nan: want a finite number',
+  '--momentum=inf': '--momentum=inf: want a finite number',
   '--methods=dart': "'dart'",
   '--methods=': '--methods is empty',
   '--search_seeds=': '--search_seeds is empty',
