@@ -26,6 +26,7 @@ from nasjax.decoding import metrics, transcripts
 from nasjax.losses import criterion
 from nasjax.models import families
 from nasjax.oneshot.supernet import Supernet
+from nasjax.programs import keeping
 from nasjax.spaces import SPACES
 from nasjax.storage import checkpoints
 from nasjax.table import schema
@@ -311,7 +312,7 @@ class TrainedNetwork:
     )
 
 
-@functools.lru_cache(maxsize=64)
+@keeping.kept(64)
 def _program(module, recipe):
   """Returns the program that hears a batch, shared by networks of a module."""
   held = criterion.of(recipe)

@@ -1,6 +1,5 @@
 """What trained networks hear in several languages, greedy and rescored."""
 
-import functools
 import json
 import pathlib
 
@@ -11,6 +10,7 @@ from nasjax import decoding
 from nasjax.decoding import characters, error_rates
 from nasjax.models import families
 from nasjax.oneshot import estimators
+from nasjax.programs import keeping
 from nasjax.storage import disk
 from nasjax.training import batches
 
@@ -18,7 +18,7 @@ from nasjax.training import batches
 _FITTED = 200
 
 
-@functools.lru_cache(maxsize=64)
+@keeping.kept(64)
 def _program(network):
   def heard(params, gates, data, index_b, bucket):
     batch = batches.gather(data, index_b, bucket)

@@ -8,7 +8,6 @@ the logits, by the same code as for networks of JAX (`listening`).
 """
 
 import dataclasses
-import functools
 import pathlib
 from typing import Any
 
@@ -20,6 +19,7 @@ from nasjax.export import text as text_lib
 from nasjax.export.text import ExportError
 from nasjax.losses import criterion
 from nasjax.models import families
+from nasjax.programs import keeping
 from nasjax.spaces import SPACES
 from nasjax.training import recipes
 
@@ -122,7 +122,7 @@ class ExportedNetwork(listening.TrainedNetwork):
     return [self._transcript(heard, b) for b in range(len(utterances))]
 
 
-@functools.lru_cache(maxsize=64)
+@keeping.kept(64)
 def _decoder(recipe):
   held = criterion.of(recipe)
   return jax.jit(lambda *outputs: held.hear(outputs, recipe))

@@ -7,7 +7,6 @@ next step: error rates agree, logits to about such a step.
 """
 
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +18,7 @@ from nasjax.export.text import ExportError
 from nasjax.layers import eight_bits
 from nasjax.losses import criterion
 from nasjax.models import families
+from nasjax.programs import keeping
 
 # Utterances of a call.
 BATCH = 16
@@ -44,7 +44,7 @@ class RoundedNetwork(listening.TrainedNetwork):
     return tuple(map(np.asarray, outputs))
 
 
-@functools.lru_cache(maxsize=16)
+@keeping.kept(16)
 def _apply(module):
   return jax.jit(
     lambda variables, gates, x_btf, len_b: module.apply(
@@ -180,7 +180,7 @@ def batches(utterances, multiple):
     yield x_btf, len_b
 
 
-@functools.lru_cache(maxsize=64)
+@keeping.kept(64)
 def _programs(module, recipe):
   """Returns the programs of a module in float32 and in eight bits.
 

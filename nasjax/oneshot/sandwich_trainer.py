@@ -1,7 +1,6 @@
 """A supernet in training, an epoch at a time; what its networks are worth."""
 
 import dataclasses
-import functools
 import time
 
 import jax
@@ -13,6 +12,7 @@ from nasjax.decoding import error_rates, metrics
 from nasjax.losses import criterion
 from nasjax.models import common, families
 from nasjax.oneshot import rounding, sandwich_steps, selection
+from nasjax.programs import keeping
 from nasjax.training import fitting, population, recipes
 
 _SCALARS = (
@@ -25,7 +25,7 @@ _HEARD = 8
 
 # A program of a small supernet holds a gigabyte of the host's memory: those of
 # the last training are kept, for its other seeds.
-@functools.lru_cache(maxsize=2)
+@keeping.kept(2)
 def _train(training, buckets, late):
   # The seed is not in the program: all seeds of a training share it.
   return jax.jit(
@@ -33,13 +33,13 @@ def _train(training, buckets, late):
   )
 
 
-@functools.lru_cache(maxsize=4)
+@keeping.kept(4)
 def _evaluate(network, recipe, buckets):
   # Ways to train the same network share it.
   return jax.jit(population.make_eval_pass(network, recipe, buckets))
 
 
-@functools.lru_cache(maxsize=2)
+@keeping.kept(2)
 def _statistics(training, buckets):
   return jax.jit(sandwich_steps.make_statistics(training, buckets))
 

@@ -10,7 +10,6 @@ has no result, but a checkpoint of what it was when it did.
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 import pathlib
@@ -25,6 +24,7 @@ from nasjax.data import batching
 from nasjax.losses import criterion
 from nasjax.oneshot import estimators, results
 from nasjax.oneshot import steps as steps_lib
+from nasjax.programs import keeping
 from nasjax.storage import checkpoints
 from nasjax.training import loop, plateau, population, portable, recipes
 
@@ -162,9 +162,8 @@ class _Programs(NamedTuple):
   soft: callable
 
 
-# Not all that a study needs: a process may map 65,530 pieces of memory (Linux),
-# of which the programs of a dense supernet take 10,000; a study of 45 aborted.
-@functools.lru_cache(maxsize=4)
+# Not all that a study needs: those of a dense supernet are large.
+@keeping.kept(4)
 def _programs(supernet, method, weights, buckets, train_buckets):
   """Returns the jitted programs that searches of one kind share."""
   shape = (supernet, method, weights, train_buckets)

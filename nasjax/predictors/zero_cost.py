@@ -47,6 +47,7 @@ from nasjax import cost, kernels
 from nasjax.losses import criterion
 from nasjax.models import common, families
 from nasjax.predictors import relu_codes
+from nasjax.programs import keeping
 from nasjax.training import recipes
 
 BASELINES = ('params', 'macs')
@@ -449,14 +450,14 @@ def _made(space, kinds, macro, numbers):
   return families.made(space, macro, tuple((k,) for k in kinds), numbers)
 
 
-@functools.lru_cache(maxsize=256)
+@keeping.kept(256)
 def _initial(space, kinds, macro):
   """Returns what draws the weights of all networks of a signature."""
   network = _made(space, kinds, macro, families.PLAIN)
   return _in_turns(functools.partial(common.initial_params, network))
 
 
-@functools.lru_cache(maxsize=1024)
+@keeping.kept(1024)
 def _programs(name, space, kinds, macro, recipe):
   """Returns what draws weights, (keys_p, gates_p), and what scores them,
   ((params_p, gates_p, keys_p), batch), compiled for a signature.

@@ -22,7 +22,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from nasjax.data import batching
 from nasjax.losses import criterion
-from nasjax.programs import chips
+from nasjax.programs import chips, keeping
 from nasjax.training.batches import ROW as ROW
 from nasjax.training.batches import Data as Data
 from nasjax.training.batches import device_data as device_data
@@ -298,7 +298,7 @@ def compiler_options(platform):
   return _COMPILER.get(platform)
 
 
-@functools.lru_cache(maxsize=64)
+@keeping.kept(64)
 def _programs(network, recipe, buckets, train_buckets, mesh, at_once):
   member, everyone = PartitionSpec('member'), PartitionSpec()
   data = mesh.shape['data']

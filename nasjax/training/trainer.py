@@ -12,6 +12,7 @@ from nasjax.decoding import error_rates, metrics
 from nasjax.losses import criterion
 from nasjax.models import families
 from nasjax.programs import costs as program_costs
+from nasjax.programs import keeping
 from nasjax.training import fitting, optimisers, population
 from nasjax.training import pieces as pieces_lib
 from nasjax.training import step as step_lib
@@ -210,7 +211,7 @@ def padded(members, mesh):
 
 # Who sizes shards and who plans asks for the same programs, and a large one
 # takes minutes.
-@functools.lru_cache(maxsize=4)
+@keeping.kept(4)
 def _compiled(train, tree, kinds):
   return train.lower(*jax.tree.unflatten(tree, kinds)).compile()
 
