@@ -7,18 +7,22 @@ import os
 import pathlib
 import subprocess
 import sys
+from importlib import metadata
 from typing import NamedTuple
 
 import once
 
+# XLA ends a process that names a flag which it does not know.
+_EMITTERS = tuple(map(int, metadata.version('jaxlib').split('.')[:2])) < (0, 11)
 # Compiling takes a test longer than running does: LLVM shall not optimise, and
-# XLA shall take its older emitters of loops, which need half the time.
-UNOPTIMISED = (
-  '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
+# XLA shall take its older emitters of loops, which need half the time, while it
+# has them.
+UNOPTIMISED = '--xla_backend_optimization_level=0' + (
+  ' --xla_cpu_use_fusion_emitters=false' if _EMITTERS else ''
 )
 # Options of `jax.jit` where bounds on rounding are those of sums as users have
 # them.
-OF_USERS = {'xla_cpu_use_fusion_emitters': True}
+OF_USERS = {'xla_cpu_use_fusion_emitters': True} if _EMITTERS else {}
 ROOT = pathlib.Path(__file__).parents[2]
 # Of processes that start from what stands in this folder.
 PYTHONPATH = f'{ROOT}/tests/support:{ROOT}/tests:{ROOT}'
