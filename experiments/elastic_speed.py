@@ -13,6 +13,11 @@ todm_small, --utterances=4 --frames=200 --rounds=2: the smallest encoder has
 42 % of the largest one's parameters, 37 % of its arithmetic (143 and 381 M
 FLOPs) and takes 65 % of its processor time (22.5 and 34.8 ms); state-space
 layers by FFT, which is no product, cost every network the same a layer.
+
+With --rows it times training steps of transducers instead: of rows of TODM's
+Table 1, and of the largest network alone, in turns; the times as long are what
+a supernet costs in trainings. Each call is of eight steps, whose students are
+drawn.
 """
 
 import time
@@ -29,6 +34,12 @@ flags.DEFINE_enum(
 flags.DEFINE_string('json', None, 'Where the figures go.')
 flags.DEFINE_integer('utterances', 8, 'Utterances a batch.', lower_bound=1)
 flags.DEFINE_integer('frames', 400, 'Input frames of each.', lower_bound=1)
+flags.DEFINE_list(
+  'rows', [], 'Rows of Table 1 whose training steps are timed, as B1,D,E.'
+)
+flags.DEFINE_integer(
+  'labels', 25, 'Of each utterance, for these.', lower_bound=1
+)
 flags.DEFINE_integer('rounds', 5, 'Times of each network.', lower_bound=1)
 
 
@@ -104,8 +115,138 @@ def measure():
   return found
 
 
+# Steps a call: their students are others each time.
+_STEPS = 8
+
+
+def steps():
+  """Returns the figures of training steps, by row; those of none are alone."""
+  import jax
+  from studies import todm_projection
+
+  from nasjax import spaces
+  from nasjax.models import families, macros
+  from nasjax.oneshot import sandwich
+  from nasjax.training import recipes
+
+  space = spaces.SPACES[FLAGS.space]
+  macro = next(m for m in macros.BY_SPACE[space.name].values() if m.transduces)
+  recipe = recipes.Recipe('speed', 1, l2=0.0, loss='transducer', curriculum=())
+  for row in FLAGS.rows:
+    if row not in sandwich.ROWS:
+      raise ValueError(f'--rows: {row!r}; there are {", ".join(sandwich.ROWS)}')
+  options = {row: sandwich.ROWS[row] for row in FLAGS.rows}
+  options = {'alone': sandwich.Options(students=0)} | options
+  utterances = FLAGS.utterances
+  speech = todm_projection.Speech(
+    utterances * FLAGS.frames / 360_000, utterances, FLAGS.labels, 1
+  )
+  calls, found = {}, {}
+  for name, own in options.items():
+    training = sandwich.Training(space, macro, recipe, own)
+    calls[name] = _call(training)
+    jax.block_until_ready(calls[name]())
+    total = None
+    if families.elastic(space).parts(space):
+      total = todm_projection.training(training, speech)
+    found[name] = {'flops': total, 'seconds': [], 'processor_seconds': []}
+  for _ in range(FLAGS.rounds):
+    for name, call in calls.items():
+      start, busy = time.perf_counter(), time.process_time()
+      jax.block_until_ready(call())
+      found[name]['seconds'].append(time.perf_counter() - start)
+      found[name]['processor_seconds'].append(time.process_time() - busy)
+  for figures in found.values():
+    for name in ('seconds', 'processor_seconds'):
+      figures[name] = min(figures[name]) / _STEPS
+  alone = found['alone']
+  for name in FLAGS.rows:
+    found[name]['trainings'] = {
+      key: found[name][key] / alone[key]
+      for key in ('flops', 'seconds', 'processor_seconds')
+      if alone[key]
+    }
+  return found
+
+
+def _call(training):
+  """Returns a function that trains some steps on noise."""
+  import jax
+  import jax.numpy as jnp
+  import numpy as np
+  from jax import lax
+
+  from nasjax.models import common, families
+  from nasjax.oneshot import sandwich_steps
+  from nasjax.training import batches
+
+  space, macro = training.space, training.macro
+  elastic = families.elastic(space)
+  rng = np.random.default_rng(0)
+  shape = FLAGS.utterances, FLAGS.frames, macro.features
+  said = FLAGS.utterances, FLAGS.labels
+  batch = batches.Batch(
+    jnp.asarray(rng.normal(size=shape), jnp.float32),
+    jnp.full(shape[0], shape[1], jnp.int32),
+    jnp.asarray(rng.integers(1, macro.outputs, said), jnp.int32),
+    jnp.full(shape[0], FLAGS.labels, jnp.int32),
+    jnp.ones(shape[0]),
+  )
+  gates = elastic.gates(space, training.largest)
+  params = jax.jit(
+    lambda key: common.initial_params(training.network(), key, gates)
+  )(jax.random.key(0))  # fmt: skip
+  optimiser, _ = sandwich_steps.optimiser(training, False, training.recipe.lr)
+  state = sandwich_steps.State(
+    params,
+    optimiser.init(params),
+    (),
+    jnp.zeros((), jnp.int32),
+    jnp.ones((), bool),
+    jax.random.key_data(jax.random.key(1)),
+    {},
+  )
+  drawn_sd = training.drawn(rng, _STEPS * max(training.options.students, 1))
+  drawn_snd = drawn_sd.reshape(_STEPS, -1, drawn_sd.shape[-1]).copy()
+  drawn_snd[:, 0] = training.smallest
+  students = training.options.students
+  gates_n = [
+    elastic.gates(space, arch)
+    for arch in drawn_snd.reshape(-1, drawn_snd.shape[-1])
+  ]
+  gates_snd = jax.tree.map(
+    lambda *leaves: np.stack(leaves).reshape(_STEPS, -1, *np.shape(leaves[0]))[
+      :, :students
+    ],
+    *gates_n,
+  )
+  step = sandwich_steps.make_step(training)
+
+  # In a loop, as in training: XLA's compiler for CPUs makes another program of
+  # a step by itself.
+  @jax.jit
+  def run(state, batch, gates_snd):
+    def body(state, gates_nd):
+      return step(state, batch, gates_nd, jnp.float32(1e-3), jnp.float32(1))
+
+    return lax.scan(body, state, gates_snd)
+
+  return lambda: run(state, batch, gates_snd)
+
+
 def run():
   """Measures, prints and writes."""
+  if FLAGS.rows:
+    found = steps()
+    for name, figures in found.items():
+      told = ', '.join(
+        f'{value:.2f} by {key.replace("_", " ")}'
+        for key, value in figures.get('trainings', {}).items()
+      )
+      print(f'{name:8} {1e3 * figures["seconds"]:,.0f} ms a step  {told}')
+    if FLAGS.json:
+      command.publish_json(FLAGS.json, found)
+    return
   found = measure()
   for name in ('smallest', 'largest'):
     figures = found[name]

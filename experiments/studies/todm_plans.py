@@ -105,8 +105,9 @@ def plan(chosen, with_alone, path):
   rows = todm_projection.timed(own, prepared, make)
   device = prepared.mesh.devices.flat[0].device_kind
   how = (
-    f'timed here, three steps each, on {prepared.mesh.size} x {device}; A1 by '
-    'multiply-accumulates of the largest; GB of the compiled program'
+    f'timed here, three steps each, least of five, on {prepared.mesh.size} x '
+    f'{device}; A1 by multiply-accumulates of the largest; GB of the compiled '
+    'program'
   )
   _show_plan(rows, with_alone, how, path)
 
