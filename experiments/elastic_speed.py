@@ -20,6 +20,8 @@ a supernet costs in trainings. Each call is of eight steps, whose students are
 drawn.
 """
 
+import functools
+import math
 import time
 
 from absl import flags
@@ -92,19 +94,12 @@ def measure():
       'macs': FLAGS.utterances * cost.macs(space, arch, macro, FLAGS.frames),
       'flops': costs.flops(alone, own, ()),
       'xla_flops': int(analysis['flops']),
-      'seconds': [],
-      'processor_seconds': [],
     }
     jax.block_until_ready(run(params, gates[name]))
-  for _ in range(FLAGS.rounds):
-    for name in archs:
-      start, busy = time.perf_counter(), time.process_time()
-      jax.block_until_ready(run(params, gates[name]))
-      found[name]['seconds'].append(time.perf_counter() - start)
-      found[name]['processor_seconds'].append(time.process_time() - busy)
-  for figures in found.values():
-    for name in ('seconds', 'processor_seconds'):
-      figures[name] = min(figures[name])
+  for name, least in _in_turns(
+    {name: functools.partial(run, params, gates[name]) for name in archs}
+  ).items():
+    found[name] |= least
   few, many = found['smallest'], found['largest']
   found['shares'] = {
     name: few[name] / many[name]
@@ -112,6 +107,25 @@ def measure():
     if name != 'arch' and many[name]
   }
   found['programs'] = run._cache_size()
+  return found
+
+
+def _in_turns(calls):
+  """Returns the least seconds of each call, and those of the processor."""
+  import jax
+
+  found = {
+    name: {'seconds': math.inf, 'processor_seconds': math.inf} for name in calls
+  }
+  for _ in range(FLAGS.rounds):
+    for name, call in calls.items():
+      start, busy = time.perf_counter(), time.process_time()
+      jax.block_until_ready(call())
+      taken = time.perf_counter() - start, time.process_time() - busy
+      found[name] = {
+        key: min(least, now)
+        for (key, least), now in zip(found[name].items(), taken)
+      }
   return found
 
 
@@ -125,7 +139,7 @@ def steps():
   from studies import todm_projection
 
   from nasjax import spaces
-  from nasjax.models import families, macros
+  from nasjax.models import macros
   from nasjax.oneshot import sandwich
   from nasjax.training import recipes
 
@@ -146,25 +160,14 @@ def steps():
     training = sandwich.Training(space, macro, recipe, own)
     calls[name] = _call(training)
     jax.block_until_ready(calls[name]())
-    total = None
-    if families.elastic(space).parts(space):
-      total = todm_projection.training(training, speech)
-    found[name] = {'flops': total, 'seconds': [], 'processor_seconds': []}
-  for _ in range(FLAGS.rounds):
-    for name, call in calls.items():
-      start, busy = time.perf_counter(), time.process_time()
-      jax.block_until_ready(call())
-      found[name]['seconds'].append(time.perf_counter() - start)
-      found[name]['processor_seconds'].append(time.process_time() - busy)
-  for figures in found.values():
-    for name in ('seconds', 'processor_seconds'):
-      figures[name] = min(figures[name]) / _STEPS
+    found[name] = {'flops': todm_projection.training(training, speech)}
+  for name, least in _in_turns(calls).items():
+    found[name] |= {key: value / _STEPS for key, value in least.items()}
   alone = found['alone']
   for name in FLAGS.rows:
     found[name]['trainings'] = {
       key: found[name][key] / alone[key]
       for key in ('flops', 'seconds', 'processor_seconds')
-      if alone[key]
     }
   return found
 
@@ -206,19 +209,17 @@ def _call(training):
     jax.random.key_data(jax.random.key(1)),
     {},
   )
-  drawn_sd = training.drawn(rng, _STEPS * max(training.options.students, 1))
-  drawn_snd = drawn_sd.reshape(_STEPS, -1, drawn_sd.shape[-1]).copy()
-  drawn_snd[:, 0] = training.smallest
-  students = training.options.students
-  gates_n = [
-    elastic.gates(space, arch)
-    for arch in drawn_snd.reshape(-1, drawn_snd.shape[-1])
-  ]
+  # One too many, so that there is a shape where nobody is drawn.
+  others = training.options.others
+  drawn_md = training.drawn(rng, _STEPS * (others + 1))
+  if training.options.students:
+    drawn_md[:: others + 1] = training.smallest
+  gates_m = [elastic.gates(space, arch) for arch in drawn_md]
   gates_snd = jax.tree.map(
-    lambda *leaves: np.stack(leaves).reshape(_STEPS, -1, *np.shape(leaves[0]))[
-      :, :students
-    ],
-    *gates_n,
+    lambda *leaves: np.stack(leaves).reshape(
+      _STEPS, others + 1, *np.shape(leaves[0])
+    )[:, :others],
+    *gates_m,
   )
   step = sandwich_steps.make_step(training)
 
