@@ -17,7 +17,9 @@ layers by FFT, which is no product, cost every network the same a layer.
 With --rows it times training steps of transducers instead: of rows of TODM's
 Table 1, and of the largest network alone, in turns; the times as long are what
 a supernet costs in trainings. Each call is of eight steps, whose students are
-drawn.
+drawn. One core, --rows=B1,D,E --utterances=16 --frames=300 --labels=20: 1.58,
+1.73 and 1.78 trainings (92, 145, 158 and 163 ms a step), by arithmetic 1.55,
+1.66 and 1.66.
 """
 
 import functools

@@ -144,12 +144,15 @@ def legend_below(fig):
     for handle, label in zip(*ax.get_legend_handles_labels()):
       handles.setdefault(label, handle)
   if handles:
+    # A letter is 0.075 inches wide here, and what it names 0.6.
+    column = 0.6 + 0.075 * max(map(len, handles))
+    fits = max(1, int(fig.get_figwidth() / column))
     fig.legend(
       handles.values(),
       handles.keys(),
       frameon=False,
       fontsize=9,
-      ncols=min(len(handles), 9),
+      ncols=min(len(handles), fits, 9),
       loc='outside lower center',
     )
 

@@ -11,6 +11,9 @@ from matplotlib import colors
 
 from nasjax.plots import drawing
 
+# Of ways beyond the last colour.
+_MARKERS = 'o', '^', 'D', 'v'
+
 
 class Sizes(NamedTuple):
   """Error rates of networks of several sizes, of one way to train them.
@@ -42,6 +45,7 @@ def sizes(ways, ylabel, title=''):
   fig, ax = drawing.axes(7.6, 4.8)
   reach, labels = [], list(dict.fromkeys(way.label for way in ways))
   for way in ways:
+    turn, hue = divmod(labels.index(way.label), len(drawing.COLOURS))
     params_n = np.asarray(way.params_n, np.float64) / 1e6
     percent_n = 100 * np.asarray(way.error_n, np.float64)
     half_n = 100 * np.nan_to_num(np.asarray(way.half_n, np.float64))
@@ -50,10 +54,8 @@ def sizes(ways, ylabel, title=''):
       params_n[order],
       percent_n[order],
       half_n[order] if half_n.any() else None,
-      color=drawing.BASELINE
-      if way.alone
-      else drawing.COLOURS[labels.index(way.label) % len(drawing.COLOURS)],
-      marker='s' if way.alone else 'o',
+      color=drawing.BASELINE if way.alone else drawing.COLOURS[hue],
+      marker='s' if way.alone else _MARKERS[turn % len(_MARKERS)],
       ms=6 if way.alone else 4,
       ls='none' if way.alone else '-',
       lw=1.4,

@@ -59,3 +59,15 @@ def test_costs_cross_where_one_training_is_worth_it(tmp_path):
   alone, one, two = ax.lines
   np.testing.assert_array_equal(alone.get_ydata(), [20, 40, 60, 80])
   assert set(one.get_ydata()) == {30} and set(two.get_ydata()) == {25}
+
+
+def test_many_ways_differ_and_their_legend_is_within_the_figure(tmp_path):
+  names = [f'alpha_label_blank_{n}' for n in range(13)]
+  ways = [todm.Sizes(name, [1e6, 2e6], [0.3, 0.2], [0, 0]) for name in names]
+  fig = todm.sizes(ways, 'test WER')
+  (ax,) = drawn(fig, tmp_path)
+  lines = [lines[0] for lines in ax.containers]
+  assert len({(line.get_color(), line.get_marker()) for line in lines}) == 13
+  (legend,) = fig.legends
+  box, whole = legend.get_window_extent(), fig.bbox
+  assert whole.x0 <= box.x0 and box.x1 <= whole.x1
