@@ -24,6 +24,7 @@ MAY_USE = {
   'analysis': (),
   'predictors': (
     *('spaces', 'models', 'cost', 'losses', 'kernels', 'training'),
+    'programs',
   ),
   'data': ('spaces',),
   'layers': ('kernels',),
@@ -46,16 +47,16 @@ MAY_USE = {
   ),
   'oneshot': (
     *('training', 'models', 'layers', 'losses', 'data', 'decoding', 'storage'),
-    'spaces',
+    *('spaces', 'programs'),
   ),
   'deploying': ('benchmark', 'models', 'spaces', 'storage', 'training'),
   'listening': (
     *('oneshot', 'training', 'models', 'losses', 'data', 'decoding'),
-    *('table', 'storage', 'spaces'),
+    *('table', 'storage', 'spaces', 'programs'),
   ),
   'export': (
     *('listening', 'training', 'models', 'layers', 'losses', 'data'),
-    *('decoding', 'spaces', 'storage', 'kernels', 'table'),
+    *('decoding', 'spaces', 'storage', 'kernels', 'table', 'programs'),
   ),
 }
 
