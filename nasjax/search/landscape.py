@@ -294,16 +294,18 @@ def simulate(searcher, scape, seed, repeats, budget, tick=lambda done: None):
   devices = jax.local_devices()[:repeats]
   mesh = jax.sharding.Mesh(np.array(devices), ('repeat',))
   each, all_alike = jax.P('repeat'), jax.P()
-  # One program for all devices, on whose last some repeats may be surplus.
-  advance = jax.jit(
-    jax.shard_map(
+  if len(devices) > 1:
+    # One program for all devices, on whose last some repeats may be surplus.
+    # One device goes without: jaxlib 0.11.2 ends by a fault of addresses when
+    # it compiles this for CPUs, one or several.
+    advance = jax.shard_map(
       advance,
       mesh=mesh,
       in_specs=(each, each, all_alike),
       out_specs=each,
       check_vma=False,
     )
-  )
+  advance = jax.jit(advance)
   surplus = -repeats % len(devices)
   streams = [np.random.default_rng([seed, r]) for r in range(repeats + surplus)]
 
