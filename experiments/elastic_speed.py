@@ -180,6 +180,7 @@ def _call(training):
   import jax.numpy as jnp
   import numpy as np
   from jax import lax
+  from studies import todm_projection
 
   from nasjax.models import common, families
   from nasjax.oneshot import sandwich_steps
@@ -211,18 +212,12 @@ def _call(training):
     jax.random.key_data(jax.random.key(1)),
     {},
   )
-  # One too many, so that there is a shape where nobody is drawn.
   others = training.options.others
   drawn_md = training.drawn(rng, _STEPS * (others + 1))
   if training.options.students:
     drawn_md[:: others + 1] = training.smallest
-  gates_m = [elastic.gates(space, arch) for arch in drawn_md]
-  gates_snd = jax.tree.map(
-    lambda *leaves: np.stack(leaves).reshape(
-      _STEPS, others + 1, *np.shape(leaves[0])
-    )[:, :others],
-    *gates_m,
-  )
+  archs_snd = drawn_md.reshape(_STEPS, others + 1, -1)[:, :others]
+  gates_snd = todm_projection.students(training, archs_snd)
   step = sandwich_steps.make_step(training)
 
   # In a loop, as in training: XLA's compiler for CPUs makes another program of

@@ -15,7 +15,6 @@ Languages are spoken by eSpeak NG, or read from --manifests=CODE=PATH. Killed at
 any moment and started again, the same command goes on.
 """
 
-
 from absl import flags
 from common import command, corpus_flags, device_flags, training_flags
 

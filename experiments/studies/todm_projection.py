@@ -269,7 +269,7 @@ def _timed(training, prepared, steps=3):
   arguments = state, prepared.train.example(), *population.on_all(
     (
       _first(prepared, training, steps),
-      _students(training, trainer.archs(1)[:steps]),
+      students(training, trainer.archs(1)[:steps]),
       np.float32(training.recipe.lr),
       np.float32(training.options.weight),
     ),
@@ -307,7 +307,7 @@ def _first(prepared, training, steps):
   return batching.Plan(*(leaf[:steps] for leaf in plan))
 
 
-def _students(training, archs_snd):
+def students(training, archs_snd):
   """Returns the gates of students, stacked by step and student."""
   elastic, space = training.elastic, training.space
   steps, students, _ = archs_snd.shape
